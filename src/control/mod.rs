@@ -1,0 +1,1 @@
+//! Switches: the control files of a mount and its sessions, as one table.

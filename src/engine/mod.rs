@@ -1,0 +1,239 @@
+//! The promise: what a store of sessions can do, at the height of a commit. Knows no policy, no process,
+//! no kernel; who may change what is decided above, in [`crate::store`].
+//!
+//! Three engines fit this shape: the local one ([`local`], plain files and a journal), the one in memory
+//! ([`memory`]), and one over a database for when a machine is not enough. So it asks only for what all can promise:
+//! a commit names the version it expects and an operation id; the commits of a session have one order and
+//! a sequence without gaps; large values are staged before the commit that mentions them; nothing spans two sessions.
+
+pub mod error;
+pub mod local;
+pub mod memory;
+pub mod value;
+
+use std::fmt::Debug;
+
+pub use error::EngineError;
+pub use value::{AttributeChange, Attributes, Content, DirEntry, Entry, Head, Kind, Snapshot, Space, Stage, Staged};
+
+use crate::words::{Author, Dir, Key, LogLine, Policy, Seq, SessionId, Version, Writer};
+
+/// The result of every engine operation.
+pub type Result<T> = std::result::Result<T, EngineError>;
+
+/// One change of one session. Every road to a changed key ends in [`Engine::commit`] with one of these.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// `key` gets a whole new value. Missing parent directories are made.
+    Put {
+        /// What is written.
+        key: Key,
+        /// The bytes.
+        content: Staged,
+        /// The current version it replaces; `None` when the key must not exist.
+        expected: Option<Version>,
+        /// Mode, owner, times and user xattrs of the new version.
+        attributes: Attributes,
+    },
+    /// Bytes go after the current value of an existing key; costs what the bytes cost.
+    Append {
+        /// What is appended to.
+        key: Key,
+        /// The bytes.
+        bytes: Vec<u8>,
+        /// The current version.
+        expected: Version,
+        /// Modification time of the new version, milliseconds are kept at least.
+        mtime: std::time::SystemTime,
+    },
+    /// The key and its writer go; its history and version count stay.
+    Delete {
+        /// What is deleted.
+        key: Key,
+        /// The current version.
+        expected: Version,
+    },
+    /// `from` becomes the next version of `to`, and is gone itself, as one step.
+    Rename {
+        /// The source.
+        from: Key,
+        /// The destination. Its parent directory exists.
+        to: Key,
+        /// The current version of the source.
+        expected_from: Version,
+        /// The current version of the destination; `None` when it must not exist.
+        expected_to: Option<Version>,
+        /// Other bytes than the source's own (the handoff's envelope).
+        content: Option<Staged>,
+    },
+    /// A directory and all below it gets another name. The destination may be an existing empty directory.
+    RenameDir {
+        /// The source, not the session itself.
+        from: Dir,
+        /// The destination, not below the source.
+        to: Dir,
+    },
+    /// Makes a directory; the session itself when `dir` is the root. Its parent exists.
+    MakeDir {
+        /// What is made.
+        dir: Dir,
+        /// Mode and owner.
+        attributes: Attributes,
+    },
+    /// Removes an empty directory; the session itself when `dir` is the root.
+    RemoveDir {
+        /// What is removed.
+        dir: Dir,
+    },
+    /// Changes attributes in place; no version.
+    Attributes {
+        /// Key or directory, empty for the session itself.
+        path: String,
+        /// What changes.
+        set: AttributeChange,
+    },
+    /// The neighbour's sidecar declares the writer of exactly this version.
+    Declare {
+        /// Whose writer.
+        key: Key,
+        /// The current version.
+        expected: Version,
+    },
+    /// Sets the session's policy.
+    SetPolicy(Policy),
+    /// Records that a draft was dropped; changes no key.
+    Drop {
+        /// The key the draft was for.
+        key: Key,
+        /// How many bytes it held.
+        size_bytes: u64,
+    },
+}
+
+/// Who makes a change and under which name it can be asked for again.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Who.
+    pub author: Author,
+    /// A fresh UUID per operation; the same on a repeated request.
+    pub operation: uuid::Uuid,
+    /// The words of a conflict that was accepted under `warn`, for the log line.
+    pub conflict: Option<String>,
+}
+
+/// What a commit made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// Its place in the session's order.
+    pub seq: Seq,
+    /// The version made, where the change makes one.
+    pub version: Option<Version>,
+}
+
+/// A store of sessions.
+///
+/// All methods may be called from several threads. `Key` and `SessionId` arguments are already of good form.
+pub trait Engine: Send + Sync + Debug {
+    /// The name handles show as `backend`: `filesystem` or `memory`.
+    fn name(&self) -> &'static str;
+
+    /// The sessions there are, sorted bytewise.
+    ///
+    /// # Errors
+    /// Only what a read can meet: [`EngineError::Io`].
+    fn sessions(&self) -> Result<Vec<SessionId>>;
+
+    /// What is at a path of a session (empty: the session itself), without the cost of its head.
+    /// Never shows the neighbour's reserved names.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`]. A missing session or path is `Ok(None)`.
+    fn entry(&self, session: &SessionId, path: &str) -> Result<Option<Entry>>;
+
+    /// The entries of one directory, sorted by name, reserved names left out.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`] when there is no such directory; [`EngineError::Io`].
+    fn read_dir(&self, session: &SessionId, dir: &Dir) -> Result<Vec<DirEntry>>;
+
+    /// Every key of the session, sorted bytewise as whole strings.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`] when there is no such session; [`EngineError::Io`].
+    fn list(&self, session: &SessionId) -> Result<Vec<Key>>;
+
+    /// The newest version of a key: number, writer, size, attributes. A value that a program beside the mount put
+    /// there gets its version and log line here (or in [`Engine::open`]).
+    ///
+    /// # Errors
+    /// [`EngineError::Io`], [`EngineError::Closed`] when a found value could not be recorded. A missing key is `Ok(None)`.
+    fn head(&self, session: &SessionId, key: &Key) -> Result<Option<Head>>;
+
+    /// The newest version with its bytes, pinned: later commits do not change what the snapshot reads.
+    ///
+    /// # Errors
+    /// As [`Engine::head`].
+    fn open(&self, session: &SessionId, key: &Key) -> Result<Option<Snapshot>>;
+
+    /// The last version a key had, also after its delete; 0 when it never had one.
+    ///
+    /// # Errors
+    /// As [`Engine::head`].
+    fn last_version(&self, session: &SessionId, key: &Key) -> Result<Version>;
+
+    /// An empty place for bytes that a later [`Change`] will carry. Small ones live in memory, larger ones
+    /// spill to where only this engine can name them.
+    fn stage(&self) -> Box<dyn Stage>;
+
+    /// Makes one change: durable, then visible, with its author, as one step.
+    ///
+    /// # Errors
+    /// [`EngineError::Stale`]: the expected version is not the current one; nothing changed, the change can be decided again.
+    /// [`EngineError::NoSession`], [`EngineError::NotFound`], [`EngineError::Exists`], [`EngineError::NotADirectory`],
+    /// [`EngineError::IsADirectory`], [`EngineError::NotEmpty`], [`EngineError::NoSpace`]: nothing changed.
+    /// [`EngineError::Closed`]: an earlier sync failed, what this change left is unknown until the store is reopened.
+    /// [`EngineError::Io`]: nothing changed.
+    fn commit(&self, session: &SessionId, change: Change, context: &Context) -> Result<Receipt>;
+
+    /// The receipt of an operation whose answer was lost; `None` when it was never committed.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`].
+    fn receipt(&self, session: &SessionId, operation: uuid::Uuid) -> Result<Option<Receipt>>;
+
+    /// The session's changes after sequence number `after`, oldest first ("what changed after N").
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`] when there is no such session; [`EngineError::Io`].
+    fn changes(&self, session: &SessionId, after: Seq) -> Result<Vec<LogLine>>;
+
+    /// The session's policy; `Ignore` when none was set.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`] when there is no such session; [`EngineError::Io`], [`EngineError::Damaged`].
+    fn policy(&self, session: &SessionId) -> Result<Policy>;
+
+    /// Space and names left, for `df`.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`].
+    fn space(&self) -> Result<Space>;
+
+    /// Brings everything committed to its final place and lets go of the store. Later commits are refused.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`]: nothing is lost, the next open finishes the work.
+    fn close(&self) -> Result<()>;
+}
+
+/// The sidecar of a version, byte for byte as the neighbour writes it: pretty JSON, two spaces, no final newline.
+#[must_use]
+pub fn sidecar(writer: &Writer, updated_at_s: u64) -> Vec<u8> {
+    #[derive(serde::Serialize)]
+    struct Sidecar<'a> {
+        writer: &'a Writer,
+        updated_at: u64,
+    }
+    // Serialising strings and a number into memory cannot fail.
+    serde_json::to_vec_pretty(&Sidecar { writer, updated_at: updated_at_s }).unwrap_or_default()
+}

@@ -1,0 +1,66 @@
+//! Who calls: from a caller's thread id to a writer and the facts beside it. Knows `/proc`; nothing else does.
+
+use std::time::Duration;
+
+use crate::words::{Author, Claim, ClaimError, Policy, Process, SessionId, UnknownPolicy};
+
+/// Why a process's declaration cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// A declared id that cannot be recorded.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// `BATON_CONFLICT_POLICY` is none of the policies.
+    #[error("BATON_CONFLICT_POLICY: {0}")]
+    Policy(#[from] UnknownPolicy),
+}
+
+/// What was seen of a calling process at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Facts; `None` when the caller is outside our pid namespace, hidden or gone.
+    pub process: Option<Process>,
+    /// What its own environment declares (empty when nothing, or when it could not be read).
+    pub own: Claim,
+    /// What the nearest ancestor that declares anything declares.
+    pub inherited: Claim,
+    /// `BATON_CONFLICT_POLICY` of its own environment, else of the nearest ancestor that sets it.
+    pub policy: Option<Policy>,
+    /// It has exec'd since its fork (PF_FORKNOEXEC clear), so its environment is what its program was given.
+    pub execed: bool,
+    /// A print of its environment, to see cheaply whether it has exec'd something else since.
+    pub environment: u64,
+}
+
+/// Reads identities, bounded in time.
+#[derive(Debug)]
+pub struct Resolver {
+    defaults: Claim,
+    limit: Duration,
+}
+
+impl Resolver {
+    /// A resolver with a mount's own defaults; no resolution takes longer than `limit`.
+    #[must_use]
+    pub fn new(defaults: Claim, limit: Duration) -> Self {
+        Self { defaults, limit }
+    }
+
+    /// Everything about the process of thread `tid` (as a FUSE request or a socket peer gives it; 0: unknown).
+    /// Only while that thread waits for our answer to something other than a FLUSH or RELEASE.
+    ///
+    /// # Errors
+    /// [`IdentityError`]: what it declares cannot be used.
+    pub fn observe(&self, tid: u32, uid: u32, gid: u32) -> Result<Observed, IdentityError> {
+        let _ = (tid, uid, gid, self.limit);
+        Ok(Observed::default())
+    }
+
+    /// The author and own policy of a write to `session` by `writers` (oldest first, the last one wrote last),
+    /// opened by `opener`.
+    #[must_use]
+    pub fn author(&self, session: &SessionId, opener: &Observed, writers: &[Observed]) -> (Author, Option<Policy>) {
+        let _ = (opener, writers);
+        (Author { writer: self.defaults.writer(session), ..Author::default() }, None)
+    }
+}
