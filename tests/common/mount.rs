@@ -1,12 +1,11 @@
 //! A mounted temporary store, as users mount one, with programs run on it under a deadline.
 //! Knows the command line and the kernel's files about mounts; nothing of the crate's insides.
 
-use std::fs::{self, File};
-use std::io::Write;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,6 +13,9 @@ use std::time::{Duration, Instant};
 use rustix::mount::{MountFlags, UnmountFlags};
 use serde_json::Value;
 use tempfile::TempDir;
+
+mod program;
+pub(crate) use program::{Ran, Running};
 
 /// The session every mount starts with.
 pub(crate) const SESSION: &str = "s";
@@ -172,12 +174,8 @@ impl Mount {
     }
 
     /// Starts a command; its output goes to files, so that what it leaves running cannot hold the test.
-    pub(crate) fn spawn(&self, mut command: Command) -> Running {
-        let (out, err) = (tempfile::tempfile().expect("a file"), tempfile::tempfile().expect("a file"));
-        command.stdout(out.try_clone().expect("dup")).stderr(err.try_clone().expect("dup"));
-        let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        let stdin = child.stdin.take();
-        Running { child, stdin, out, err, connection: self.connection, what: format!("{command:?}") }
+    pub(crate) fn spawn(&self, command: Command) -> Running {
+        Running::start(command, self.connection)
     }
 
     /// Runs a command to its end.
@@ -220,7 +218,7 @@ impl Mount {
             kill(pid);
         }
         self.wait_for_daemons();
-        drop(rustix::mount::unmount(self.point(), UnmountFlags::DETACH));
+        let _ = rustix::mount::unmount(self.point(), UnmountFlags::DETACH);
         self.start(&[]);
     }
 
@@ -267,7 +265,7 @@ impl Drop for Mount {
             clean = umount.spawn().is_ok_and(|child| end_within(child, Duration::from_secs(20)));
             if connection_of(&point).is_some() {
                 abort(self.connection);
-                drop(rustix::mount::unmount(&point, UnmountFlags::DETACH));
+                let _ = rustix::mount::unmount(&point, UnmountFlags::DETACH);
             }
         }
         if !self.wait_for_daemons() {
@@ -311,100 +309,6 @@ impl Watchdog {
     }
 }
 
-/// A program at work on the mount.
-#[derive(Debug)]
-pub(crate) struct Running {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    out: File,
-    err: File,
-    connection: u32,
-    what: String,
-}
-
-impl Running {
-    /// Sends a line to its standard input, which must be piped.
-    pub(crate) fn send(&mut self, line: &str) {
-        let stdin = self.stdin.as_mut().expect("a piped standard input");
-        writeln!(stdin, "{line}").and_then(|()| stdin.flush()).unwrap_or_else(|e| panic!("{}: {e}", self.what));
-    }
-
-    /// Is it over by itself?
-    pub(crate) fn ended(&mut self) -> bool {
-        self.child.try_wait().expect("wait").is_some()
-    }
-
-    /// Waits until it has printed `lines` lines.
-    pub(crate) fn printed(&mut self, lines: usize) {
-        let until = Instant::now() + deadline();
-        while text_of(&self.out).lines().count() < lines {
-            if (self.ended() && text_of(&self.out).lines().count() < lines) || Instant::now() > until {
-                let (out, err) = (text_of(&self.out), text_of(&self.err));
-                panic!("{} did not print {lines} lines:\n{out}\n{err}", self.what);
-            }
-            thread::sleep(STEP);
-        }
-    }
-
-    /// Kills it as a crash would.
-    pub(crate) fn kill(mut self) -> Ran {
-        kill(self.child.id());
-        self.stdin = None;
-        self.wait()
-    }
-
-    /// Closes its input and waits for its end; kills it, and whatever it started, when that takes too long.
-    pub(crate) fn wait(mut self) -> Ran {
-        self.stdin = None;
-        let until = Instant::now() + deadline();
-        let status = loop {
-            if let Some(status) = self.child.try_wait().expect("wait") {
-                break status;
-            }
-            if Instant::now() > until {
-                abort(self.connection);
-                drop(rustix::process::kill_process_group(
-                    rustix::process::Pid::from_child(&self.child),
-                    rustix::process::Signal::KILL,
-                ));
-                drop(self.child.wait());
-                panic!("{} did not end in time:\n{}", self.what, text_of(&self.err));
-            }
-            thread::sleep(STEP);
-        };
-        let (out, err) = (text_of(&self.out), text_of(&self.err));
-        Ran { code: status.code(), out, err, what: std::mem::take(&mut self.what) }
-    }
-}
-
-/// What a program did.
-#[derive(Debug)]
-pub(crate) struct Ran {
-    /// Its exit code; `None` when a signal ended it.
-    pub(crate) code: Option<i32>,
-    /// Its standard output.
-    pub(crate) out: String,
-    /// Its standard error.
-    pub(crate) err: String,
-    what: String,
-}
-
-impl Ran {
-    /// It has succeeded; what it printed.
-    #[track_caller]
-    pub(crate) fn ok(self) -> String {
-        assert_eq!(self.code, Some(0), "{}\n{}\n{}", self.what, self.out, self.err);
-        self.out
-    }
-
-    /// It has failed, and said why with these words.
-    #[track_caller]
-    pub(crate) fn refused(self, words: &str) {
-        assert!(self.code.is_some_and(|code| code != 0), "{} was not refused\n{}", self.what, self.out);
-        assert!(self.err.contains(words), "{}\nexpected '{words}' in:\n{}", self.what, self.err);
-    }
-}
-
 /// The interpreter itself where the system has one: version managers' shims cost more than the scripts.
 pub(crate) fn python() -> &'static str {
     if Path::new("/usr/bin/python3").exists() { "/usr/bin/python3" } else { "python3" }
@@ -416,14 +320,6 @@ pub(crate) fn fails<T: std::fmt::Debug>(result: std::io::Result<T>, errno: i32) 
     let error = result.expect_err("it should have been refused");
     let expected = std::io::Error::from_raw_os_error(errno);
     assert_eq!(error.raw_os_error(), Some(errno), "{error}, expected {expected}");
-}
-
-/// All a program has printed so far. Reads by position: the program shares the file's own offset.
-fn text_of(file: &File) -> String {
-    let mut bytes = vec![0; usize::try_from(file.metadata().expect("stat").len()).expect("a size")];
-    let len = file.read_at(&mut bytes, 0).expect("the output of a program");
-    bytes.truncate(len);
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn end_within(mut child: Child, limit: Duration) -> bool {
@@ -442,7 +338,7 @@ fn end_within(mut child: Child, limit: Duration) -> bool {
 
 fn kill(pid: u32) {
     let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
-    drop(rustix::process::kill_process(pid, rustix::process::Signal::KILL));
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
 }
 
 /// The number of the FUSE connection mounted there: the minor device number, read without touching the mount.
@@ -458,7 +354,7 @@ fn abort(connection: u32) {
     }
     let path = Path::new(CONNECTIONS).join(connection.to_string()).join("abort");
     if !path.exists() {
-        drop(rustix::mount::mount("none", CONNECTIONS, "fusectl", MountFlags::empty(), None));
+        let _ = rustix::mount::mount("none", CONNECTIONS, "fusectl", MountFlags::empty(), None);
     }
     if let Err(e) = fs::write(&path, "1") {
         eprintln!("FUSE connection {connection} could not be aborted: {e}");

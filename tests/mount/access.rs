@@ -37,10 +37,7 @@ fn a_read_only_mount_refuses_every_change() {
     fails(fs::create_dir(mount.point().join("t")), libc::EROFS);
     fails(fs::remove_dir(mount.path("d")), libc::EROFS);
     fails(
-        fs::set_permissions(
-            mount.path("k"),
-            fs::Permissions::from(fs::metadata(mount.path("k")).expect("stat").permissions()),
-        ),
+        fs::set_permissions(mount.path("k"), fs::metadata(mount.path("k")).expect("stat").permissions()),
         libc::EROFS,
     );
     mount.bash("truncate -s 0 k").refused("Read-only file system");
