@@ -135,18 +135,6 @@ fn a_refused_first_handoff_leaves_no_file() {
 }
 
 #[test]
-fn the_latest_handoff_of_every_session_is_one_line_each() {
-    let Some(mount) = Mount::new() else { return };
-    mount.write(KEY, r#"{"n": 1}"#);
-    mount.bash(r#"mkdir "$MNT/t"; echo '{"n": 2}' > "$MNT/t/__handoff.json"; mkdir "$MNT/none""#).ok();
-    let lines = fs::read_to_string(mount.point().join(".baton/handoffs")).expect("the control file");
-    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    assert_eq!(lines.len(), 2, "{lines:?}");
-    assert_eq!(lines[0]["summary"], json!({"n": 1}));
-    assert_eq!(lines[1]["session_id"], "t");
-}
-
-#[test]
 fn a_handoff_is_an_ordinary_key_to_list_and_delete() {
     let Some(mount) = Mount::new() else { return };
     mount.write(KEY, "{}");

@@ -131,18 +131,6 @@ fn an_unknown_policy_is_refused_and_the_old_one_holds() {
 }
 
 #[test]
-fn a_view_fixes_the_writer_for_programs_that_cannot_declare_one() {
-    let Some(mount) = Mount::with(&["--conflict-policy", "error"]) else { return };
-    let view = mount.point().join(".baton/as/planner").join(harness::SESSION);
-    fs::write(view.join("k"), "by the path").expect("a write through the view");
-    assert_eq!(mount.writer_of("k"), "planner");
-    assert_eq!(mount.read("k"), "by the path");
-    harness::fails(fs::write(mount.point().join(".baton/as/other").join(harness::SESSION).join("k"), "x"), libc::EBUSY);
-    assert_eq!(mount.read("k"), "by the path");
-    harness::fails(fs::metadata(mount.point().join(".baton/as/planner/.baton/as")), libc::ENOENT);
-}
-
-#[test]
 fn a_race_of_different_writers_for_a_fresh_key_has_one_winner() {
     let Some(mount) = Mount::with(&["--conflict-policy", "error"]) else { return };
     let racers: Vec<_> = (0..8)
