@@ -15,7 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 mod program;
-pub(crate) use program::{Ran, Running};
+pub(crate) use program::{Ran, Running, eventually};
 
 /// The session every mount starts with.
 pub(crate) const SESSION: &str = "s";
