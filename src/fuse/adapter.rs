@@ -157,7 +157,7 @@ impl fuser::Filesystem for Adapter {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (asker, parent) = (asker(request), parent.0);
-        self.fs.opening_done(asker);
+        self.fs.opening_done(asker, parent);
         let name = match text(name, libc::ENOENT) {
             Ok(name) => name,
             Err(refusal) => return reply.error(errno(&refusal)),
@@ -288,7 +288,7 @@ impl fuser::Filesystem for Adapter {
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (asker, ino) = (asker(request), ino.0);
-        self.fs.opening_done(asker);
+        self.fs.opening_done(asker, ino);
         let writes = flags.acc_mode() != OpenAccMode::O_RDONLY;
         let work = move |fs: &Filesystem| {
             answer!(fs, "open", ino, None, reply, fs.open(asker, ino, writes), |handle: Arc<Handle>| {
@@ -309,7 +309,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let (asker, parent) = (asker(request), parent.0);
-        self.fs.opening_done(asker);
+        self.fs.opening_done(asker, parent);
         let name = text(name, libc::EILSEQ);
         self.aside(move |fs| {
             let shown = name.as_ref().ok().cloned();
@@ -331,7 +331,7 @@ impl fuser::Filesystem for Adapter {
         lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.fs.opening_done(asker(request));
+        self.fs.opening_done(asker(request), ino.0);
         let read = self.fs.read(handle.0, offset, size as usize, lock_owner.is_some());
         answer!(&self.fs, "read", ino.0, None, reply, read, |bytes: Vec<u8>| reply.data(&bytes));
     }
@@ -349,7 +349,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let (asker, ino, data) = (asker(request), ino.0, data.to_vec());
-        self.fs.opening_done(asker);
+        self.fs.opening_done(asker, ino);
         let at = WriteAt {
             offset,
             append: flags.0 & libc::O_APPEND != 0,
@@ -363,7 +363,7 @@ impl fuser::Filesystem for Adapter {
 
     fn flush(&self, request: &Request, ino: INodeNo, handle: FileHandle, lock_owner: LockOwner, reply: ReplyEmpty) {
         let (asker, ino) = (asker(request), ino.0);
-        self.fs.opening_done(asker);
+        self.fs.opening_done(asker, ino);
         self.aside(move |fs| {
             let done = fs.flush(asker, handle.0, lock_owner.0);
             answer!(fs, "close", ino, None, reply, done, |()| reply.ok());
@@ -394,7 +394,7 @@ impl fuser::Filesystem for Adapter {
 
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let ino = ino.0;
-        self.fs.opening_done(asker(request));
+        self.fs.opening_done(asker(request), ino);
         let work = move |fs: &Filesystem| {
             answer!(fs, "opendir", ino, None, reply, fs.open_dir(ino), |handle: Arc<Handle>| {
                 reply.opened(FileHandle(handle.id), FopenFlags::empty());
@@ -534,7 +534,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let (asker, ino) = (asker(request), ino_out.0);
-        self.fs.opening_done(asker);
+        self.fs.opening_done(asker, ino);
         let size = usize::try_from(length).unwrap_or(usize::MAX);
         let at = WriteAt { offset: offset_out, append: false, lock_owner: None };
         self.aside(move |fs| {
