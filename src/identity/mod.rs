@@ -1,5 +1,14 @@
 //! Who calls: from a caller's thread id to a writer and the facts beside it. Knows `/proc`; nothing else does.
 
+mod author;
+mod bounded;
+pub mod environ;
+pub mod holders;
+mod proc;
+mod resolve;
+#[cfg(test)]
+mod testing;
+
 use std::time::Duration;
 
 use crate::words::{Author, Claim, ClaimError, Policy, Process, SessionId, UnknownPolicy};
@@ -22,13 +31,14 @@ pub struct Observed {
     pub process: Option<Process>,
     /// What its own environment declares (empty when nothing, or when it could not be read).
     pub own: Claim,
-    /// What the nearest ancestor that declares anything declares.
+    /// What the nearest ancestor that declares anything declares; looked for only when `own` is empty.
     pub inherited: Claim,
     /// `BATON_CONFLICT_POLICY` of its own environment, else of the nearest ancestor that sets it.
     pub policy: Option<Policy>,
     /// It has exec'd since its fork (PF_FORKNOEXEC clear), so its environment is what its program was given.
     pub execed: bool,
-    /// A print of its environment, to see cheaply whether it has exec'd something else since.
+    /// A print of its environment, to see cheaply whether it has exec'd something else since
+    /// ([`Resolver::environment_print`]); 0 when it could not be read.
     pub environment: u64,
 }
 
@@ -37,30 +47,44 @@ pub struct Observed {
 pub struct Resolver {
     defaults: Claim,
     limit: Duration,
+    eyes: resolve::Eyes,
 }
 
 impl Resolver {
     /// A resolver with a mount's own defaults; no resolution takes longer than `limit`.
     #[must_use]
     pub fn new(defaults: Claim, limit: Duration) -> Self {
-        Self { defaults, limit }
+        Self { defaults, limit, eyes: resolve::Eyes::default() }
     }
 
     /// Everything about the process of thread `tid` (as a FUSE request or a socket peer gives it; 0: unknown).
     /// Only while that thread waits for our answer to something other than a FLUSH or RELEASE.
     ///
+    /// What could not be read within the limit, because it is gone, hidden or waits for an exec to end, is left out:
+    /// first the ancestors, then the environment, at last the process.
+    ///
     /// # Errors
-    /// [`IdentityError`]: what it declares cannot be used.
+    /// [`IdentityError`]: what it declares cannot be used; or what its nearest ancestor that declares anything does,
+    /// where the process itself declares nothing.
     pub fn observe(&self, tid: u32, uid: u32, gid: u32) -> Result<Observed, IdentityError> {
-        let _ = (tid, uid, gid, self.limit);
-        Ok(Observed::default())
+        self.eyes.observe(self.limit, tid, uid, gid)
+    }
+
+    /// [`Observed::environment`] as it would be now: another one means that an exec came between, and that the
+    /// process is to be observed anew. Bounded like [`Resolver::observe`] and allowed in the same moments; `None`
+    /// when it could not be read.
+    #[must_use]
+    pub fn environment_print(&self, tid: u32) -> Option<u64> {
+        self.eyes.environment_print(self.limit, tid)
     }
 
     /// The author and own policy of a write to `session` by `writers` (oldest first, the last one wrote last),
     /// opened by `opener`.
+    ///
+    /// The writer is what the first of these declares that declares anything: the last writer, the opener, the last
+    /// writer's ancestors, the opener's, the mount. The session's own id stands in when none does.
     #[must_use]
     pub fn author(&self, session: &SessionId, opener: &Observed, writers: &[Observed]) -> (Author, Option<Policy>) {
-        let _ = (opener, writers);
-        (Author { writer: self.defaults.writer(session), ..Author::default() }, None)
+        author::author(&self.defaults, session, opener, writers)
     }
 }

@@ -1,0 +1,198 @@
+//! Who still holds a file, and how a process ended. Fit for FLUSH and RELEASE; knows no claim and no writer.
+//!
+//! A FLUSH may come from a task in exec that holds the kernel's exec lock and waits for our answer; whoever then
+//! reads one of the files that wait for this lock waits for ever, with everyone behind. So this file names only
+//! what never waits for it: `status`, `statm`, `fdinfo`, `task`, `children`, a pidfd and its `fstat`. The one other
+//! is the last field of `stat`, and only of a task that is past exec for good. A test reads this file for more.
+
+use std::collections::HashSet;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{CWD, Mode, OFlags, RawDir};
+use rustix::process::{Pid, PidfdFlags};
+
+use super::proc;
+
+/// More than this, and a process's offspring is followed no further.
+const DESCENDANTS_MAX: usize = 4096;
+
+/// The process of a thread; `None` when the thread is gone, hidden or in a pid namespace that is not ours.
+#[must_use]
+pub fn tgid(tid: u32) -> Option<u32> {
+    proc::status_number(&proc::status(tid)?, "Tgid")
+}
+
+/// A process that was seen holding a file, held so that its number cannot come to mean another one unnoticed.
+#[derive(Debug)]
+pub struct Holder {
+    /// Its process id.
+    pub pid: u32,
+    pidfd: OwnedFd,
+    ino: u64,
+}
+
+impl Holder {
+    /// Takes hold of the process now under this id (not a thread's); `None` when there is none.
+    #[must_use]
+    pub fn of(pid: u32) -> Option<Self> {
+        let raw = Pid::from_raw(i32::try_from(pid).ok()?)?;
+        let pidfd = rustix::process::pidfd_open(raw, PidfdFlags::empty()).ok()?;
+        let ino = rustix::fs::fstat(&pidfd).ok()?.st_ino;
+        Some(Self { pid, pidfd, ino })
+    }
+
+    /// Has this very process not ended yet? One whose end nobody has waited for has ended: its files are closed.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        matches!(rustix::event::poll(&mut ended, Some(&Timespec::default())), Ok(0))
+    }
+}
+
+/// Equal when they are the same process. A reused id is another process: the inode number of a pidfd is never reused.
+impl PartialEq for Holder {
+    fn eq(&self, other: &Self) -> bool {
+        (self.pid, self.ino) == (other.pid, other.ino)
+    }
+}
+
+impl Eq for Holder {}
+
+/// How many descriptors open for writing process `pid` has of the file with inode number `ino`. Mounts are not told
+/// apart: the same file has another mount id in another mount namespace. `None` when its table cannot be read.
+#[must_use]
+pub fn writable_descriptors(pid: u32, ino: u64) -> Option<usize> {
+    let table = count_in_table(&format!("/proc/{pid}/fdinfo"), ino)?;
+    if table.open > 0 {
+        return Some(table.writable);
+    }
+    // A first thread that has ended has no table any more, the threads that go on have theirs.
+    let others = numbers(&format!("/proc/{pid}/task"))?.into_iter().filter(|tid| *tid != pid);
+    let tables = others.filter_map(|tid| count_in_table(&format!("/proc/{pid}/task/{tid}/fdinfo"), ino));
+    Some(tables.map(|table| table.writable).max().unwrap_or(0))
+}
+
+/// What a descriptor table holds.
+#[derive(Debug, Default)]
+struct Table {
+    open: usize,
+    writable: usize,
+}
+
+fn count_in_table(path: &str, ino: u64) -> Option<Table> {
+    let dir = open_dir(path)?;
+    let mut table = Table::default();
+    let mut names = [MaybeUninit::<u8>::uninit(); 4096];
+    let mut entries = RawDir::new(&dir, &mut names);
+    // A descriptor closed while we look is one that is not held.
+    let mut info = [0u8; 512];
+    while let Some(entry) = entries.next() {
+        let entry = entry.ok()?;
+        if entry.file_name().to_bytes().starts_with(b".") {
+            continue;
+        }
+        table.open += 1;
+        let Ok(file) = rustix::fs::openat(&dir, entry.file_name(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        else {
+            continue;
+        };
+        let Ok(len) = rustix::io::read(&file, &mut info) else { continue };
+        if info.get(..len).is_some_and(|text| is_writable(text, ino)) {
+            table.writable += 1;
+        }
+    }
+    Some(table)
+}
+
+/// Does this text of a descriptor's `fdinfo` (`flags:` in octal, `ino:` in decimal, first among its lines) show the
+/// file open for writing?
+fn is_writable(info: &[u8], ino: u64) -> bool {
+    let (mut writable, mut same) = (false, false);
+    for line in info.split(|byte| *byte == b'\n') {
+        if let Some(flags) = line.strip_prefix(b"flags:") {
+            // The two lowest bits are the access mode: 1 for writing only, 2 for both ways.
+            writable = flags.last().is_some_and(|digit| matches!(digit & 3, 1 | 2));
+        } else if let Some(number) = line.strip_prefix(b"ino:") {
+            same = std::str::from_utf8(number).is_ok_and(|number| number.trim().parse() == Ok(ino));
+        }
+    }
+    writable && same
+}
+
+/// The children of a process, their children and so on, itself not included, in no special order. At most
+/// [`DESCENDANTS_MAX`]; a child that is handed to another parent while we look may be missing.
+#[must_use]
+pub fn descendants(pid: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    let mut known = HashSet::from([pid]);
+    let mut todo = vec![pid];
+    while let Some(parent) = todo.pop() {
+        for child in children(parent) {
+            if found.len() == DESCENDANTS_MAX {
+                return found;
+            }
+            if known.insert(child) {
+                found.push(child);
+                todo.push(child);
+            }
+        }
+    }
+    found
+}
+
+/// Each thread has the children it forked itself.
+fn children(pid: u32) -> Vec<u32> {
+    let threads = numbers(&format!("/proc/{pid}/task")).unwrap_or_default();
+    let lists =
+        threads.iter().filter_map(|tid| std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/children")).ok());
+    lists
+        .flat_map(|list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
+/// The names in a directory that are numbers.
+fn numbers(path: &str) -> Option<Vec<u32>> {
+    let names = std::fs::read_dir(path).ok()?;
+    Some(names.filter_map(|name| name.ok()?.file_name().to_str()?.parse().ok()).collect())
+}
+
+fn open_dir(path: &str) -> Option<OwnedFd> {
+    rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
+}
+
+/// Is this thread on its way out: memory and descriptor table already gone? Ask with the thread id of the request,
+/// for a process whose first thread ended before the others is not dying.
+#[must_use]
+pub fn is_dying(tid: u32) -> bool {
+    let no_memory = proc::statm(tid).is_some_and(|sizes| sizes.split_ascii_whitespace().all(|size| size == "0"));
+    no_memory && proc::status(tid).and_then(|status| proc::status_number(&status, "FDSize")) == Some(0)
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    /// Of its own will, with this status.
+    Exit(u32),
+    /// By this signal.
+    Signal(u32),
+}
+
+/// How a dying thread's process ends, as far as the kernel lets us see (a stranger's end reads as `Exit(0)`);
+/// `None` when it is not dying.
+#[must_use]
+pub fn death(tid: u32) -> Option<Death> {
+    if !is_dying(tid) {
+        return None;
+    }
+    // Safe here alone: what is on its way out is past every exec.
+    let code = proc::stat(tid)?.exit_code;
+    Some(match code & 0x7f {
+        0 => Death::Exit(code >> 8),
+        signal => Death::Signal(signal),
+    })
+}
+
+#[cfg(test)]
+mod tests;

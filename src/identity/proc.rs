@@ -1,0 +1,112 @@
+//! Single files of `/proc`, each with the moments in which reading it is safe. Knows neither claims nor writers.
+//!
+//! A task in exec holds a lock that some of these files wait for, and while it holds it, it may itself wait for our
+//! answer to the FLUSH of a close-on-exec descriptor. So there are two kinds:
+//!
+//! - *any moment*: `status`, `statm`, `comm`, `fdinfo`, `task` - also inside a FLUSH or RELEASE.
+//! - *bounded*: `stat`, `environ`, `exe` - never inside a FLUSH or RELEASE, and elsewhere only on a thread that may
+//!   stay behind ([`super::bounded`]): an ancestor, or a caller with several threads, can be in exec at any time.
+
+use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Read;
+
+/// More than the kernel lets arguments and environment have together.
+const ENVIRON_MAX_BYTES: u64 = 8 << 20;
+/// `status` has about 1.5 KiB, one list in it can be long on machines with many cores.
+const FILE_MAX_BYTES: u64 = 64 << 10;
+/// Set from a fork until the child's exec (`PF_FORKNOEXEC` in the kernel's `sched.h`).
+const FORKED_WITHOUT_EXEC: u64 = 0x40;
+
+/// The whole of `/proc/<pid>/<file>`, at most `limit_bytes`; `None` when it is gone or hidden.
+fn read(pid: u32, file: &str, limit_bytes: u64) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(2048);
+    File::open(format!("/proc/{pid}/{file}")).ok()?.take(limit_bytes).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+fn text(pid: u32, file: &str) -> Option<String> {
+    read(pid, file, FILE_MAX_BYTES).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Any moment. The text of `status`.
+pub(super) fn status(tid: u32) -> Option<String> {
+    text(tid, "status")
+}
+
+/// The number behind `name:` in the text of `status`.
+pub(super) fn status_number(status: &str, name: &str) -> Option<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// Any moment. The text of `statm`: sizes in pages, all 0 once the memory is gone.
+pub(super) fn statm(tid: u32) -> Option<String> {
+    text(tid, "statm")
+}
+
+/// Any moment. The command name, without its line end.
+pub(super) fn comm(tid: u32) -> Option<String> {
+    text(tid, "comm").map(|name| name.trim_end_matches('\n').to_owned())
+}
+
+/// Bounded. The bytes of `environ`: what the running program was given, each `NAME=value` ended by a NUL.
+pub(super) fn environ(tid: u32) -> Option<Vec<u8>> {
+    read(tid, "environ", ENVIRON_MAX_BYTES)
+}
+
+/// Bounded. The path of the executable; with ` (deleted)` behind it when it is gone.
+pub(super) fn exe(tid: u32) -> Option<String> {
+    let path = std::fs::read_link(format!("/proc/{tid}/exe")).ok()?;
+    Some(path.to_string_lossy().into_owned())
+}
+
+/// What we use of `stat`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stat {
+    /// The parent's process id, 0 above the top.
+    pub(super) parent: u32,
+    /// Start time in clock ticks since boot.
+    pub(super) start_ticks: u64,
+    /// Has this task exec'd since it was forked? Threads never have: ask the process's first one.
+    pub(super) execed: bool,
+    /// A print of the addresses that an exec chooses anew for code, stack, arguments and environment.
+    pub(super) image: u64,
+    /// How it ended, as `wait` would give it; only a task on its way out has one.
+    pub(super) exit_code: u32,
+}
+
+/// Bounded, but any moment for a task on its way out: it cannot be in exec any more.
+pub(super) fn stat(tid: u32) -> Option<Stat> {
+    parse_stat(&text(tid, "stat")?)
+}
+
+/// Reads a line of `stat`. The command name in it may hold blanks and parentheses, so fields count from its last `)`.
+pub(super) fn parse_stat(line: &str) -> Option<Stat> {
+    let (_, rest) = line.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    // proc(5) numbers the fields from 1 and the state, our first, is field 3.
+    let field = |number: usize| fields.get(number - 3).copied();
+    let mut image = DefaultHasher::new();
+    for number in [26, 27, 28, 48, 49, 50, 51] {
+        field(number).hash(&mut image);
+    }
+    Some(Stat {
+        parent: field(4)?.parse().ok()?,
+        execed: field(9)?.parse::<u64>().ok()? & FORKED_WITHOUT_EXEC == 0,
+        start_ticks: field(22)?.parse().ok()?,
+        image: image.finish(),
+        exit_code: field(52).and_then(|code| code.parse().ok()).unwrap_or(0),
+    })
+}
+
+/// A print of what exec gave a process: its environment and where that was put. `DefaultHasher::new` has fixed keys,
+/// so prints can be compared; they mean nothing after this process.
+pub(super) fn exec_print(image: u64, environ: &[u8]) -> u64 {
+    let mut print = DefaultHasher::new();
+    (image, environ).hash(&mut print);
+    print.finish()
+}
+
+#[cfg(test)]
+mod tests;
