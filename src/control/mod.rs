@@ -71,13 +71,7 @@ const TABLE: &[Control] = &[
     Control { name: "errors", of_session: true, size_bytes: None, read: files::errors, write: None },
     Control { name: "handle", of_session: true, size_bytes: None, read: files::handle, write: None },
     Control { name: "log", of_session: true, size_bytes: None, read: files::log, write: None },
-    Control {
-        name: "policy",
-        of_session: true,
-        size_bytes: None,
-        read: files::policy,
-        write: Some(files::set_policy),
-    },
+    Control { name: "policy", of_session: true, size_bytes: None, read: files::policy, write: Some(files::set_policy) },
 ];
 
 /// The names of a control directory: a session's, or (`None`) the mount's own.

@@ -10,15 +10,16 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    Config, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
-    LockOwner, MountOption, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty,
-    ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, Session, SessionACL, TimeOrNow, WriteFlags,
+    Config, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, MountOption, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    Session, SessionACL, TimeOrNow, WriteFlags,
 };
 
+use super::Options;
 use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Reply, Stat};
 use super::handles::Handle;
-use super::Options;
 use super::ops_file::WriteAt;
 use crate::engine::{AttributeChange, Kind};
 use crate::words::key::NAME_MAX_BYTES;
@@ -186,7 +187,11 @@ impl fuser::Filesystem for Adapter {
             };
             answer!(fs, "getattr", ino, None, reply, stat, |stat: Stat| reply.attr(&TTL, &file_attr(&stat)));
         };
-        if handle.is_some() || self.fs.waits(ino) || self.fs.is_control(ino) { self.aside(work) } else { work(&self.fs) }
+        if handle.is_some() || self.fs.waits(ino) || self.fs.is_control(ino) {
+            self.aside(work)
+        } else {
+            work(&self.fs)
+        }
     }
 
     fn setattr(
@@ -280,8 +285,8 @@ impl fuser::Filesystem for Adapter {
         let names = text(name, libc::ENOENT).and_then(|name| Ok((name, text(new_name, libc::EILSEQ)?)));
         self.aside(move |fs| {
             let new_name = names.as_ref().ok().map(|(_, new_name)| new_name.clone());
-            let done = names
-                .and_then(|(name, new)| fs.rename(asker, (parent, &name), (new_parent, &new), flags.bits()));
+            let done =
+                names.and_then(|(name, new)| fs.rename(asker, (parent, &name), (new_parent, &new), flags.bits()));
             answer!(fs, "rename", new_parent, new_name.as_deref(), reply, done, |()| reply.ok());
         });
     }
@@ -350,11 +355,7 @@ impl fuser::Filesystem for Adapter {
     ) {
         let (asker, ino, data) = (asker(request), ino.0, data.to_vec());
         self.fs.opening_done(asker, ino);
-        let at = WriteAt {
-            offset,
-            append: flags.0 & libc::O_APPEND != 0,
-            lock_owner: lock_owner.map(|owner| owner.0),
-        };
+        let at = WriteAt { offset, append: flags.0 & libc::O_APPEND != 0, lock_owner: lock_owner.map(|owner| owner.0) };
         self.aside(move |fs| {
             let written = fs.write(asker, handle.0, at, &data);
             answer!(fs, "write", ino, None, reply, written, |()| reply.written(data.len() as u32));
@@ -498,15 +499,7 @@ impl fuser::Filesystem for Adapter {
         });
     }
 
-    fn lseek(
-        &self,
-        request: &Request,
-        ino: INodeNo,
-        handle: FileHandle,
-        offset: i64,
-        whence: i32,
-        reply: ReplyLseek,
-    ) {
+    fn lseek(&self, request: &Request, ino: INodeNo, handle: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
         let size = self.fs.stat_handle(asker(request), ino.0, handle.0).map(|stat| stat.size_bytes as i64);
         let found = size.and_then(|size| match whence {
             _ if offset < 0 || offset >= size => Err(Refusal::new(libc::ENXIO, "past the end")),

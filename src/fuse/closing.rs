@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
+use super::OnKill;
 use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Reply};
 use super::handles::{Handle, HandleId, State, Writer};
 use super::inodes::{Ino, Role};
-use super::OnKill;
 use crate::identity::holders::{self, Death, Holder};
 use crate::store::{Draft, Rule, Write};
 
@@ -127,8 +127,7 @@ impl Filesystem {
         let appended = matches!(draft, Draft::Append(_));
         let fresh = self.fresh_attributes(handle.ino);
         let set = crate::engine::AttributeChange { mtime: set.mtime.or(Some(writer.written_at)), ..set };
-        let write =
-            Write { session: &place.session, key: &key, draft, base, fresh, set, rule: Rule::Policy };
+        let write = Write { session: &place.session, key: &key, draft, base, fresh, set, rule: Rule::Policy };
         let by = self.caller_of(&place.session, writer);
         match self.store.write(write, &by) {
             Ok(committed) => {
@@ -186,7 +185,8 @@ impl Filesystem {
             return;
         }
         let last = writer.writers.last().and_then(|seen| seen.process.as_ref()).map(|process| process.pid);
-        if last.is_some() && last == holders::tgid(asker.thread)
+        if last.is_some()
+            && last == holders::tgid(asker.thread)
             && let Some(Death::Signal(signal)) = holders::death(asker.thread)
         {
             writer.killed = Some(signal);

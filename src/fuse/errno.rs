@@ -35,7 +35,10 @@ impl Refusal {
     /// Is this an everyday answer (a name that is not there, or is), which nobody wants in a log?
     #[must_use]
     pub fn is_everyday(&self) -> bool {
-        matches!(self.errno, libc::ENOENT | libc::EEXIST | libc::ENOTEMPTY | libc::ENODATA | libc::ENOTSUP | libc::ENOSYS)
+        matches!(
+            self.errno,
+            libc::ENOENT | libc::EEXIST | libc::ENOTEMPTY | libc::ENODATA | libc::ENOTSUP | libc::ENOSYS
+        )
     }
 }
 

@@ -37,7 +37,10 @@ impl Filesystem {
             Role::Dir | Role::MetaDir | Role::ControlDir => return Err(Refusal::new(libc::EISDIR, "is a directory")),
             Role::Control => self.open_control(asker, ino, writes)?,
             Role::Sidecar if writes => {
-                return Err(Refusal::new(libc::EPERM, "a sidecar is written by renaming onto it, by who committed its key"));
+                return Err(Refusal::new(
+                    libc::EPERM,
+                    "a sidecar is written by renaming onto it, by who committed its key",
+                ));
             }
             Role::Sidecar => State::Fixed(self.sidecar(&self.place(ino)?)?.0.into()),
             Role::Scratch if !writes => State::Fixed(self.scratches.read(ino)),
@@ -289,7 +292,8 @@ impl Filesystem {
         if at.offset.checked_add(bytes.len() as u64).is_none_or(|end| end > VALUE_MAX_BYTES) {
             return Err(Refusal::new(libc::EFBIG, "a value cannot be that large"));
         }
-        let written = self.note_writer(asker, &handle, writer).and_then(|()| self.write_draft(&handle, writer, at, bytes));
+        let written =
+            self.note_writer(asker, &handle, writer).and_then(|()| self.write_draft(&handle, writer, at, bytes));
         if let Err(refusal) = written {
             self.fail(&handle, writer, refusal.clone());
             return Err(refusal);

@@ -148,13 +148,7 @@ impl Filesystem {
     /// # Errors
     /// EXDEV out of the session, EPERM for a session or a reserved destination, EEXIST under NOREPLACE, EINVAL for
     /// other flags; EBUSY and EINVAL as a commit of the destination.
-    pub fn rename(
-        &self,
-        asker: Asker,
-        from: (Ino, &str),
-        to: (Ino, &str),
-        flags: u32,
-    ) -> Reply<()> {
+    pub fn rename(&self, asker: Asker, from: (Ino, &str), to: (Ino, &str), flags: u32) -> Reply<()> {
         self.writable()?;
         if flags & !libc::RENAME_NOREPLACE != 0 {
             return Err(Refusal::new(libc::EINVAL, "only a plain rename and RENAME_NOREPLACE are known"));
@@ -225,7 +219,9 @@ impl Filesystem {
             match self.store.rename(session, &source, &target, replace, &by) {
                 Ok(_) => {}
                 // A name that no commit has made: only its draft moves, the old value there stays until it commits.
-                Err(StoreError::Engine(EngineError::NotFound(_))) if from.ino.is_some_and(|ino| self.inodes_fresh(ino)) => {
+                Err(StoreError::Engine(EngineError::NotFound(_)))
+                    if from.ino.is_some_and(|ino| self.inodes_fresh(ino)) =>
+                {
                     self.store.check(session, &target, &by)?;
                 }
                 Err(error) => return Err(error.into()),

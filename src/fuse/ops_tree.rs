@@ -10,8 +10,8 @@ use super::inodes::{Fresh, Ino, ROOT, Role};
 use super::special;
 use crate::engine::{Attributes, DirEntry, Entry, Kind, Space};
 use crate::identity::holders;
-use crate::words::key::{BATON_DIR, NAME_MAX_BYTES};
 use crate::words::SessionId;
+use crate::words::key::{BATON_DIR, NAME_MAX_BYTES};
 
 impl Filesystem {
     /// Finds a name. The kernel counts the node as looked up.
@@ -158,7 +158,9 @@ impl Filesystem {
     /// The attributes a name will have at its first commit.
     pub(super) fn fresh_attributes(&self, ino: Ino) -> Attributes {
         let inodes = self.inodes();
-        inodes.fresh(ino).map_or_else(|| Attributes { mode: 0o644, ..self.root.clone() }, |fresh| fresh.attributes.clone())
+        inodes
+            .fresh(ino)
+            .map_or_else(|| Attributes { mode: 0o644, ..self.root.clone() }, |fresh| fresh.attributes.clone())
     }
 
     /// Opens a directory: its entries as they are now. Looks again at commits that wait below it.
@@ -189,12 +191,7 @@ impl Filesystem {
     ///
     /// # Errors
     /// EBADF.
-    pub fn read_dir(
-        &self,
-        id: HandleId,
-        offset: u64,
-        add: &mut dyn FnMut(Ino, u64, Kind, &str) -> bool,
-    ) -> Reply<()> {
+    pub fn read_dir(&self, id: HandleId, offset: u64, add: &mut dyn FnMut(Ino, u64, Kind, &str) -> bool) -> Reply<()> {
         let handle = self.handles.get(id)?;
         let state = handle.state();
         let State::Directory(entries) = &*state else {

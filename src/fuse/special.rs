@@ -156,7 +156,8 @@ impl Filesystem {
             writer: Writer,
         }
         self.keep_open_scratch(ino)?;
-        let refused = || Refusal::new(libc::EPERM, "a sidecar is written by the process that has just committed its key");
+        let refused =
+            || Refusal::new(libc::EPERM, "a sidecar is written by the process that has just committed its key");
         let path = mirrored(&to.path).and_then(|path| path.strip_suffix(".json")).ok_or_else(refused)?;
         let key = Key::literal(path)?;
         let seen = self.observe(asker)?;
