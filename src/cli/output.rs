@@ -10,7 +10,7 @@ use crate::committer::Refusal;
 ///
 /// # Errors
 /// Anything else that keeps data from being written, or from being read where it comes from.
-pub fn data(give: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Refusal> {
+pub(super) fn data(give: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Refusal> {
     let mut stdout = io::BufWriter::new(io::stdout().lock());
     match give(&mut stdout).and_then(|()| stdout.flush()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Refusal::failed("writing to stdout", e)),
@@ -22,7 +22,7 @@ pub fn data(give: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), R
 ///
 /// # Errors
 /// As [`data`].
-pub fn line(text: &str) -> Result<(), Refusal> {
+pub(super) fn line(text: &str) -> Result<(), Refusal> {
     data(|to| writeln!(to, "{text}"))
 }
 
@@ -30,7 +30,7 @@ pub fn line(text: &str) -> Result<(), Refusal> {
 ///
 /// # Errors
 /// As [`data`].
-pub fn json(value: &impl Serialize) -> Result<(), Refusal> {
+pub(super) fn json(value: &impl Serialize) -> Result<(), Refusal> {
     data(|to| {
         serde_json::to_writer(&mut *to, value)?;
         to.write_all(b"\n")
@@ -38,12 +38,12 @@ pub fn json(value: &impl Serialize) -> Result<(), Refusal> {
 }
 
 /// Says something to the person. There is nobody to tell when that fails.
-pub fn say(words: &str) {
+pub(super) fn say(words: &str) {
     let _ = writeln!(io::stderr(), "batonfs: {words}");
 }
 
 /// Says why something was not done.
-pub fn refuse(refusal: &Refusal) {
+pub(super) fn refuse(refusal: &Refusal) {
     say(&refusal.words);
     if let Some(hint) = &refusal.hint {
         let _ = writeln!(io::stderr(), "hint: {hint}");

@@ -10,7 +10,7 @@ use super::refusal::{Refusal, RefusalKind};
 use super::request::{Call, HeldDraft, Reply, Request, Status};
 use super::spool;
 use crate::engine::{AttributeChange, Attributes, EngineError, Receipt, Snapshot, Staged};
-use crate::identity::{Observed, Resolver};
+use crate::identity::Resolver;
 use crate::store::{Base, Caller, Draft, Rule, Store, Write};
 use crate::words::{Claim, Handle, Key, Policy, SessionId};
 
@@ -205,23 +205,22 @@ fn done_before(store: &Store, call: &Call, session: &SessionId) -> Result<Option
     if call.again { store.engine().receipt(session, call.operation) } else { Ok(None) }
 }
 
-/// Who writes: members declared by options stand over those of the environment, and those over its ancestors'.
+/// Who writes: options stand over the variables of the process's own environment, which the same person set for the
+/// same program. Over another process's they would make a writer that nobody declared.
 fn caller(at: Committer<'_>, peer: Peer, call: &Call, session: &SessionId) -> Result<Caller, Refusal> {
     let mut seen = at.resolver.observe(peer.pid, peer.uid, peer.gid)?;
-    seen.own = declared(&call.claim, &seen);
+    seen.own = over(&call.claim, seen.own);
     seen.policy = call.policy.or(seen.policy);
     let (author, policy) = at.resolver.author(session, &seen, std::slice::from_ref(&seen));
     Ok(Caller { author, policy, operation: call.operation })
 }
 
-fn declared(options: &Claim, seen: &Observed) -> Claim {
-    let environment = if seen.own.is_empty() { &seen.inherited } else { &seen.own };
-    let pick = |a: &Option<String>, b: &Option<String>| a.clone().or_else(|| b.clone());
+fn over(options: &Claim, environment: Claim) -> Claim {
     Claim {
-        writer_id: pick(&options.writer_id, &environment.writer_id),
-        stage_id: pick(&options.stage_id, &environment.stage_id),
-        session_id: pick(&options.session_id, &environment.session_id),
-        worker_id: pick(&options.worker_id, &environment.worker_id),
+        writer_id: options.writer_id.clone().or(environment.writer_id),
+        stage_id: options.stage_id.clone().or(environment.stage_id),
+        session_id: options.session_id.clone().or(environment.session_id),
+        worker_id: options.worker_id.clone().or(environment.worker_id),
     }
 }
 

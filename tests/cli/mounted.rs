@@ -1,0 +1,1 @@
+//! Mounts from their start to their end, on the real kernel.
