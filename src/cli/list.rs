@@ -23,7 +23,11 @@ pub(super) fn run(args: &Args) -> Ended {
     let call = Call::new(Request::List { session: args.session.id()? });
     let (reply, _) = perform(&args.store.root()?, call)?;
     let Reply::Keys(keys) = &reply else { return Err(unexpected(&reply)) };
-    if args.json { output::json(keys)? } else { output::data(|to| lines(keys, to))? }
+    if args.json {
+        output::json(keys)?
+    } else {
+        output::data(|to| lines(keys, to))?
+    }
     Ok(Exit::Done)
 }
 

@@ -4,9 +4,6 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-
-use rustix::mount::UnmountFlags;
 
 use crate::committer::{Refusal, RefusalKind, place};
 
@@ -102,40 +99,14 @@ pub(super) fn store_at(path: &Path) -> Result<PathBuf, Refusal> {
     }
 }
 
-/// Takes a mount away: at once, EBUSY where somebody is in it; with `lazy` from sight at once, and wholly when the
-/// last one leaves. Who may not do it alone is helped by fusermount, where there is one.
-pub(super) fn unmount(at: &Path, lazy: bool) -> io::Result<()> {
-    let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
-    match rustix::mount::unmount(at, flags | UnmountFlags::NOFOLLOW) {
-        Err(rustix::io::Errno::PERM) => fusermount(at, lazy),
-        other => Ok(other?),
-    }
-}
-
-fn fusermount(at: &Path, lazy: bool) -> io::Result<()> {
-    for program in ["fusermount3", "fusermount"] {
-        let mut command = Command::new(program);
-        command.arg(if lazy { "-uz" } else { "-u" }).arg("--").arg(at).stdin(Stdio::null());
-        match command.output() {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
-            Ok(output) if output.status.success() => return Ok(()),
-            Ok(output) if String::from_utf8_lossy(&output.stderr).contains("busy") => {
-                return Err(io::Error::from_raw_os_error(libc::EBUSY));
-            }
-            Ok(output) => return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
-        }
-    }
-    Err(io::Error::from_raw_os_error(libc::EPERM))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_line_of_the_table_is_read_with_its_escapes() {
-        let line = br"36 35 0:40 / /mnt/a\040b rw,nosuid,nodev shared:7 - fuse.batonfs /srv/st\134ore\011x rw,user_id=0";
+        let line =
+            br"36 35 0:40 / /mnt/a\040b rw,nosuid,nodev shared:7 - fuse.batonfs /srv/st\134ore\011x rw,user_id=0";
         let mount = parse(line).unwrap();
         assert_eq!(mount.at, Path::new("/mnt/a b"));
         assert_eq!(mount.source, Path::new("/srv/st\\ore\tx"));

@@ -19,7 +19,11 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Ended {
     let (reply, _) = perform(&args.store.root()?, Call::new(Request::Status))?;
     let Reply::Status(status) = &reply else { return Err(unexpected(&reply)) };
-    if args.json { output::json(status)? } else { output::data(|to| lines(status, to))? }
+    if args.json {
+        output::json(status)?
+    } else {
+        output::data(|to| lines(status, to))?
+    }
     Ok(Exit::Done)
 }
 

@@ -69,7 +69,7 @@ fn ask(mount: &mounts::Mount, wait: Duration) -> Result<bool, Refusal> {
 
 fn by_force_of_the_kernel(at: &Path) -> Ended {
     let dead = at.symlink_metadata().is_err_and(|e| mounts::is_dead(&e));
-    match mounts::unmount(at, dead) {
+    match crate::fuse::unmount(at, dead) {
         Ok(()) if dead => {
             output::say(&format!("'{}' was a mount without its daemon; cleared", at.display()));
             Ok(Exit::Done)

@@ -52,12 +52,7 @@ impl Value {
 ///
 /// # Errors
 /// [`Refusal`]; InUse when the limit passed, with words that name the holder.
-pub fn perform(
-    root: &Path,
-    mut call: Call,
-    body: &Staged,
-    limit: Duration,
-) -> Result<(Reply, Option<Value>), Refusal> {
+pub fn perform(root: &Path, mut call: Call, body: &Staged, limit: Duration) -> Result<(Reply, Option<Value>), Refusal> {
     let place = Place::make(root).map_err(|e| Refusal::failed(format!("opening '{}'", root.display()), e))?;
     let holder = Holder::this(call.request.name(), None);
     let mut wait = Wait::new(limit);
@@ -84,11 +79,7 @@ pub fn perform(
 ///
 /// # Errors
 /// [`Refusal`]; Failed when the connection broke, which leaves unknown whether it was done.
-pub fn ask_daemon(
-    root: &Path,
-    call: &Call,
-    tell: &mut dyn FnMut(&[HeldDraft]),
-) -> Result<Option<Reply>, Refusal> {
+pub fn ask_daemon(root: &Path, call: &Call, tell: &mut dyn FnMut(&[HeldDraft])) -> Result<Option<Reply>, Refusal> {
     let Ok(place) = Place::open(root) else { return Ok(None) };
     match ask(&place, call, &Staged::from(Vec::new()), tell) {
         Asked::Answered(reply, _) => Ok(Some(reply)),

@@ -163,13 +163,7 @@ fn write(
     Ok(Reply::Written { version: Some(made.version), seq: made.seq, warning: made.warning }.into())
 }
 
-fn delete(
-    at: Committer<'_>,
-    peer: Peer,
-    call: &Call,
-    session: &SessionId,
-    key: &Key,
-) -> Result<Answer, Refusal> {
+fn delete(at: Committer<'_>, peer: Peer, call: &Call, session: &SessionId, key: &Key) -> Result<Answer, Refusal> {
     at.store.resume(session)?;
     if done_before(at.store, call, session)?.is_some() {
         return Ok(Reply::Deleted.into());

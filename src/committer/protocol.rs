@@ -99,9 +99,15 @@ mod tests {
     #[test]
     fn an_announced_length_costs_no_memory_and_is_refused_over_the_limit() {
         let wire = (QUESTION_MAX_BYTES + 1).to_le_bytes();
-        assert_eq!(receive::<String>(&mut &wire[..], QUESTION_MAX_BYTES).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(
+            receive::<String>(&mut &wire[..], QUESTION_MAX_BYTES).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
         let wire = ANSWER_MAX_BYTES.to_le_bytes();
-        assert_eq!(receive::<String>(&mut &wire[..], ANSWER_MAX_BYTES).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(
+            receive::<String>(&mut &wire[..], ANSWER_MAX_BYTES).unwrap_err().kind(),
+            io::ErrorKind::UnexpectedEof
+        );
     }
 
     #[test]

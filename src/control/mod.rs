@@ -1,1 +1,122 @@
-//! Switches: the control files of a mount and its sessions, as one table.
+//! Switches: the control files of a mount and its sessions, as one table. Knows the store and what a mount says of
+//! itself; not the kernel.
+
+mod errors;
+mod files;
+
+use std::path::PathBuf;
+
+pub use errors::{ErrorLine, Errors};
+
+use crate::store::{Caller, Store, StoreError};
+use crate::words::SessionId;
+
+/// What a mount says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct MountState {
+    /// Where it is mounted.
+    pub mountpoint: PathBuf,
+    /// Open files and directories.
+    pub open_handles: usize,
+    /// Drafts that no commit has made yet.
+    pub drafts: usize,
+    /// Commits that wait for other holders of the file.
+    pub waiting: usize,
+    /// Names the kernel remembers.
+    pub nodes: usize,
+    /// Values committed since the mount.
+    pub commits: u64,
+    /// Requests refused since the mount.
+    pub refusals: u64,
+}
+
+/// What a control file may look at.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// The session, for a session's file.
+    pub session: Option<&'a SessionId>,
+    /// The mount.
+    pub mount: MountState,
+    /// The refusals.
+    pub errors: &'a Errors,
+    /// Who reads or writes it; decides what the handle shows.
+    pub caller: &'a Caller,
+}
+
+/// What reading or writing a control file gives.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+type Read = fn(&Context<'_>) -> Result<Vec<u8>>;
+type Write = fn(&Context<'_>, &str) -> Result<()>;
+
+/// One control file.
+#[derive(Debug)]
+pub struct Control {
+    /// Its name.
+    pub name: &'static str,
+    /// Is it a session's, or the mount's own?
+    of_session: bool,
+    /// Its size before it is read; `None`: that of what a read gives now.
+    size_bytes: Option<u64>,
+    read: Read,
+    write: Option<Write>,
+}
+
+/// Every control file there is.
+const TABLE: &[Control] = &[
+    Control { name: "new", of_session: false, size_bytes: Some(files::NEW_BYTES), read: files::new, write: None },
+    Control { name: "status", of_session: false, size_bytes: None, read: files::status, write: None },
+    Control { name: "errors", of_session: true, size_bytes: None, read: files::errors, write: None },
+    Control { name: "handle", of_session: true, size_bytes: None, read: files::handle, write: None },
+    Control { name: "log", of_session: true, size_bytes: None, read: files::log, write: None },
+    Control { name: "policy", of_session: true, size_bytes: None, read: files::policy, write: Some(files::set_policy) },
+];
+
+/// The names of a control directory: a session's, or (`None`) the mount's own.
+pub fn names(session: Option<&SessionId>) -> impl Iterator<Item = &'static str> {
+    let of_session = session.is_some();
+    TABLE.iter().filter(move |control| control.of_session == of_session).map(|control| control.name)
+}
+
+/// The control file of a name.
+#[must_use]
+pub fn find(session: Option<&SessionId>, name: &str) -> Option<&'static Control> {
+    TABLE.iter().find(|control| control.of_session == session.is_some() && control.name == name)
+}
+
+impl Control {
+    /// Can it be written?
+    #[must_use]
+    pub fn is_switch(&self) -> bool {
+        self.write.is_some()
+    }
+
+    /// The size a read gives.
+    ///
+    /// # Errors
+    /// As [`Control::read`].
+    pub fn size_bytes(&self, context: &Context<'_>) -> Result<u64> {
+        match self.size_bytes {
+            Some(size) => Ok(size),
+            None => Ok(self.read(context)?.len() as u64),
+        }
+    }
+
+    /// Its bytes now.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn read(&self, context: &Context<'_>) -> Result<Vec<u8>> {
+        (self.read)(context)
+    }
+
+    /// Sets the switch to a text; surrounding white space does not count.
+    ///
+    /// # Errors
+    /// The store's; [`StoreError::Policy`] for an unknown policy. One that is no switch is not changed.
+    pub fn write(&self, context: &Context<'_>, text: &str) -> Result<()> {
+        self.write.map_or(Ok(()), |write| write(context, text.trim()))
+    }
+}

@@ -186,20 +186,33 @@ impl Staged {
         self.len() == 0
     }
 
+    /// At most `size` bytes from `offset`; short only at the end.
+    ///
+    /// # Errors
+    /// [`super::EngineError::Io`].
+    pub fn read(&self, offset: u64, size: usize) -> Result<Vec<u8>> {
+        let left = self.len().saturating_sub(offset);
+        let size = size.min(usize::try_from(left).unwrap_or(usize::MAX));
+        match self {
+            Self::Memory(bytes) => {
+                let from = usize::try_from(offset).unwrap_or(usize::MAX);
+                Ok(bytes.get(from..from.saturating_add(size)).unwrap_or_default().to_vec())
+            }
+            Self::File { file, .. } => {
+                let mut bytes = vec![0; size];
+                std::os::unix::fs::FileExt::read_exact_at(&**file, &mut bytes, offset)
+                    .map_err(|e| super::EngineError::io("reading a draft", e))?;
+                Ok(bytes)
+            }
+        }
+    }
+
     /// All bytes, in memory.
     ///
     /// # Errors
     /// [`super::EngineError::Io`].
     pub fn read_all(&self) -> Result<Vec<u8>> {
-        match self {
-            Self::Memory(bytes) => Ok(bytes.to_vec()),
-            Self::File { file, len } => {
-                let mut bytes = vec![0; usize::try_from(*len).unwrap_or(usize::MAX)];
-                std::os::unix::fs::FileExt::read_exact_at(&**file, &mut bytes, 0)
-                    .map_err(|e| super::EngineError::io("reading a draft", e))?;
-                Ok(bytes)
-            }
-        }
+        self.read(0, usize::try_from(self.len()).unwrap_or(usize::MAX))
     }
 }
 

@@ -71,3 +71,10 @@ pub struct LogLine {
     /// The operation id by which a caller can ask again.
     pub operation: String,
 }
+
+/// Milliseconds since 1970, now; 0 when the clock stands before that.
+#[must_use]
+pub fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

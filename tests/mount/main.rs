@@ -1,1 +1,18 @@
-//! Runner.
+//! The mount as programs meet it: each file a topic, each test a claim that could be false.
+#![cfg(test)]
+
+#[path = "../common/mount.rs"]
+mod harness;
+
+mod access;
+mod append;
+mod attributes;
+mod closing;
+mod drafts;
+mod handoff;
+mod interop;
+mod observer;
+mod policy;
+mod rename;
+mod tools;
+mod tree;

@@ -39,7 +39,8 @@ pub(super) fn start(plan: &Plan) -> Ended {
 
 fn spawn(plan: &Plan) -> Result<Child, Refusal> {
     Place::make(&plan.root).map_err(|e| Refusal::failed(format!("opening '{}'", plan.root.display()), e))?;
-    let log = log::open(&plan.log).map_err(|e| Refusal::failed(format!("opening the log '{}'", plan.log.display()), e))?;
+    let log =
+        log::open(&plan.log).map_err(|e| Refusal::failed(format!("opening the log '{}'", plan.log.display()), e))?;
     // The arguments as they were given, in the same directory: they mean the same. `mount` is the first of them.
     let arguments = std::env::args_os().skip(2);
     let mut command = Command::new("/proc/self/exe");

@@ -61,10 +61,8 @@ fn store(given: &Path) -> Result<PathBuf, Refusal> {
 fn mountpoint(given: &Path) -> Result<PathBuf, Refusal> {
     let shown = given.display();
     let at = mounts::canonical(given).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => {
-            Refusal::new(RefusalKind::NotFound, format!("mountpoint '{shown}' does not exist"))
-                .with_hint(format!("'mkdir {shown}' makes it"))
-        }
+        io::ErrorKind::NotFound => Refusal::new(RefusalKind::NotFound, format!("mountpoint '{shown}' does not exist"))
+            .with_hint(format!("'mkdir {shown}' makes it")),
         _ => Refusal::failed(format!("mountpoint '{shown}'"), e),
     })?;
     clear_if_dead(&at)?;
@@ -92,10 +90,11 @@ fn clear_if_dead(at: &Path) -> Result<(), Refusal> {
     while at.symlink_metadata().is_err_and(|e| mounts::is_dead(&e)) {
         let ours = mounts::find(at).ok().flatten().is_some_and(|mount| mount.is_ours());
         if !ours {
-            let words = format!("mountpoint '{}' is a mount that no longer answers, and not one of batonfs", at.display());
+            let words =
+                format!("mountpoint '{}' is a mount that no longer answers, and not one of batonfs", at.display());
             return Err(Refusal::new(RefusalKind::InUse, words));
         }
-        mounts::unmount(at, true).map_err(|e| Refusal::failed(format!("clearing '{}'", at.display()), e))?;
+        crate::fuse::unmount(at, true).map_err(|e| Refusal::failed(format!("clearing '{}'", at.display()), e))?;
         output::say(&format!("'{}' was a mount without its daemon; cleared", at.display()));
     }
     Ok(())

@@ -47,7 +47,9 @@ pub(super) fn serve(plan: &Plan, file: Option<&Path>, ready: impl FnOnce() -> io
         mount(plan, &store, &resolver).and_then(|mounted| {
             server.set_host(Arc::new(MountHost { mounted: Arc::clone(&mounted), at: plan.mountpoint.clone() }));
             tracing::info!("'{}' is mounted at '{}'", plan.root.display(), plan.mountpoint.display());
-            ready().map_err(|e| Refusal::failed("saying that it serves", e)).and_then(|()| stay(plan, &mounted, signals))
+            ready()
+                .map_err(|e| Refusal::failed("saying that it serves", e))
+                .and_then(|()| stay(plan, &mounted, signals))
         })
     };
     if let Err(e) = store.engine().close() {
@@ -85,11 +87,7 @@ fn take_lock(plan: &Plan) -> Result<Lock, Refusal> {
     }
 }
 
-fn mount(
-    plan: &Plan,
-    store: &Arc<crate::store::Store>,
-    resolver: &Arc<Resolver>,
-) -> Result<Arc<Mounted>, Refusal> {
+fn mount(plan: &Plan, store: &Arc<crate::store::Store>, resolver: &Arc<Resolver>) -> Result<Arc<Mounted>, Refusal> {
     Mounted::start(Arc::clone(store), Arc::clone(resolver), &plan.mountpoint, &plan.options)
         .map(Arc::new)
         .map_err(|e| Refusal::failed(format!("mounting at '{}'", plan.mountpoint.display()), e))

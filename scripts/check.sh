@@ -1,0 +1,144 @@
+#!/usr/bin/env bash
+# The gate: formats, lints, house rules, all tests, and nothing left behind. Works from any directory, also as root on
+# a fresh Debian-like machine that has only Rust.
+#
+# usage: scripts/check.sh [--long]     --long runs the long rounds and the ignored tests too
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+long=0
+case "${1:-}" in
+  '') ;;
+  --long) long=1 ;;
+  *) sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+esac
+
+say() { printf '\n== %s\n' "$*"; }
+fail() { printf '\ncheck.sh: %s\n' "$*" >&2; exit 1; }
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
+
+# --- what the tests need: command and the package that has it ---
+tools='cc:gcc git:git python3:python3 node:nodejs dash:dash setpriv:util-linux diff:diffutils find:findutils tar:tar jq:jq'
+[ "$(id -u)" = 0 ] || tools="$tools fusermount3:fuse3"
+missing=()
+for tool in $tools; do
+  command -v "${tool%%:*}" > /dev/null || missing+=("${tool##*:}")
+done
+if [ "${#missing[@]}" -gt 0 ]; then
+  say "installing what the tests need and is not here: ${missing[*]}"
+  command -v apt-get > /dev/null || fail "no apt-get here; please install: ${missing[*]}"
+  as_root apt-get update -qq
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" > /dev/null
+fi
+command -v cargo > /dev/null || PATH="$PATH:$HOME/.cargo/bin"
+command -v cargo > /dev/null || fail 'Rust is needed: https://rustup.rs'
+for component in fmt clippy; do
+  cargo "$component" --version > /dev/null 2>&1 || rustup component add "$(echo $component | sed 's/^fmt$/rustfmt/')"
+done
+
+[ -e /dev/fuse ] || as_root modprobe fuse 2> /dev/null || true
+if [ -d /sys/fs/fuse/connections ] && ! mountpoint -q /sys/fs/fuse/connections; then
+  # A test that hangs is ended through these files; without them it is unmounted by force.
+  as_root mount -t fusectl none /sys/fs/fuse/connections 2> /dev/null || true
+fi
+
+# --- a place of our own, so that what a test leaves is seen and goes away ---
+target=$(cargo metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+[ -n "$target" ] || fail 'cargo metadata names no target directory'
+outer_tmp=${TMPDIR:-/tmp}
+private=$(mktemp -d "$outer_tmp/batonfs-check.XXXXXX")
+chmod 755 "$private"
+mkdir "$private/tmp"
+report="$private/report"
+unset BATON_WRITER_ID BATON_STAGE_ID BATON_WORKER_ID BATON_SESSION_ID BATON_CONFLICT_POLICY
+
+our_mounts() { awk -v under="$private/" 'index($5, under) == 1 { print $3, $5 }' /proc/self/mountinfo; }
+all_mounts() { awk '$3 == "fuse.batonfs" { print $2 }' /proc/mounts | sort; }
+our_processes() {
+  local exe
+  for exe in /proc/[0-9]*/exe; do
+    case "$(readlink "$exe" 2> /dev/null)" in
+      "$target"/*/batonfs | "$target"/*/batonfs' (deleted)') exe=${exe%/exe}; echo "${exe#/proc/}" ;;
+    esac
+  done | sort
+}
+
+# Takes away what is mounted under our own directory: gently, then without asking the daemon.
+cleanup() {
+  local device point
+  our_mounts | while read -r device point; do
+    as_root timeout 10 umount -l "$point" 2> /dev/null ||
+      echo 1 2> /dev/null > "/sys/fs/fuse/connections/${device#*:}/abort" || true
+    as_root timeout 10 umount -l "$point" 2> /dev/null || true
+  done
+  if [ -z "$(our_mounts)" ]; then rm -rf --one-file-system "$private"; fi
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+mounts_before=$(all_mounts)
+processes_before=$(our_processes)
+
+say 'format'
+cargo fmt --check || fail 'run cargo fmt'
+
+say 'lint'
+cargo clippy --all-targets --quiet -- -D warnings
+
+say 'house rules'
+scripts/house.sh
+
+say 'tests'
+arguments=()
+if [ "$long" = 1 ]; then
+  export BATONFS_LONG=1
+  arguments=(--include-ignored)
+fi
+skipped_here=0
+failed=0
+export TMPDIR="$private/tmp"
+if [ -e /dev/fuse ]; then
+  cargo test --no-fail-fast -- "${arguments[@]}" 2>&1 | tee "$report" || failed=1
+else
+  echo 'THERE IS NO /dev/fuse HERE: the tests that mount are skipped, and most of what this project promises is not checked'
+  skipped_here=$(cargo test --quiet --test mount -- --list | grep -c ': test$' || true)
+  runners=$(ls tests/*/main.rs | sed -nE 's#tests/(.*)/main.rs#--test \1#p' | grep -v -- '--test mount')
+  # shellcheck disable=SC2086 # two words a runner
+  cargo test --no-fail-fast --lib --bins $runners -- "${arguments[@]}" 2>&1 | tee "$report" || failed=1
+  cargo test --no-fail-fast --doc 2>&1 | tee -a "$report" || failed=1
+fi
+export TMPDIR="$outer_tmp"
+
+if [ -e /dev/fuse ] && [ "$failed" = 0 ]; then
+  say "the README's session is what the demo does"
+  BATONFS="$target/debug/batonfs" scripts/demo.sh --readme > "$private/session" || fail "scripts/demo.sh --readme failed"
+  awk '/^```console$/ { shown = 1; next } /^```$/ { if (shown) exit } shown' README.md > "$private/shown"
+  diff -u "$private/shown" "$private/session" || fail "README.md shows another session than scripts/demo.sh --readme prints"
+fi
+
+say 'nothing left behind'
+left=0
+comm -13 <(echo "$mounts_before") <(all_mounts) | sed '/^$/d; s/^/a test left a mount: /' > "$private/left"
+# A daemon ends a moment after its mount.
+for _ in $(seq 50); do
+  processes=$(comm -13 <(echo "$processes_before") <(our_processes) | sed '/^$/d')
+  [ -n "$processes" ] || break
+  sleep 0.1
+done
+for process in $processes; do
+  echo "a test left a process: $process $(tr '\0' ' ' < "/proc/$process/cmdline" 2> /dev/null || true)" >> "$private/left"
+done
+find "$private/tmp" -mindepth 1 -maxdepth 1 -xdev | sed 's/^/a test left a temporary file: /' >> "$private/left"
+if [ -s "$private/left" ]; then
+  cat "$private/left" >&2
+  left=1
+else
+  echo 'no mount, no process, no temporary file'
+fi
+
+# Also where a runner never got to its result, the failure counts.
+summary=$(awk -v more="$skipped_here" '/^test result:/ { for (i = 2; i <= NF; i++) {
+  if ($i ~ /^passed/) passed += $(i-1); if ($i ~ /^failed/) failed += $(i-1); if ($i ~ /^ignored/) ignored += $(i-1) } }
+  END { printf "%d passed, %d failed, %d skipped", passed, failed, ignored + more }' "$report")
+printf '\n%s\n' "$summary"
+[ "$failed" = 0 ] && [ "$left" = 0 ]

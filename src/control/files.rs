@@ -1,0 +1,78 @@
+//! What each control file reads as, and what writing a switch does.
+
+use super::{Context, Result};
+use crate::engine::{Attributes, EngineError};
+use crate::words::{Handle, Policy, SessionId};
+
+/// A UUID and a line end.
+pub(super) const NEW_BYTES: u64 = 37;
+
+/// A fresh session's id; the session is made by the read.
+pub(super) fn new(context: &Context<'_>) -> Result<Vec<u8>> {
+    let session = SessionId::fresh();
+    let process = context.caller.author.process.as_ref();
+    let attributes = Attributes {
+        mode: 0o755,
+        uid: process.and_then(|process| process.uid).unwrap_or(0),
+        gid: process.and_then(|process| process.gid).unwrap_or(0),
+        mtime: std::time::SystemTime::now(),
+        xattrs: std::collections::BTreeMap::new(),
+    };
+    context.store.init(&session, attributes, context.caller)?;
+    Ok(format!("{session}\n").into_bytes())
+}
+
+/// Version, store, mount, engine and counters, as one JSON document.
+pub(super) fn status(context: &Context<'_>) -> Result<Vec<u8>> {
+    Ok(document(&serde_json::json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "store": context.store.root(),
+        "engine": context.store.engine().name(),
+        "mount": context.mount,
+    })))
+}
+
+/// The refusals, a JSON object a line.
+pub(super) fn errors(context: &Context<'_>) -> Result<Vec<u8>> {
+    Ok(lines(&context.errors.of(session(context)?)))
+}
+
+/// The handle of the calling process.
+pub(super) fn handle(context: &Context<'_>) -> Result<Vec<u8>> {
+    let session = session(context)?;
+    let policy = context.store.policy_for(session, context.caller.policy)?;
+    let (backend, root) = (context.store.engine().name(), context.store.root());
+    Ok(document(&Handle::new(backend, root, session, policy, context.caller.author.writer.clone())))
+}
+
+/// The session's log, a JSON object a line.
+pub(super) fn log(context: &Context<'_>) -> Result<Vec<u8>> {
+    Ok(lines(&context.store.engine().changes(session(context)?, 0)?))
+}
+
+/// The session's policy.
+pub(super) fn policy(context: &Context<'_>) -> Result<Vec<u8>> {
+    Ok(format!("{}\n", context.store.engine().policy(session(context)?)?).into_bytes())
+}
+
+/// Sets the session's policy.
+pub(super) fn set_policy(context: &Context<'_>, text: &str) -> Result<()> {
+    let session = session(context)?;
+    context.store.set_policy(session, Policy::parse(text)?, context.caller)
+}
+
+fn session<'a>(context: &Context<'a>) -> Result<&'a SessionId> {
+    context.session.ok_or_else(|| EngineError::NoSession("the mount itself".to_owned()).into())
+}
+
+fn document(value: &impl serde::Serialize) -> Vec<u8> {
+    // Serialising strings and numbers into memory cannot fail.
+    let mut text = serde_json::to_vec_pretty(value).unwrap_or_default();
+    text.push(b'\n');
+    text
+}
+
+fn lines<T: serde::Serialize>(of: &[T]) -> Vec<u8> {
+    let lines = of.iter().filter_map(|line| serde_json::to_string(line).ok());
+    lines.flat_map(|line| [line, "\n".to_owned()]).collect::<String>().into_bytes()
+}

@@ -1,0 +1,546 @@
+//! Between fuser's trait and [`Filesystem`]: log, call, reply. The only file that names fuser's types.
+//!
+//! One thread reads requests. What may wait for the disk's sync or for facts about a process is done on a thread of
+//! its own; what touches memory or reads is answered at once.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    Config, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, MountOption, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    Session, SessionACL, TimeOrNow, WriteFlags,
+};
+
+use super::Options;
+use super::errno::Refusal;
+use super::fs::{Asker, Filesystem, Reply, Stat};
+use super::handles::Handle;
+use super::ops_file::WriteAt;
+use crate::engine::{AttributeChange, Kind};
+use crate::words::key::NAME_MAX_BYTES;
+
+/// Nothing about an inode is cached: its size is only ever a committed one, and a reserved name hides.
+const TTL: Duration = Duration::ZERO;
+/// What a directory entry shows when no node of it is known, as libfuse does.
+const UNKNOWN_INO: u64 = 0xffff_ffff;
+/// The largest request: what the kernel sends at most.
+const MAX_WRITE_BYTES: u32 = 1 << 20;
+
+/// The options of a mount of `store`.
+pub(super) fn config(store: &Path, options: &Options) -> Config {
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::FSName(store.to_string_lossy().into_owned()),
+        MountOption::Subtype("batonfs".to_owned()),
+        MountOption::DefaultPermissions,
+        MountOption::NoSuid,
+        MountOption::NoDev,
+    ];
+    config.mount_options.extend(options.read_only.then_some(MountOption::RO));
+    config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
+    config
+}
+
+/// Mounts, and serves from a thread of its own until the mount ends.
+///
+/// # Errors
+/// The system's error of the mount.
+pub(super) fn serve(
+    adapter: Adapter,
+    mountpoint: &Path,
+    config: &Config,
+) -> std::io::Result<JoinHandle<std::io::Result<()>>> {
+    let session = Session::new(adapter, mountpoint, config)?;
+    std::thread::Builder::new().name("requests".to_owned()).spawn(move || session.run())
+}
+
+/// The filesystem as fuser calls it.
+#[derive(Debug)]
+pub(super) struct Adapter {
+    fs: Arc<Filesystem>,
+}
+
+impl Adapter {
+    pub(super) fn new(fs: Arc<Filesystem>) -> Self {
+        Self { fs }
+    }
+
+    /// Does `work` on a thread of its own, so that requests go on being read.
+    fn aside(&self, work: impl FnOnce(&Filesystem) + Send + 'static) {
+        let fs = Arc::clone(&self.fs);
+        blocking::unblock(move || work(&fs)).detach();
+    }
+}
+
+fn asker(request: &Request) -> Asker {
+    Asker { thread: request.pid(), uid: request.uid(), gid: request.gid() }
+}
+
+fn errno(refusal: &Refusal) -> Errno {
+    Errno::from_i32(refusal.errno)
+}
+
+/// A name as text.
+fn text(name: &OsStr, missing: i32) -> Reply<String> {
+    let text = name.to_str().ok_or_else(|| Refusal::new(missing, "a name must be UTF-8"))?;
+    Ok(text.to_owned())
+}
+
+fn file_attr(stat: &Stat) -> FileAttr {
+    let mtime = stat.attributes.mtime;
+    FileAttr {
+        ino: INodeNo(stat.ino),
+        size: stat.size_bytes,
+        blocks: stat.blocks,
+        atime: mtime,
+        mtime,
+        ctime: mtime,
+        crtime: mtime,
+        kind: kind(stat.kind),
+        perm: (stat.attributes.mode & 0o7777) as u16,
+        // One link also for directories: then nobody deduces from it how many directories are inside.
+        nlink: 1,
+        uid: stat.attributes.uid,
+        gid: stat.attributes.gid,
+        rdev: 0,
+        blksize: 4096,
+        flags: 0,
+    }
+}
+
+fn kind(kind: Kind) -> FileType {
+    match kind {
+        Kind::File => FileType::RegularFile,
+        Kind::Dir => FileType::Directory,
+    }
+}
+
+fn open_flags(handle: &Handle) -> FopenFlags {
+    let direct = FopenFlags::FOPEN_DIRECT_IO;
+    if handle.writes { direct } else { direct | FopenFlags::FOPEN_NOFLUSH }
+}
+
+fn time(time: TimeOrNow) -> SystemTime {
+    match time {
+        TimeOrNow::SpecificTime(time) => time,
+        TimeOrNow::Now => SystemTime::now(),
+    }
+}
+
+/// Logs a refusal where people find it, and gives its errno.
+fn refused(fs: &Filesystem, op: &'static str, ino: u64, name: Option<&str>, refusal: &Refusal) -> Errno {
+    fs.note_refusal(op, ino, name, refusal);
+    errno(refusal)
+}
+
+macro_rules! answer {
+    ($fs:expr, $op:literal, $ino:expr, $name:expr, $reply:expr, $result:expr, $ok:expr) => {
+        match $result {
+            Ok(value) => $ok(value),
+            Err(refusal) => $reply.error(refused($fs, $op, $ino, $name, &refusal)),
+        }
+    };
+}
+
+impl fuser::Filesystem for Adapter {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        // A RELEASE that waits in the queue holds back what its close promised.
+        let _ = config.set_max_background(u16::MAX);
+        let _ = config.set_max_write(MAX_WRITE_BYTES);
+        let _ = config.add_capabilities(InitFlags::FUSE_PARALLEL_DIROPS);
+        Ok(())
+    }
+
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (asker, parent) = (asker(request), parent.0);
+        self.fs.opening_done(asker, parent);
+        let name = match text(name, libc::ENOENT) {
+            Ok(name) => name,
+            Err(refusal) => return reply.error(errno(&refusal)),
+        };
+        let work = move |fs: &Filesystem| {
+            answer!(fs, "lookup", parent, Some(&name), reply, fs.lookup(asker, parent, &name), |stat: Stat| {
+                reply.entry(&TTL, &file_attr(&stat), Generation(0));
+            });
+        };
+        if self.fs.waits_below(parent) { self.aside(work) } else { work(&self.fs) }
+    }
+
+    fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
+        self.fs.forget(ino.0, count);
+    }
+
+    fn getattr(&self, request: &Request, ino: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
+        let (asker, ino) = (asker(request), ino.0);
+        let work = move |fs: &Filesystem| {
+            let stat = match handle {
+                Some(handle) => fs.stat_handle(asker, ino, handle.0),
+                None => {
+                    fs.look_again(ino);
+                    fs.stat(asker, ino)
+                }
+            };
+            answer!(fs, "getattr", ino, None, reply, stat, |stat: Stat| reply.attr(&TTL, &file_attr(&stat)));
+        };
+        if handle.is_some() || self.fs.waits(ino) || self.fs.is_control(ino) {
+            self.aside(work)
+        } else {
+            work(&self.fs)
+        }
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        _atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<fuser::BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let (asker, ino) = (asker(request), ino.0);
+        let mode = mode.map(|mode| mode & 0o7777);
+        let set = AttributeChange { mode, uid, gid, mtime: mtime.map(time), ..AttributeChange::default() };
+        self.aside(move |fs| {
+            let done = fs.change(asker, ino, size, handle.map(|handle| handle.0), &set);
+            let stat = done.and_then(|()| fs.stat(asker, ino));
+            answer!(fs, "setattr", ino, None, reply, stat, |stat: Stat| reply.attr(&TTL, &file_attr(&stat)));
+        });
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let (asker, parent) = (asker(request), parent.0);
+        let name = text(name, libc::EILSEQ);
+        self.aside(move |fs| {
+            let made = name.and_then(|name| fs.make_node(asker, parent, &name, mode));
+            answer!(fs, "mknod", parent, None, reply, made, |stat: Stat| {
+                reply.entry(&TTL, &file_attr(&stat), Generation(0));
+            });
+        });
+    }
+
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+        let (asker, parent) = (asker(request), parent.0);
+        let name = text(name, libc::EILSEQ);
+        self.aside(move |fs| {
+            let made = name.and_then(|name| fs.make_dir(asker, parent, &name, mode));
+            answer!(fs, "mkdir", parent, None, reply, made, |stat: Stat| {
+                reply.entry(&TTL, &file_attr(&stat), Generation(0));
+            });
+        });
+    }
+
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (asker, parent) = (asker(request), parent.0);
+        let name = text(name, libc::ENOENT);
+        self.aside(move |fs| {
+            let done = name.and_then(|name| fs.unlink(asker, parent, &name));
+            answer!(fs, "unlink", parent, None, reply, done, |()| reply.ok());
+        });
+    }
+
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (asker, parent) = (asker(request), parent.0);
+        let name = text(name, libc::ENOENT);
+        self.aside(move |fs| {
+            let done = name.and_then(|name| fs.remove_dir(asker, parent, &name));
+            answer!(fs, "rmdir", parent, None, reply, done, |()| reply.ok());
+        });
+    }
+
+    fn rename(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let (asker, parent, new_parent) = (asker(request), parent.0, new_parent.0);
+        let names = text(name, libc::ENOENT).and_then(|name| Ok((name, text(new_name, libc::EILSEQ)?)));
+        self.aside(move |fs| {
+            let new_name = names.as_ref().ok().map(|(_, new_name)| new_name.clone());
+            let done =
+                names.and_then(|(name, new)| fs.rename(asker, (parent, &name), (new_parent, &new), flags.bits()));
+            answer!(fs, "rename", new_parent, new_name.as_deref(), reply, done, |()| reply.ok());
+        });
+    }
+
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let (asker, ino) = (asker(request), ino.0);
+        self.fs.opening_done(asker, ino);
+        let writes = flags.acc_mode() != OpenAccMode::O_RDONLY;
+        let work = move |fs: &Filesystem| {
+            answer!(fs, "open", ino, None, reply, fs.open(asker, ino, writes), |handle: Arc<Handle>| {
+                reply.opened(FileHandle(handle.id), open_flags(&handle));
+            });
+        };
+        if writes || self.fs.waits(ino) || self.fs.is_control(ino) { self.aside(work) } else { work(&self.fs) }
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let (asker, parent) = (asker(request), parent.0);
+        self.fs.opening_done(asker, parent);
+        let name = text(name, libc::EILSEQ);
+        self.aside(move |fs| {
+            let shown = name.as_ref().ok().cloned();
+            let made = name.and_then(|name| fs.create(asker, parent, &name, mode, flags));
+            answer!(fs, "create", parent, shown.as_deref(), reply, made, |(stat, handle): (Stat, Arc<Handle>)| {
+                reply.created(&TTL, &file_attr(&stat), Generation(0), FileHandle(handle.id), open_flags(&handle));
+            });
+        });
+    }
+
+    fn read(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        self.fs.opening_done(asker(request), ino.0);
+        let read = self.fs.read(handle.0, offset, size as usize, lock_owner.is_some());
+        answer!(&self.fs, "read", ino.0, None, reply, read, |bytes: Vec<u8>| reply.data(&bytes));
+    }
+
+    fn write(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        flags: OpenFlags,
+        lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let (asker, ino, data) = (asker(request), ino.0, data.to_vec());
+        self.fs.opening_done(asker, ino);
+        let at = WriteAt { offset, append: flags.0 & libc::O_APPEND != 0, lock_owner: lock_owner.map(|owner| owner.0) };
+        self.aside(move |fs| {
+            let written = fs.write(asker, handle.0, at, &data);
+            answer!(fs, "write", ino, None, reply, written, |()| reply.written(data.len() as u32));
+        });
+    }
+
+    fn flush(&self, request: &Request, ino: INodeNo, handle: FileHandle, lock_owner: LockOwner, reply: ReplyEmpty) {
+        let (asker, ino) = (asker(request), ino.0);
+        self.fs.opening_done(asker, ino);
+        self.aside(move |fs| {
+            let done = fs.flush(asker, handle.0, lock_owner.0);
+            answer!(fs, "close", ino, None, reply, done, |()| reply.ok());
+        });
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        let work = move |fs: &Filesystem| {
+            fs.release(handle.0);
+            reply.ok();
+        };
+        if self.fs.handles.get(handle.0).is_ok_and(|handle| handle.writes) { self.aside(work) } else { work(&self.fs) }
+    }
+
+    fn fsync(&self, _request: &Request, ino: INodeNo, handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let ino = ino.0;
+        self.aside(move |fs| answer!(fs, "fsync", ino, None, reply, fs.fsync(handle.0), |()| reply.ok()));
+    }
+
+    fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let ino = ino.0;
+        self.fs.opening_done(asker(request), ino);
+        let work = move |fs: &Filesystem| {
+            answer!(fs, "opendir", ino, None, reply, fs.open_dir(ino), |handle: Arc<Handle>| {
+                reply.opened(FileHandle(handle.id), FopenFlags::empty());
+            });
+        };
+        if self.fs.waits_below(ino) { self.aside(work) } else { work(&self.fs) }
+    }
+
+    fn readdir(&self, _request: &Request, ino: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let listed = self.fs.read_dir(handle.0, offset, &mut |ino, next, entry, name| {
+            let ino = if ino == 0 { UNKNOWN_INO } else { ino };
+            reply.add(INodeNo(ino), next, kind(entry), name)
+        });
+        answer!(&self.fs, "readdir", ino.0, None, reply, listed, |()| reply.ok());
+    }
+
+    fn releasedir(&self, _request: &Request, _ino: INodeNo, handle: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+        self.fs.release_dir(handle.0);
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, _request: &Request, _ino: INodeNo, _handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        // Whatever changes a directory is durable when it returns.
+        reply.ok();
+    }
+
+    fn statfs(&self, _request: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        let block = |bytes: u64| u32::try_from(bytes).unwrap_or(4096);
+        answer!(&self.fs, "statfs", ino.0, None, reply, self.fs.space(), |space: crate::engine::Space| {
+            reply.statfs(
+                space.blocks,
+                space.blocks_free,
+                space.blocks_available,
+                space.files,
+                space.files_free,
+                block(space.block_bytes),
+                NAME_MAX_BYTES as u32,
+                block(space.block_bytes),
+            );
+        });
+    }
+
+    fn setxattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let (asker, ino, value) = (asker(request), ino.0, value.to_vec());
+        let name = text(name, libc::ENOTSUP);
+        self.aside(move |fs| {
+            let done = name.and_then(|name| fs.set_xattr(asker, ino, &name, Some(&value), flags));
+            answer!(fs, "setxattr", ino, None, reply, done, |()| reply.ok());
+        });
+    }
+
+    fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let value = text(name, libc::ENODATA).and_then(|name| self.fs.get_xattr(ino.0, &name));
+        answer!(&self.fs, "getxattr", ino.0, None, reply, value, |value: Vec<u8>| send_xattr(reply, &value, size));
+    }
+
+    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let names = self.fs.list_xattrs(ino.0);
+        answer!(&self.fs, "listxattr", ino.0, None, reply, names, |names: Vec<String>| {
+            let list: String = names.iter().flat_map(|name| [name.as_str(), "\0"]).collect();
+            send_xattr(reply, list.as_bytes(), size);
+        });
+    }
+
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (asker, ino) = (asker(request), ino.0);
+        let name = text(name, libc::ENODATA);
+        self.aside(move |fs| {
+            let done = name.and_then(|name| fs.set_xattr(asker, ino, &name, None, 0));
+            answer!(fs, "removexattr", ino, None, reply, done, |()| reply.ok());
+        });
+    }
+
+    fn fallocate(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        if mode & !libc::FALLOC_FL_KEEP_SIZE != 0 {
+            return reply.error(Errno::from_i32(libc::EOPNOTSUPP));
+        }
+        let (asker, ino) = (asker(request), ino.0);
+        let end = if mode == 0 { offset.saturating_add(length) } else { 0 };
+        self.aside(move |fs| {
+            let done = fs.allocate(asker, ino, handle.0, end);
+            answer!(fs, "fallocate", ino, None, reply, done, |()| reply.ok());
+        });
+    }
+
+    fn lseek(&self, request: &Request, ino: INodeNo, handle: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        let size = self.fs.stat_handle(asker(request), ino.0, handle.0).map(|stat| stat.size_bytes as i64);
+        let found = size.and_then(|size| match whence {
+            _ if offset < 0 || offset >= size => Err(Refusal::new(libc::ENXIO, "past the end")),
+            libc::SEEK_DATA => Ok(offset),
+            libc::SEEK_HOLE => Ok(size),
+            _ => Err(Refusal::new(libc::EINVAL, "unknown whence")),
+        });
+        match found {
+            Ok(offset) => reply.offset(offset),
+            Err(refusal) => reply.error(errno(&refusal)),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        request: &Request,
+        _ino_in: INodeNo,
+        handle_in: FileHandle,
+        offset_in: u64,
+        ino_out: INodeNo,
+        handle_out: FileHandle,
+        offset_out: u64,
+        length: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let (asker, ino) = (asker(request), ino_out.0);
+        self.fs.opening_done(asker, ino);
+        let size = usize::try_from(length).unwrap_or(usize::MAX);
+        let at = WriteAt { offset: offset_out, append: false, lock_owner: None };
+        self.aside(move |fs| {
+            let copied = fs.copy(asker, (handle_in.0, offset_in), handle_out.0, at, size);
+            answer!(fs, "copy", ino, None, reply, copied, |copied| reply.written(copied));
+        });
+    }
+}
+
+fn send_xattr(reply: ReplyXattr, value: &[u8], size: u32) {
+    match (u32::try_from(value.len()), size) {
+        (Ok(len), 0) => reply.size(len),
+        (Ok(len), room) if len <= room => reply.data(value),
+        _ => reply.error(Errno::ERANGE),
+    }
+}

@@ -1,0 +1,221 @@
+//! The private bytes of one open file: what its writer reads back, and what a commit will carry.
+//! Knows bytes and versions, not who writes or when it is committed.
+
+use crate::engine::{self, Engine, Snapshot, Stage};
+use crate::store;
+
+/// The bytes.
+#[derive(Debug)]
+enum Bytes {
+    /// Nothing was written: reads come from the pinned version.
+    Untouched,
+    /// A whole value in the making.
+    Whole { stage: Box<dyn Stage>, base: store::Base },
+    /// Bytes to put after whatever is current at commit.
+    Append(Vec<u8>),
+}
+
+/// A draft with what it was made from.
+#[derive(Debug)]
+pub struct Draft {
+    bytes: Bytes,
+    /// The version that reads see until something is written, and that an edit copies.
+    pinned: Option<Snapshot>,
+    /// The version this handle committed last, until it reads again: what its next edit is judged against.
+    mine: Option<u64>,
+    /// There is something no commit has made: written bytes, a truncation, a new name.
+    dirty: bool,
+    /// Every write starts a fresh document (the handoff).
+    document: bool,
+}
+
+impl Draft {
+    /// The draft of a handle on an existing value, or (`created`) on a new name, whose empty value counts as written.
+    #[must_use]
+    pub fn new(created: bool, document: bool, engine: &dyn Engine) -> Self {
+        let bytes = if created { fresh(engine) } else { Bytes::Untouched };
+        Self { bytes, pinned: None, mine: None, dirty: created, document }
+    }
+
+    /// Is there something to commit?
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
+    /// Is what there is to commit an append?
+    #[must_use]
+    pub fn is_append(&self) -> bool {
+        self.dirty && matches!(self.bytes, Bytes::Append(_))
+    }
+
+    /// How many bytes a reader of the draft sees.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        let pinned = self.pinned.as_ref().map_or(0, |snapshot| snapshot.head.size_bytes);
+        match &self.bytes {
+            Bytes::Untouched => pinned,
+            Bytes::Whole { stage, .. } => stage.len(),
+            Bytes::Append(bytes) => pinned + bytes.len() as u64,
+        }
+    }
+
+    /// Was nothing written since the draft was made or last taken?
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
+        matches!(self.bytes, Bytes::Untouched)
+    }
+
+    /// Does a read need a pinned version that is not there yet?
+    #[must_use]
+    pub fn wants_pin(&self) -> bool {
+        self.pinned.is_none() && !matches!(self.bytes, Bytes::Whole { .. })
+    }
+
+    /// The version reads see.
+    #[must_use]
+    pub fn pinned(&self) -> Option<&Snapshot> {
+        self.pinned.as_ref()
+    }
+
+    /// Pins the newest version for a read: an edit that follows is made from what was read.
+    pub fn pin_for_read(&mut self, newest: Option<Snapshot>) {
+        self.pinned = newest;
+        self.mine = None;
+    }
+
+    /// Pins the newest version for an edit: after a commit of this handle's own, it is still judged against that one.
+    pub fn pin_for_edit(&mut self, newest: Option<Snapshot>) {
+        self.pinned = newest;
+    }
+
+    /// Reads the draft.
+    ///
+    /// # Errors
+    /// As [`Stage::read_at`].
+    pub fn read(&self, offset: u64, size: usize) -> engine::Result<Vec<u8>> {
+        match &self.bytes {
+            Bytes::Whole { stage, .. } => {
+                let left = usize::try_from(stage.len().saturating_sub(offset)).unwrap_or(usize::MAX);
+                let mut buffer = vec![0; size.min(left)];
+                let mut done = 0;
+                while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+                    match stage.read_at(offset + done as u64, rest)? {
+                        0 => break,
+                        n => done += n,
+                    }
+                }
+                buffer.truncate(done);
+                Ok(buffer)
+            }
+            Bytes::Untouched => self.read_pinned(offset, size),
+            Bytes::Append(bytes) => {
+                let mut out = self.read_pinned(offset, size)?;
+                let end = self.pinned.as_ref().map_or(0, |snapshot| snapshot.head.size_bytes);
+                let skip = usize::try_from((offset + out.len() as u64).saturating_sub(end)).unwrap_or(usize::MAX);
+                let rest = bytes.get(skip..).unwrap_or_default();
+                out.extend(rest.iter().take(size - out.len()));
+                Ok(out)
+            }
+        }
+    }
+
+    /// Writes at an offset. A pinned version (see [`Draft::wants_pin`]) must be there for an edit.
+    ///
+    /// # Errors
+    /// As [`Stage::write_at`]; the draft is then of no use any more.
+    pub fn write(&mut self, offset: u64, bytes: &[u8], engine: &dyn Engine) -> engine::Result<()> {
+        let stage = self.whole(engine)?;
+        stage.write_at(offset, bytes)?;
+        self.dirty = true;
+        Ok(())
+    }
+
+    /// Writes at the end: of the draft when a whole value is in the making, else of whatever is current at commit.
+    ///
+    /// # Errors
+    /// As [`Stage::write_at`]; the draft is then of no use any more.
+    pub fn append(&mut self, more: &[u8], engine: &dyn Engine) -> engine::Result<()> {
+        if self.document && !self.dirty {
+            self.bytes = fresh(engine);
+        }
+        match &mut self.bytes {
+            Bytes::Whole { stage, .. } => stage.write_at(stage.len(), more)?,
+            Bytes::Append(bytes) => bytes.extend_from_slice(more),
+            Bytes::Untouched => self.bytes = Bytes::Append(more.to_vec()),
+        }
+        self.dirty = true;
+        Ok(())
+    }
+
+    /// Empties the draft as O_TRUNC does: what follows replaces whatever is there. `counts` is false when the value
+    /// is empty already.
+    pub fn restart(&mut self, counts: bool, engine: &dyn Engine) {
+        self.bytes = fresh(engine);
+        self.dirty |= counts;
+    }
+
+    /// Cuts or lengthens the draft (`ftruncate`). To nothing, on a handle that never read: as O_TRUNC.
+    ///
+    /// # Errors
+    /// As [`Stage::set_len`]; the draft is then of no use any more.
+    pub fn set_len(&mut self, len: u64, engine: &dyn Engine) -> engine::Result<()> {
+        self.whole(engine)?.set_len(len)?;
+        self.dirty = true;
+        Ok(())
+    }
+
+    /// Takes what is to be committed; the draft has nothing to commit until it is written again.
+    pub fn take(&mut self) -> Option<(store::Draft, store::Base)> {
+        if !std::mem::take(&mut self.dirty) {
+            return None;
+        }
+        match std::mem::replace(&mut self.bytes, Bytes::Untouched) {
+            Bytes::Untouched => None,
+            Bytes::Whole { stage, base } => Some((store::Draft::Whole(stage.freeze()), base)),
+            Bytes::Append(bytes) => Some((store::Draft::Append(bytes), store::Base::Fresh)),
+        }
+    }
+
+    /// After a commit of a whole value as `version`, or of an append (`None`). The next read or edit takes the newest
+    /// version; an edit without a read goes on from this handle's own, and is judged against it.
+    pub fn committed(&mut self, version: Option<u64>) {
+        self.pinned = None;
+        self.mine = version;
+    }
+
+    /// Drops what is not committed.
+    pub fn discard(&mut self) {
+        self.dirty = false;
+        self.bytes = Bytes::Untouched;
+    }
+
+    fn read_pinned(&self, offset: u64, size: usize) -> engine::Result<Vec<u8>> {
+        self.pinned.as_ref().map_or_else(|| Ok(Vec::new()), |snapshot| snapshot.read(offset, size))
+    }
+
+    /// The stage of a whole value, made from what there is: nothing for a document, else a copy of the pinned version.
+    fn whole(&mut self, engine: &dyn Engine) -> engine::Result<&mut Box<dyn Stage>> {
+        if self.document && !self.dirty {
+            self.bytes = fresh(engine);
+        }
+        if !matches!(self.bytes, Bytes::Whole { .. }) {
+            let mut stage = engine.stage();
+            let mut base = self.mine.unwrap_or(0);
+            if let Some(snapshot) = &self.pinned {
+                stage.copy_from(snapshot)?;
+                base = self.mine.unwrap_or(snapshot.head.version);
+            }
+            self.bytes = Bytes::Whole { stage, base: store::Base::Version(base) };
+        }
+        match &mut self.bytes {
+            Bytes::Whole { stage, .. } => Ok(stage),
+            // Just made above.
+            Bytes::Untouched | Bytes::Append(_) => Err(engine::EngineError::Closed("no draft".to_owned())),
+        }
+    }
+}
+
+fn fresh(engine: &dyn Engine) -> Bytes {
+    Bytes::Whole { stage: engine.stage(), base: store::Base::Fresh }
+}

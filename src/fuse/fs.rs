@@ -1,0 +1,263 @@
+//! The filesystem in our own types: what the adapter calls, and what tests can call with no mount.
+//! This file holds the shared state and the small questions; the operations are in the `ops_` files beside it.
+//!
+//! Locks, in the order they may be taken: a handle's state, then `names`, then the store's, then `inodes`.
+//! `names` is held for reading from the moment a commit asks for its key's name until the commit is made, and for
+//! writing by whoever takes a name away from a node with open drafts, so that no draft lands on a name it has lost.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use super::errno::Refusal;
+use super::handles::{Handle, HandleId, Handles, State, Writer};
+use super::inodes::{Ino, Inodes, ROOT, Role};
+use super::special::Scratches;
+use super::{OnKill, Options};
+use crate::control::Errors;
+use crate::engine::{Attributes, Engine, Kind};
+use crate::identity::{Observed, Resolver};
+use crate::store::{Caller, Store};
+use crate::words::{Dir, Key, SessionId};
+
+/// The result of every operation.
+pub type Reply<T> = Result<T, Refusal>;
+
+/// Who asks: the header of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asker {
+    /// The calling thread; 0 when it is outside our pid namespace.
+    pub thread: u32,
+    /// Its user id.
+    pub uid: u32,
+    /// Its group id.
+    pub gid: u32,
+}
+
+/// What `stat` shows of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stat {
+    /// The node.
+    pub ino: Ino,
+    /// File or directory.
+    pub kind: Kind,
+    /// Committed size, or the draft's on a name that nobody else can see.
+    pub size_bytes: u64,
+    /// Space taken, in units of 512 bytes.
+    pub blocks: u64,
+    /// Mode, owner, mtime.
+    pub attributes: Attributes,
+}
+
+/// A mounted store, as operations.
+#[derive(Debug)]
+pub struct Filesystem {
+    pub(super) store: Arc<Store>,
+    pub(super) resolver: Arc<Resolver>,
+    pub(super) options: Options,
+    pub(super) mountpoint: PathBuf,
+    pub(super) root: Attributes,
+    pub(super) handles: Handles,
+    pub(super) names: RwLock<()>,
+    pub(super) scratches: Scratches,
+    /// An open just answered, by thread: the O_TRUNC of that open comes as a SETATTR of its own.
+    pub(super) opening: Mutex<HashMap<(u32, Ino), (Ino, HandleId)>>,
+    /// Commits that wait for other holders.
+    pub(super) waiting: AtomicUsize,
+    /// Counters for `.baton/status`.
+    pub(super) commits: AtomicU64,
+    pub(super) refusals: AtomicU64,
+    /// The words of the latest refusals, for `.baton/errors`.
+    pub(super) errors: Errors,
+    inodes: Mutex<Inodes>,
+}
+
+/// A key or directory that a node stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its session.
+    pub session: SessionId,
+    /// Its path below the session; empty for the session itself.
+    pub path: String,
+}
+
+impl Place {
+    /// The place as a key.
+    ///
+    /// # Errors
+    /// The errno of the key's form.
+    pub fn key(&self) -> Reply<Key> {
+        Ok(Key::literal(&self.path)?)
+    }
+
+    /// The place as a directory.
+    ///
+    /// # Errors
+    /// The errno of the path's form.
+    pub fn dir(&self) -> Reply<Dir> {
+        Ok(Dir::literal(&self.path)?)
+    }
+}
+
+impl Filesystem {
+    /// A filesystem over a store. `first_ino` is the first node number given out; `root` are the attributes of the
+    /// mount's root.
+    #[must_use]
+    pub fn new(
+        store: Arc<Store>,
+        resolver: Arc<Resolver>,
+        options: Options,
+        mountpoint: PathBuf,
+        root: Attributes,
+        first_ino: Ino,
+    ) -> Self {
+        Self {
+            store,
+            resolver,
+            options,
+            mountpoint,
+            root,
+            handles: Handles::default(),
+            names: RwLock::new(()),
+            scratches: Scratches::default(),
+            opening: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            commits: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
+            errors: Errors::default(),
+            inodes: Mutex::new(Inodes::new(first_ino)),
+        }
+    }
+
+    /// The node table, for a moment.
+    pub(super) fn inodes(&self) -> MutexGuard<'_, Inodes> {
+        self.inodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn engine(&self) -> &dyn Engine {
+        self.store.engine().as_ref()
+    }
+
+    /// What a node stands for.
+    pub(super) fn role(&self, ino: Ino) -> Reply<Role> {
+        self.inodes().role(ino).ok_or_else(|| Refusal::new(libc::ESTALE, format!("node {ino} is not known")))
+    }
+
+    /// Where a node is in the store.
+    pub(super) fn place(&self, ino: Ino) -> Reply<Place> {
+        let location = self.inodes().locate(ino);
+        let gone = || Refusal::not_found(format!("node {ino}"));
+        let location = location.ok_or_else(gone)?;
+        Ok(Place { session: location.session.ok_or_else(gone)?, path: location.path })
+    }
+
+    /// Where a name in a directory would be. At the root that is a session.
+    pub(super) fn place_in(&self, parent: Ino, name: &str) -> Reply<Place> {
+        if parent == ROOT {
+            return Ok(Place { session: SessionId::parse(name)?, path: String::new() });
+        }
+        let mut place = self.place(parent)?;
+        if !place.path.is_empty() {
+            place.path.push('/');
+        }
+        place.path.push_str(name);
+        Ok(place)
+    }
+
+    /// Everything about the caller. Not in FLUSH or RELEASE.
+    pub(super) fn observe(&self, asker: Asker) -> Reply<Observed> {
+        Ok(self.resolver.observe(asker.thread, asker.uid, asker.gid)?)
+    }
+
+    /// The caller of an operation that is its own commit (delete, rename, mkdir, truncate ...).
+    pub(super) fn caller(&self, session: &SessionId, asker: Asker) -> Reply<Caller> {
+        let seen = self.observe(asker)?;
+        let (author, policy) = self.resolver.author(session, &seen, std::slice::from_ref(&seen));
+        Ok(Caller::new(author, policy))
+    }
+
+    /// The caller of a handle's commit.
+    pub(super) fn caller_of(&self, session: &SessionId, writer: &Writer) -> Caller {
+        let (author, policy) = self.resolver.author(session, &writer.opener, &writer.writers);
+        Caller::new(author, policy)
+    }
+
+    /// Refuses changes on a read-only mount.
+    pub(super) fn writable(&self) -> Reply<()> {
+        if self.options.read_only {
+            return Err(Refusal::new(libc::EROFS, "the store is mounted read-only"));
+        }
+        Ok(())
+    }
+
+    /// Attributes of something the caller makes in a directory: its own, and the group of a setgid directory.
+    pub(super) fn made_by(&self, asker: Asker, mode: u32, parent: &Attributes, dir: bool) -> Attributes {
+        let setgid = parent.mode & libc::S_ISGID != 0;
+        Attributes {
+            mode: (mode & 0o7777) | if setgid && dir { libc::S_ISGID } else { 0 },
+            uid: asker.uid,
+            gid: if setgid { parent.gid } else { asker.gid },
+            mtime: SystemTime::now(),
+            xattrs: std::collections::BTreeMap::new(),
+        }
+    }
+
+    /// Handles on a node that may have something to commit.
+    pub(super) fn writers_on(&self, ino: Ino) -> Vec<Arc<Handle>> {
+        let ids = self.inodes().handles(ino);
+        ids.into_iter().filter_map(|id| self.handles.get(id).ok()).filter(|handle| handle.writes).collect()
+    }
+
+    /// The drafts open now.
+    #[must_use]
+    pub fn open_drafts(&self) -> Vec<super::OpenDraft> {
+        self.handles.writing().iter().filter_map(|handle| self.open_draft(handle)).collect()
+    }
+
+    fn open_draft(&self, handle: &Handle) -> Option<super::OpenDraft> {
+        // A handle that is busy is in the middle of a write or commit: its numbers are those last noted.
+        let (dirty, pids) = match handle.try_state().as_deref() {
+            Some(State::Writer(writer)) => (writer.draft.is_dirty() && writer.failed.is_none(), writer.pids()),
+            Some(_) => return None,
+            None => (true, Vec::new()),
+        };
+        let place = dirty.then(|| self.place(handle.ino).ok())??;
+        let size_bytes = handle.draft_size_bytes.load(Ordering::Relaxed);
+        Some(super::OpenDraft { key: place.key().ok()?, session: place.session, size_bytes, pids })
+    }
+
+    /// Ends every open draft as the options say; `true`: committed.
+    pub fn settle(&self) -> Vec<(super::OpenDraft, bool)> {
+        let mut ended = Vec::new();
+        for handle in self.handles.writing() {
+            let Some(draft) = self.open_draft(&handle) else { continue };
+            let mut state = handle.state();
+            let State::Writer(writer) = &mut *state else { continue };
+            // Appends are whole writes: they are never dropped.
+            let keep = self.options.on_kill == OnKill::Commit || writer.draft.is_append();
+            let kept = keep && self.commit_draft(&handle, writer).is_ok();
+            if !kept {
+                self.drop_draft(&handle, writer);
+                writer.failed = Some(Refusal::new(libc::EIO, "the mount is ending"));
+            }
+            ended.push((draft, kept));
+        }
+        ended
+    }
+
+    /// Commits appends that have waited for `age`; called from a thread of its own.
+    pub fn commit_aged_appends(&self, age: Duration) {
+        for handle in self.handles.writing() {
+            let Some(mut state) = handle.try_state() else { continue };
+            let State::Writer(writer) = &mut *state else { continue };
+            if writer.failed.is_none()
+                && writer.has_append_older_than(age)
+                && let Err(refusal) = self.commit_draft(&handle, writer)
+            {
+                tracing::warn!("an append could not be committed: {refusal}");
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Open files: a table of handles, each in one state that keeps answering its failure.
+//! Knows drafts and who took part in them; what the kernel asks is in the `ops_` files.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use super::draft::Draft;
+use super::errno::Refusal;
+use super::inodes::Ino;
+use crate::engine::{AttributeChange, DirEntry, Snapshot, Staged};
+use crate::identity::Observed;
+use crate::identity::holders::Holder;
+use crate::store::PrefixCheck;
+
+/// A handle's number.
+pub type HandleId = u64;
+
+/// An open file or directory.
+#[derive(Debug)]
+pub struct Handle {
+    /// Its number.
+    pub id: HandleId,
+    /// Its node.
+    pub ino: Ino,
+    /// Opened for writing (or a new name, also when opened for reading): it may have something to commit.
+    pub writes: bool,
+    /// A FLUSH left a commit waiting for other holders.
+    pub waiting: AtomicBool,
+    /// Its last FLUSH found no descriptor left that can write.
+    pub closed: AtomicBool,
+    /// Size of the draft, kept here so that `stat` of a hidden name waits for nobody.
+    pub draft_size_bytes: AtomicU64,
+    /// The processes that may hold it, kept here so that another handle's FLUSH waits for nobody.
+    pids: Mutex<Vec<u32>>,
+    state: Mutex<State>,
+}
+
+/// What the handle is for.
+#[derive(Debug)]
+pub enum State {
+    /// Reads one version, pinned at its first read.
+    Reader(Option<Snapshot>),
+    /// Writes a draft.
+    Writer(Box<Writer>),
+    /// Reads bytes made at open (a sidecar, a control file, a temporary file of the neighbour's).
+    Fixed(Staged),
+    /// Takes the text of a switch, set at the next FLUSH.
+    Switch(Vec<u8>),
+    /// Lists a directory as it was at open.
+    Directory(Vec<DirEntry>),
+}
+
+/// The state of a handle that writes.
+#[derive(Debug)]
+pub struct Writer {
+    /// The bytes.
+    pub draft: Draft,
+    /// Who opened it.
+    pub opener: Observed,
+    /// Who wrote since the last commit, the last one last.
+    pub writers: Vec<Observed>,
+    /// The thread whose process is last in `writers`.
+    pub last_thread: u32,
+    /// Lock owners (descriptor tables) that wrote since the last commit.
+    pub owners: HashSet<u64>,
+    /// Processes seen to hold a writable descriptor of it.
+    pub holders: Vec<Holder>,
+    /// Attributes set on the draft.
+    pub set: AttributeChange,
+    /// When it was last written.
+    pub written_at: SystemTime,
+    /// A FLUSH was seen: without one, RELEASE commits nothing.
+    pub flushed: bool,
+    /// The process that wrote last was killed by this signal.
+    pub killed: Option<u32>,
+    /// It was refused; every later call is answered the same.
+    pub failed: Option<Refusal>,
+    /// Watches a document being written from its start; `None` when it is not written in order.
+    pub check: Option<(u64, Box<dyn PrefixCheck>)>,
+}
+
+impl Writer {
+    /// A writer with nothing written.
+    #[must_use]
+    pub fn new(draft: Draft, opener: Observed, check: Option<Box<dyn PrefixCheck>>) -> Self {
+        Self {
+            draft,
+            opener,
+            writers: Vec::new(),
+            last_thread: 0,
+            owners: HashSet::new(),
+            holders: Vec::new(),
+            set: AttributeChange::default(),
+            written_at: SystemTime::now(),
+            flushed: false,
+            killed: None,
+            failed: None,
+            check: check.map(|check| (0, check)),
+        }
+    }
+
+    /// The processes that may hold the file: who opened it, who wrote, who was seen holding it.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        let observed = std::iter::once(&self.opener).chain(&self.writers);
+        let mut pids: Vec<u32> = observed.filter_map(|seen| seen.process.as_ref().map(|p| p.pid)).collect();
+        pids.extend(self.holders.iter().filter(|holder| holder.is_alive()).map(|holder| holder.pid));
+        pids.retain(|&pid| pid != 0);
+        pids.sort_unstable();
+        pids.dedup();
+        pids
+    }
+
+    /// Answers a handle that was refused before.
+    ///
+    /// # Errors
+    /// The refusal, again.
+    pub fn still_good(&self) -> Result<(), Refusal> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    /// Has an append waited for longer than `age`?
+    #[must_use]
+    pub fn has_append_older_than(&self, age: Duration) -> bool {
+        self.draft.is_append() && self.written_at.elapsed().is_ok_and(|elapsed| elapsed >= age)
+    }
+}
+
+impl Handle {
+    /// The state, for this call alone. Held across the disk's work of one commit, never across a wait for a process.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state if nobody else has it now.
+    pub fn try_state(&self) -> Option<MutexGuard<'_, State>> {
+        match self.state.try_lock() {
+            Ok(state) => Some(state),
+            Err(std::sync::TryLockError::Poisoned(state)) => Some(state.into_inner()),
+            Err(std::sync::TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Keeps what others may ask of a handle that is busy.
+    pub fn note(&self, writer: &Writer) {
+        self.draft_size_bytes.store(writer.draft.size_bytes(), Ordering::Relaxed);
+        *self.pids.lock().unwrap_or_else(PoisonError::into_inner) = writer.pids();
+    }
+
+    /// The processes that may hold it, as last noted.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        self.pids.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// All handles.
+#[derive(Debug, Default)]
+pub struct Handles {
+    table: RwLock<HashMap<HandleId, Arc<Handle>>>,
+    last: AtomicU64,
+}
+
+impl Handles {
+    /// Opens a handle.
+    pub fn open(&self, ino: Ino, writes: bool, state: State) -> Arc<Handle> {
+        let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let handle = Arc::new(Handle {
+            id,
+            ino,
+            writes,
+            waiting: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            draft_size_bytes: AtomicU64::new(0),
+            pids: Mutex::default(),
+            state: Mutex::new(state),
+        });
+        self.table.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&handle));
+        handle
+    }
+
+    /// The handle of a number.
+    ///
+    /// # Errors
+    /// EBADF for a number that is not open.
+    pub fn get(&self, id: HandleId) -> Result<Arc<Handle>, Refusal> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.get(&id).cloned().ok_or_else(|| Refusal::new(libc::EBADF, format!("handle {id} is not open")))
+    }
+
+    /// Takes a handle out of the table.
+    pub fn close(&self, id: HandleId) -> Option<Arc<Handle>> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner).remove(&id)
+    }
+
+    /// All handles that may have something to commit.
+    #[must_use]
+    pub fn writing(&self) -> Vec<Arc<Handle>> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.values().filter(|handle| handle.writes).cloned().collect()
+    }
+
+    /// How many are open.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.table.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Is none open?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

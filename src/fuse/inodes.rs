@@ -1,0 +1,310 @@
+//! The kernel's numbers for names: a tree of nodes with parent links, so that a rename moves one node and all below it.
+//! Knows names and numbers, not what is behind them.
+//!
+//! A node lives while the kernel remembers it (its lookup count), a handle is open on it, or a node below it lives.
+//! Numbers start at a random high base: `/proc/P/fdinfo` shows only the number, and no other filesystem on the machine
+//! should have the same one.
+
+use std::collections::HashMap;
+
+use crate::engine::Attributes;
+use crate::words::SessionId;
+
+/// A node's number, as the kernel and `stat` show it.
+pub type Ino = u64;
+
+/// The number of the mount's root, fixed by the protocol.
+pub const ROOT: Ino = 1;
+
+/// What a node stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// A directory: the root, a session, or below one.
+    Dir,
+    /// A key.
+    Key,
+    /// The neighbour's sidecar directory or one below it.
+    MetaDir,
+    /// A sidecar.
+    Sidecar,
+    /// The neighbour's temporary file.
+    Scratch,
+    /// A directory of control files.
+    ControlDir,
+    /// A control file.
+    Control,
+}
+
+/// A name that no commit has made yet: reserved, and shown only to those who made it.
+#[derive(Debug, Clone)]
+pub struct Fresh {
+    /// Attributes its first version will have.
+    pub attributes: Attributes,
+    /// The processes that created it.
+    pub creators: Vec<u32>,
+}
+
+/// Where a node is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    /// The name of the first component: a session, or the mount's own control directory. `None` at the root.
+    pub session: Option<SessionId>,
+    /// The path below the session; empty for the session itself.
+    pub path: String,
+}
+
+#[derive(Debug)]
+struct Node {
+    parent: Ino,
+    name: String,
+    role: Role,
+    lookups: u64,
+    children: u64,
+    handles: Vec<u64>,
+    fresh: Option<Fresh>,
+    /// Removed or replaced: it has no name any more and nothing of it can be committed.
+    gone: bool,
+}
+
+/// All nodes.
+#[derive(Debug)]
+pub struct Inodes {
+    nodes: HashMap<Ino, Node>,
+    names: HashMap<Ino, HashMap<String, Ino>>,
+    next: Ino,
+}
+
+impl Inodes {
+    /// A tree with its root alone. `base` is the first number given out.
+    #[must_use]
+    pub fn new(base: Ino) -> Self {
+        let root = Node {
+            parent: ROOT,
+            name: String::new(),
+            role: Role::Dir,
+            lookups: 1,
+            children: 0,
+            handles: Vec::new(),
+            fresh: None,
+            gone: false,
+        };
+        Self { nodes: HashMap::from([(ROOT, root)]), names: HashMap::new(), next: base.max(ROOT + 1) }
+    }
+
+    /// How many nodes there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Never: the root is always there.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// What a node stands for; `None` for a number we never gave out.
+    #[must_use]
+    pub fn role(&self, ino: Ino) -> Option<Role> {
+        self.nodes.get(&ino).map(|node| node.role)
+    }
+
+    /// Changes what a node stands for (the neighbour's temporary file becomes a key).
+    pub fn set_role(&mut self, ino: Ino, role: Role) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.role = role;
+        }
+    }
+
+    /// The node of a name, if the kernel or a handle knows it.
+    #[must_use]
+    pub fn find(&self, parent: Ino, name: &str) -> Option<Ino> {
+        self.names.get(&parent)?.get(name).copied()
+    }
+
+    /// The node of a name in a role, made when there is none. A node in another role there loses its name.
+    pub fn intern(&mut self, parent: Ino, name: &str, role: Role) -> Ino {
+        match self.find(parent, name) {
+            Some(ino) if self.role(ino) == Some(role) => return ino,
+            Some(ino) => self.remove(ino),
+            None => {}
+        }
+        let ino = self.next;
+        self.next += 1;
+        let node = Node {
+            parent,
+            name: name.to_owned(),
+            role,
+            lookups: 0,
+            children: 0,
+            handles: Vec::new(),
+            fresh: None,
+            gone: false,
+        };
+        self.nodes.insert(ino, node);
+        self.link(parent, name, ino);
+        ino
+    }
+
+    /// Counts a reply that gives the kernel this node.
+    pub fn looked_up(&mut self, ino: Ino) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.lookups += 1;
+        }
+    }
+
+    /// The kernel forgets `count` of its lookups.
+    pub fn forget(&mut self, ino: Ino, count: u64) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.lookups = node.lookups.saturating_sub(count);
+        }
+        self.collect(ino);
+    }
+
+    /// A handle is open on the node.
+    pub fn add_handle(&mut self, ino: Ino, handle: u64) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.handles.push(handle);
+        }
+    }
+
+    /// A handle is gone.
+    pub fn drop_handle(&mut self, ino: Ino, handle: u64) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.handles.retain(|&other| other != handle);
+        }
+        self.collect(ino);
+    }
+
+    /// The handles open on a node.
+    #[must_use]
+    pub fn handles(&self, ino: Ino) -> Vec<u64> {
+        self.nodes.get(&ino).map(|node| node.handles.clone()).unwrap_or_default()
+    }
+
+    /// Where the node is; `None` when it or a directory above it has no name any more.
+    #[must_use]
+    pub fn locate(&self, ino: Ino) -> Option<Location> {
+        let mut parts = Vec::new();
+        let mut at = ino;
+        while at != ROOT {
+            let node = self.nodes.get(&at).filter(|node| !node.gone)?;
+            parts.push(node.name.as_str());
+            at = node.parent;
+        }
+        let Some(first) = parts.pop() else {
+            return Some(Location { session: None, path: String::new() });
+        };
+        parts.reverse();
+        Some(Location { session: SessionId::parse(first).ok(), path: parts.join("/") })
+    }
+
+    /// The parent of a node; the root is its own.
+    #[must_use]
+    pub fn parent(&self, ino: Ino) -> Ino {
+        self.nodes.get(&ino).map_or(ROOT, |node| node.parent)
+    }
+
+    /// The name of a node in its directory.
+    #[must_use]
+    pub fn name(&self, ino: Ino) -> Option<String> {
+        self.nodes.get(&ino).map(|node| node.name.clone())
+    }
+
+    /// Has the node lost its name?
+    #[must_use]
+    pub fn is_gone(&self, ino: Ino) -> bool {
+        self.nodes.get(&ino).is_none_or(|node| node.gone)
+    }
+
+    /// The reservation of a name that no commit has made.
+    #[must_use]
+    pub fn fresh(&self, ino: Ino) -> Option<&Fresh> {
+        self.nodes.get(&ino)?.fresh.as_ref()
+    }
+
+    /// The same, to change it.
+    pub fn fresh_mut(&mut self, ino: Ino) -> Option<&mut Fresh> {
+        self.nodes.get_mut(&ino)?.fresh.as_mut()
+    }
+
+    /// Reserves the name, or (`None`) tells that a commit has made it.
+    pub fn set_fresh(&mut self, ino: Ino, fresh: Option<Fresh>) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.fresh = fresh;
+        }
+    }
+
+    /// Is a key's name below this directory reserved by an open draft?
+    #[must_use]
+    pub fn has_fresh_below(&self, dir: Ino) -> bool {
+        let reserved = |ino| self.role(ino) == Some(Role::Key) && self.fresh(ino).is_some();
+        let mut names = self.names.get(&dir).into_iter().flat_map(HashMap::values);
+        names.any(|&ino| reserved(ino) || self.has_fresh_below(ino))
+    }
+
+    /// The nodes directly in a directory.
+    #[must_use]
+    pub fn children(&self, dir: Ino) -> Vec<Ino> {
+        self.names.get(&dir).map(|names| names.values().copied().collect()).unwrap_or_default()
+    }
+
+    /// Takes the node's name away: nothing of it can be committed any more.
+    pub fn remove(&mut self, ino: Ino) {
+        let Some(node) = self.nodes.get_mut(&ino).filter(|node| !node.gone) else { return };
+        node.gone = true;
+        node.fresh = None;
+        let (parent, name) = (node.parent, node.name.clone());
+        self.unlink(parent, &name);
+        self.collect(ino);
+    }
+
+    /// Gives the node another name; what had that name loses it.
+    pub fn rename(&mut self, ino: Ino, parent: Ino, name: &str) {
+        if let Some(old) = self.find(parent, name).filter(|&old| old != ino) {
+            self.remove(old);
+        }
+        let Some(node) = self.nodes.get_mut(&ino) else { return };
+        let (old_parent, old_name) = (node.parent, std::mem::replace(&mut node.name, name.to_owned()));
+        node.parent = parent;
+        self.unlink(old_parent, &old_name);
+        self.link(parent, name, ino);
+        self.collect(old_parent);
+    }
+
+    fn link(&mut self, parent: Ino, name: &str, ino: Ino) {
+        self.names.entry(parent).or_default().insert(name.to_owned(), ino);
+        if let Some(parent) = self.nodes.get_mut(&parent) {
+            parent.children += 1;
+        }
+    }
+
+    fn unlink(&mut self, parent: Ino, name: &str) {
+        if let Some(names) = self.names.get_mut(&parent) {
+            names.remove(name);
+            if names.is_empty() {
+                self.names.remove(&parent);
+            }
+        }
+        if let Some(parent) = self.nodes.get_mut(&parent) {
+            parent.children = parent.children.saturating_sub(1);
+        }
+    }
+
+    /// Drops the node when nothing keeps it, then looks at its parent.
+    fn collect(&mut self, ino: Ino) {
+        let mut at = ino;
+        while at != ROOT {
+            let Some(node) = self.nodes.get(&at) else { return };
+            if node.lookups > 0 || node.children > 0 || !node.handles.is_empty() || node.fresh.is_some() {
+                return;
+            }
+            let (parent, name, gone) = (node.parent, node.name.clone(), node.gone);
+            self.nodes.remove(&at);
+            if !gone {
+                self.unlink(parent, &name);
+            }
+            at = parent;
+        }
+    }
+}

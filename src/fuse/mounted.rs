@@ -1,0 +1,170 @@
+//! A mount from start to end: the session with the kernel, the aging of appends, draining and unmounting.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::mount::UnmountFlags;
+
+use super::adapter::Adapter;
+use super::{Filesystem, OpenDraft, Options};
+use crate::engine::Attributes;
+use crate::identity::Resolver;
+use crate::store::Store;
+
+/// How old an append may get before it is committed although its file is still open.
+const APPEND_AGE: Duration = Duration::from_millis(400);
+/// How often that is looked at, and how often a drain looks.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// A mounted store.
+#[derive(Debug)]
+pub struct Mounted {
+    mountpoint: PathBuf,
+    fs: Arc<Filesystem>,
+    session: Mutex<Option<JoinHandle<io::Result<()>>>>,
+    /// Dropped to end the thread that commits aged appends.
+    aging: Mutex<Option<(mpsc::Sender<()>, JoinHandle<()>)>>,
+}
+
+impl Mounted {
+    /// Mounts `store` at `mountpoint` and serves it from threads of its own; when this returns, it serves.
+    ///
+    /// # Errors
+    /// The system's error of the mount; nothing is left mounted.
+    pub fn start(store: Arc<Store>, resolver: Arc<Resolver>, mountpoint: &Path, options: &Options) -> io::Result<Self> {
+        let config = super::adapter::config(store.root(), options);
+        let root = root_attributes(store.root());
+        let fs = Filesystem::new(store, resolver, options.clone(), mountpoint.to_owned(), root, first_ino());
+        let fs = Arc::new(fs);
+        let session = super::adapter::serve(Adapter::new(Arc::clone(&fs)), mountpoint, &config)?;
+        let aging = age_appends(Arc::clone(&fs))?;
+        Ok(Self {
+            mountpoint: mountpoint.to_owned(),
+            fs,
+            session: Mutex::new(Some(session)),
+            aging: Mutex::new(Some(aging)),
+        })
+    }
+
+    /// The drafts open now: handles with something that no commit has made yet.
+    #[must_use]
+    pub fn open_drafts(&self) -> Vec<OpenDraft> {
+        self.fs.open_drafts()
+    }
+
+    /// Waits until no draft is open, at most `limit`; what is still open then.
+    #[must_use]
+    pub fn drain(&self, limit: Duration) -> Vec<OpenDraft> {
+        let until = Instant::now() + limit;
+        loop {
+            let drafts = self.open_drafts();
+            if drafts.is_empty() || Instant::now() >= until {
+                return drafts;
+            }
+            std::thread::sleep(LOOK_EVERY.min(until.saturating_duration_since(Instant::now())));
+        }
+    }
+
+    /// Ends every open draft as [`Options::on_kill`] says, and tells what it did to each (`true`: committed).
+    #[must_use]
+    pub fn settle(&self) -> Vec<(OpenDraft, bool)> {
+        self.fs.settle()
+    }
+
+    /// Takes the mount away: at once where nobody is in it, else (`lazy`) as soon as the last one leaves.
+    ///
+    /// # Errors
+    /// EBUSY when somebody is in it and `lazy` is false.
+    pub fn unmount(&self, lazy: bool) -> io::Result<()> {
+        match unmount(&self.mountpoint, lazy) {
+            // Not mounted any more: somebody else was faster.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Waits until the mount has ended, by [`Mounted::unmount`] or from outside.
+    ///
+    /// # Errors
+    /// The last error of the session with the kernel.
+    pub fn wait(&self) -> io::Result<()> {
+        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let ended = match session.map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(ended)) => ended,
+            Some(Err(_)) => Err(io::Error::other("the thread that serves the mount failed")),
+        };
+        if let Some((stop, thread)) = self.aging.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            drop(stop);
+            let _ = thread.join();
+        }
+        // What is still open has lost its mount: it ends as it would have when asked to.
+        for (draft, committed) in self.settle() {
+            tracing::warn!(session = %draft.session, key = %draft.key, committed, "a draft was open when the mount ended");
+        }
+        ended
+    }
+}
+
+/// Node numbers start at random, high: `/proc/P/fdinfo` tells files apart by nothing else.
+fn first_ino() -> u64 {
+    let random = uuid::Uuid::new_v4().as_u128() as u64;
+    (1 << 62) | (random & 0x3fff_ff00_0000_0000)
+}
+
+/// The mount's root looks like the store's directory.
+fn root_attributes(store: &Path) -> Attributes {
+    let metadata = std::fs::metadata(store).ok();
+    Attributes {
+        mode: metadata.as_ref().map_or(0o755, |metadata| metadata.mode() & 0o7777),
+        uid: metadata.as_ref().map_or_else(|| rustix::process::geteuid().as_raw(), MetadataExt::uid),
+        gid: metadata.as_ref().map_or_else(|| rustix::process::getegid().as_raw(), MetadataExt::gid),
+        mtime: metadata.and_then(|metadata| metadata.modified().ok()).unwrap_or_else(SystemTime::now),
+        xattrs: std::collections::BTreeMap::new(),
+    }
+}
+
+fn age_appends(fs: Arc<Filesystem>) -> io::Result<(mpsc::Sender<()>, JoinHandle<()>)> {
+    let (stop, stopped) = mpsc::channel();
+    let thread = std::thread::Builder::new().name("appends".to_owned()).spawn(move || {
+        while stopped.recv_timeout(LOOK_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
+            fs.commit_aged_appends(APPEND_AGE);
+        }
+    })?;
+    Ok((stop, thread))
+}
+
+/// Takes a mount away: at once, EBUSY where somebody is in it; with `lazy` from sight at once, and wholly when the
+/// last one leaves. Who may not do it alone is helped by fusermount, where there is one.
+///
+/// # Errors
+/// EBUSY, EINVAL when nothing is mounted there, EPERM.
+pub fn unmount(at: &Path, lazy: bool) -> io::Result<()> {
+    let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
+    match rustix::mount::unmount(at, flags | UnmountFlags::NOFOLLOW) {
+        Err(rustix::io::Errno::PERM) => fusermount(at, lazy),
+        other => Ok(other?),
+    }
+}
+
+fn fusermount(at: &Path, lazy: bool) -> io::Result<()> {
+    for program in ["fusermount3", "fusermount"] {
+        let mut command = Command::new(program);
+        command.arg(if lazy { "-uz" } else { "-u" }).arg("--").arg(at).stdin(Stdio::null());
+        match command.output() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+            Ok(output) if output.status.success() => return Ok(()),
+            Ok(output) if String::from_utf8_lossy(&output.stderr).contains("busy") => {
+                return Err(io::Error::from_raw_os_error(libc::EBUSY));
+            }
+            Ok(output) => return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::EPERM))
+}

@@ -1,0 +1,180 @@
+//! Attributes: mode, owner, times, extended attributes. Setting them makes no version.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+
+use super::errno::Refusal;
+use super::fs::{Asker, Filesystem, Reply};
+use super::handles::{HandleId, State};
+use super::inodes::{Ino, ROOT, Role};
+use crate::engine::{AttributeChange, Head};
+use crate::identity::holders;
+
+/// What our own read-only attributes begin with.
+const OURS: &str = "user.baton.";
+/// Largest value of a user xattr: what the file systems below take beside our own.
+const XATTR_MAX_BYTES: usize = 2048;
+
+impl Filesystem {
+    /// SETATTR: a size, attributes, or both. A size without a handle is `truncate(path)`, or the O_TRUNC of the open
+    /// that the same thread has just made.
+    ///
+    /// # Errors
+    /// As each of them.
+    pub fn change(
+        &self,
+        asker: Asker,
+        ino: Ino,
+        size: Option<u64>,
+        handle: Option<HandleId>,
+        set: &AttributeChange,
+    ) -> Reply<()> {
+        let opened = size.and_then(|size| self.is_opens_truncation(asker, ino, size));
+        self.opening_done(asker, ino);
+        match (size, handle, opened) {
+            (Some(size), Some(handle), _) => self.truncate_handle(handle, size)?,
+            (Some(_), None, Some(handle)) => return self.truncate_opened(asker, ino, handle),
+            (Some(_), None, None) if self.is_control(ino) => return Ok(()),
+            (Some(size), None, None) => self.truncate(asker, ino, size)?,
+            (None, ..) => {}
+        }
+        if *set == AttributeChange::default() { Ok(()) } else { self.set_attributes(asker, ino, set) }
+    }
+
+    /// Changes attributes of a key or directory, and of the caller's own draft of it.
+    ///
+    /// # Errors
+    /// EPERM for the root and internal names; EROFS; as the engine.
+    pub fn set_attributes(&self, asker: Asker, ino: Ino, set: &AttributeChange) -> Reply<()> {
+        self.writable()?;
+        match self.role(ino)? {
+            Role::Dir | Role::Key if ino != ROOT => {}
+            Role::Scratch => return self.set_fresh_attributes(ino, set),
+            // `echo x > policy` sets the times of what it truncates.
+            Role::Control if set.mode.is_none() && set.uid.is_none() && set.gid.is_none() => return Ok(()),
+            _ => return Err(Refusal::new(libc::EPERM, "its attributes are not to be changed here")),
+        }
+        let to_draft = self.set_on_drafts(asker, ino, set);
+        let set = &AttributeChange { mtime: set.mtime.filter(|_| !to_draft), ..set.clone() };
+        if *set == AttributeChange::default() {
+            return Ok(());
+        }
+        let _names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        let Ok(place) = self.place(ino) else { return Ok(()) };
+        if self.engine().entry(&place.session, &place.path)?.is_none() {
+            return self.set_fresh_attributes(ino, set);
+        }
+        let by = self.caller(&place.session, asker)?;
+        Ok(self.store.set_attributes(&place.session, &place.path, set.clone(), &by)?)
+    }
+
+    fn set_fresh_attributes(&self, ino: Ino, set: &AttributeChange) -> Reply<()> {
+        let mut inodes = self.inodes();
+        let fresh = inodes.fresh_mut(ino).ok_or_else(|| Refusal::not_found(format!("node {ino}")))?;
+        set.apply(&mut fresh.attributes);
+        Ok(())
+    }
+
+    /// What is set while a draft is open belongs to the version the draft becomes (`cp -a` sets the time, then closes).
+    /// Did a draft take it?
+    fn set_on_drafts(&self, asker: Asker, ino: Ino, set: &AttributeChange) -> bool {
+        let pid = holders::tgid(asker.thread).unwrap_or(0);
+        let mut taken = false;
+        for handle in self.writers_on(ino) {
+            if !handle.pids().contains(&pid) {
+                continue;
+            }
+            if let State::Writer(writer) = &mut *handle.state()
+                && writer.draft.is_dirty()
+            {
+                writer.set.mtime = set.mtime.or(writer.set.mtime);
+                taken = true;
+            }
+        }
+        taken
+    }
+
+    /// One extended attribute.
+    ///
+    /// # Errors
+    /// ENODATA when it is not set; ENOTSUP outside the user namespace.
+    pub fn get_xattr(&self, ino: Ino, name: &str) -> Reply<Vec<u8>> {
+        let none = || Refusal::new(libc::ENODATA, format!("'{name}' is not set"));
+        if name.starts_with("security.") {
+            return Err(none());
+        }
+        check_namespace(name)?;
+        if let Some(field) = name.strip_prefix(OURS) {
+            let head = self.head(ino)?.ok_or_else(none)?;
+            return our_attribute(&head, field).map(String::into_bytes).ok_or_else(none);
+        }
+        self.user_xattrs(ino)?.remove(name).ok_or_else(none)
+    }
+
+    /// The names of the user's attributes; ours are not listed, so that `mv` and `rsync -X` do not trip on them.
+    ///
+    /// # Errors
+    /// EIO.
+    pub fn list_xattrs(&self, ino: Ino) -> Reply<Vec<String>> {
+        Ok(self.user_xattrs(ino)?.into_keys().collect())
+    }
+
+    /// Sets (`Some`) or removes (`None`) a user's attribute. `flags` are those of `setxattr(2)`.
+    ///
+    /// # Errors
+    /// ENOTSUP for ours and foreign namespaces; EEXIST, ENODATA by the flags; E2BIG.
+    pub fn set_xattr(&self, asker: Asker, ino: Ino, name: &str, value: Option<&[u8]>, flags: i32) -> Reply<()> {
+        self.writable()?;
+        check_namespace(name)?;
+        if name.starts_with(OURS) || name == "user.batonfs" {
+            return Err(Refusal::new(libc::ENOTSUP, format!("'{name}' is made by commits, it cannot be set")));
+        }
+        if value.is_some_and(|value| value.len() > XATTR_MAX_BYTES) {
+            return Err(Refusal::new(libc::E2BIG, format!("'{name}' is too large: at most {XATTR_MAX_BYTES} bytes")));
+        }
+        let exists = self.user_xattrs(ino)?.contains_key(name);
+        if exists && flags & libc::XATTR_CREATE != 0 {
+            return Err(Refusal::new(libc::EEXIST, format!("'{name}' is set already")));
+        }
+        if !exists && (flags & libc::XATTR_REPLACE != 0 || value.is_none()) {
+            return Err(Refusal::new(libc::ENODATA, format!("'{name}' is not set")));
+        }
+        let xattrs = BTreeMap::from([(name.to_owned(), value.map(<[u8]>::to_vec))]);
+        self.set_attributes(asker, ino, &AttributeChange { xattrs, ..AttributeChange::default() })
+    }
+
+    fn head(&self, ino: Ino) -> Reply<Option<Head>> {
+        if self.role(ino)? != Role::Key {
+            return Ok(None);
+        }
+        let place = self.place(ino)?;
+        Ok(self.engine().head(&place.session, &place.key()?)?)
+    }
+
+    fn user_xattrs(&self, ino: Ino) -> Reply<BTreeMap<String, Vec<u8>>> {
+        if let Some(fresh) = self.inodes().fresh(ino) {
+            return Ok(fresh.attributes.xattrs.clone());
+        }
+        Ok(self.head(ino)?.map(|head| head.attributes.xattrs).unwrap_or_default())
+    }
+}
+
+fn our_attribute(head: &Head, field: &str) -> Option<String> {
+    let writer = &head.writer;
+    match field {
+        "version" => Some(head.version.to_string()),
+        "writer_id" => writer.writer_id.clone(),
+        "stage_id" => writer.stage_id.clone(),
+        "session_id" => writer.session_id.clone(),
+        "worker_id" => writer.worker_id.clone(),
+        "committed_at" => Some(head.committed_at_s.to_string()),
+        _ => None,
+    }
+}
+
+fn check_namespace(name: &str) -> Reply<()> {
+    if name.starts_with("user.") {
+        return Ok(());
+    }
+    Err(Refusal::new(libc::ENOTSUP, format!("'{name}': only attributes of users ('user.') are kept")))
+}

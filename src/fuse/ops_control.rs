@@ -1,0 +1,133 @@
+//! Control files on the mount: how the kernel finds, opens and sets them. What they say is in [`crate::control`].
+
+use super::errno::Refusal;
+use super::fs::{Asker, Filesystem, Reply, Stat};
+use super::handles::State;
+use super::inodes::{Ino, ROOT, Role};
+use super::ops_tree::{dir_stat, file_stat};
+use crate::control::{self, Control, ErrorLine};
+use crate::engine::{Attributes, DirEntry, Kind, Staged};
+use crate::words::SessionId;
+
+impl Filesystem {
+    pub(super) fn control_role(&self, dir: Ino, name: &str) -> Reply<Role> {
+        let scope = self.control_scope(dir)?;
+        match control::find(scope.as_ref(), name) {
+            Some(_) => Ok(Role::Control),
+            None => Err(Refusal::not_found(name)),
+        }
+    }
+
+    pub(super) fn control_entries(&self, dir: Ino) -> Reply<Vec<DirEntry>> {
+        let scope = self.control_scope(dir)?;
+        Ok(control::names(scope.as_ref()).map(|name| DirEntry { name: name.to_owned(), kind: Kind::File }).collect())
+    }
+
+    /// The session whose control directory this is; `None` for the mount's own.
+    fn control_scope(&self, dir: Ino) -> Reply<Option<SessionId>> {
+        let parent = self.inodes().parent(dir);
+        if parent == ROOT { Ok(None) } else { Ok(Some(self.place(parent)?.session)) }
+    }
+
+    pub(super) fn control_stat(&self, asker: Asker, ino: Ino) -> Reply<Stat> {
+        let parent = self.inodes().parent(ino);
+        if self.role(ino)? == Role::ControlDir {
+            let attributes = self.dir_attributes(parent)?;
+            return Ok(dir_stat(ino, Attributes { mode: attributes.mode & !0o222, ..attributes }));
+        }
+        let of = self.inodes().parent(parent);
+        let attributes = self.dir_attributes(of)?;
+        let mode = attributes.mode & if self.control_of(ino)?.0.is_switch() { 0o666 } else { 0o444 };
+        let size = self.with_control(asker, ino, |control, context| control.size_bytes(context))?;
+        Ok(file_stat(ino, size, Attributes { mode, ..attributes }))
+    }
+
+    /// Is this a control file or a directory of them? What they show takes a look at the caller.
+    #[must_use]
+    pub fn is_control(&self, ino: Ino) -> bool {
+        matches!(self.inodes().role(ino), Some(Role::Control | Role::ControlDir))
+    }
+
+    fn control_of(&self, ino: Ino) -> Reply<(&'static Control, Option<SessionId>)> {
+        let (dir, name) = {
+            let inodes = self.inodes();
+            (inodes.parent(ino), inodes.name(ino).unwrap_or_default())
+        };
+        let scope = self.control_scope(dir)?;
+        let control = control::find(scope.as_ref(), &name).ok_or_else(|| Refusal::not_found(&name))?;
+        Ok((control, scope))
+    }
+
+    fn with_control<T>(
+        &self,
+        asker: Asker,
+        ino: Ino,
+        then: impl FnOnce(&Control, &control::Context<'_>) -> control::Result<T>,
+    ) -> Reply<T> {
+        let (control, scope) = self.control_of(ino)?;
+        // The mount's own files are of no session: who makes one belongs to that one.
+        let session = scope.clone().unwrap_or_else(SessionId::fresh);
+        let caller = self.caller(&session, asker)?;
+        let context = control::Context {
+            store: &self.store,
+            session: scope.as_ref(),
+            mount: self.mount_state(),
+            errors: &self.errors,
+            caller: &caller,
+        };
+        Ok(then(control, &context)?)
+    }
+
+    /// Opens a control file: what it reads as is made now.
+    pub(super) fn open_control(&self, asker: Asker, ino: Ino, writes: bool) -> Reply<State> {
+        if !writes {
+            let bytes = self.with_control(asker, ino, |control, context| control.read(context))?;
+            return Ok(State::Fixed(Staged::from(bytes)));
+        }
+        match self.control_of(ino)?.0.is_switch() {
+            true => Ok(State::Switch(Vec::new())),
+            false => Err(Refusal::new(libc::EPERM, "this control file is for reading")),
+        }
+    }
+
+    /// A descriptor of a switch was closed: what was written to it is set.
+    pub(super) fn set_switch(&self, asker: Asker, ino: Ino, text: &mut Vec<u8>) -> Reply<()> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        let text = String::from_utf8(std::mem::take(text))
+            .map_err(|_| Refusal::new(libc::EINVAL, "a switch takes text in UTF-8"))?;
+        self.with_control(asker, ino, |control, context| control.write(context, &text))
+    }
+
+    /// Keeps the words behind an errno where `.baton/errors` shows them.
+    pub fn note_refusal(&self, op: &'static str, ino: Ino, name: Option<&str>, refusal: &Refusal) {
+        if refusal.is_everyday() {
+            return;
+        }
+        let place = name.map_or_else(|| self.place(ino), |name| self.place_in(ino, name));
+        tracing::info!(op, errno = refusal.errno, "{refusal}");
+        let Ok(place) = place else { return };
+        let line = ErrorLine {
+            time_ms: crate::words::record::now_ms(),
+            op,
+            key: place.path,
+            errno: refusal.errno,
+            words: refusal.words.clone(),
+        };
+        self.errors.add(&place.session, line);
+    }
+
+    fn mount_state(&self) -> control::MountState {
+        use std::sync::atomic::Ordering::Relaxed;
+        control::MountState {
+            mountpoint: self.mountpoint.clone(),
+            open_handles: self.handles.len(),
+            drafts: self.open_drafts().len(),
+            waiting: self.waiting.load(Relaxed),
+            nodes: self.inodes().len(),
+            commits: self.commits.load(Relaxed),
+            refusals: self.refusals.load(Relaxed),
+        }
+    }
+}

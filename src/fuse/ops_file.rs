@@ -1,0 +1,540 @@
+//! Open, create, read, write, truncate: the life of a handle until its close (see `closing`).
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::SystemTime;
+
+use super::draft::Draft;
+use super::errno::Refusal;
+use super::fs::{Asker, Filesystem, Place, Reply, Stat};
+use super::handles::{Handle, HandleId, State, Writer};
+use super::inodes::{Fresh, Ino, Role};
+use super::ops_tree::too_long;
+use super::special;
+use crate::engine::{AttributeChange, Snapshot};
+use crate::identity::{self, holders};
+use crate::store::{Base, Draft as StoreDraft, Rule, StoreError, Write};
+use crate::words::key::NAME_MAX_BYTES;
+
+/// The most one value can hold: what a file offset can say.
+const VALUE_MAX_BYTES: u64 = i64::MAX as u64;
+
+/// An append that has grown to this is committed without waiting for its second: it is held in memory.
+const APPEND_MAX_BYTES: u64 = 4 << 20;
+
+impl Filesystem {
+    /// Opens an existing file. `writes` when the access mode allows writing.
+    ///
+    /// # Errors
+    /// EBUSY when the opener is known and the key is another writer's under `error`; EINVAL when its environment
+    /// cannot be used; EROFS, EPERM.
+    pub fn open(&self, asker: Asker, ino: Ino, writes: bool) -> Reply<Arc<Handle>> {
+        let role = self.role(ino)?;
+        if writes {
+            self.writable()?;
+        }
+        let state = match role {
+            Role::Dir | Role::MetaDir | Role::ControlDir => return Err(Refusal::new(libc::EISDIR, "is a directory")),
+            Role::Control => self.open_control(asker, ino, writes)?,
+            Role::Sidecar if writes => {
+                return Err(Refusal::new(
+                    libc::EPERM,
+                    "a sidecar is written by renaming onto it, by who committed its key",
+                ));
+            }
+            Role::Sidecar => State::Fixed(self.sidecar(&self.place(ino)?)?.0.into()),
+            Role::Scratch if !writes => State::Fixed(self.scratches.read(ino)),
+            Role::Key if !writes => {
+                self.look_again(ino);
+                State::Reader(None)
+            }
+            Role::Key | Role::Scratch => {
+                self.look_again(ino);
+                State::Writer(Box::new(self.open_writer(asker, ino, false)?))
+            }
+        };
+        let handle = self.open_handle(ino, writes, state);
+        if role == Role::Key {
+            // The O_TRUNC of this open, if it has one, comes next from this thread, as a SETATTR without a handle.
+            let mut opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+            opening.insert(opening_of(asker, ino), (ino, handle.id));
+        }
+        Ok(handle)
+    }
+
+    /// Creates a file, or opens the one that has come there since the kernel looked.
+    ///
+    /// # Errors
+    /// EEXIST under O_EXCL, also for a name another process has reserved; ENAMETOOLONG, EPERM for reserved names; as
+    /// [`Filesystem::open`].
+    pub fn create(&self, asker: Asker, parent: Ino, name: &str, mode: u32, flags: i32) -> Reply<(Stat, Arc<Handle>)> {
+        self.writable()?;
+        let (role, place) = self.new_name(parent, name)?;
+        let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        if role == Role::Key
+            && let Some(entry) = self.engine().entry(&place.session, &place.path)?
+        {
+            return self.create_existing(asker, parent, name, entry.kind, flags, writes);
+        }
+        let ino = self.reserve(asker, parent, name, role, mode, flags & libc::O_EXCL != 0)?;
+        let opened = self.open_writer(asker, ino, true);
+        let writer = match opened {
+            Ok(writer) => writer,
+            Err(refusal) => {
+                self.unreserve(ino);
+                return Err(refusal);
+            }
+        };
+        let handle = self.open_handle(ino, true, State::Writer(Box::new(writer)));
+        self.inodes().looked_up(ino);
+        Ok((self.stat(asker, ino)?, handle))
+    }
+
+    /// The role and place of a name that is to be made.
+    pub(super) fn new_name(&self, parent: Ino, name: &str) -> Reply<(Role, Place)> {
+        if name.len() > NAME_MAX_BYTES && !special::is_scratch(name) {
+            return Err(too_long(name));
+        }
+        let parent_role = self.role(parent)?;
+        if self.place(parent).is_err() {
+            return Err(Refusal::has_not("a file at the top of the mount, beside the sessions"));
+        }
+        let place = self.place_in(parent, name)?;
+        match parent_role {
+            Role::Dir | Role::MetaDir if special::is_scratch(name) => Ok((Role::Scratch, place)),
+            Role::Dir => {
+                place.key()?;
+                Ok((Role::Key, place))
+            }
+            _ => Err(Refusal::new(libc::EPERM, format!("'{name}': nothing can be made here"))),
+        }
+    }
+
+    fn create_existing(
+        &self,
+        asker: Asker,
+        parent: Ino,
+        name: &str,
+        kind: crate::engine::Kind,
+        flags: i32,
+        writes: bool,
+    ) -> Reply<(Stat, Arc<Handle>)> {
+        if flags & libc::O_EXCL != 0 {
+            return Err(Refusal::new(libc::EEXIST, format!("'{name}' exists already")));
+        }
+        if kind == crate::engine::Kind::Dir {
+            return Err(Refusal::new(libc::EISDIR, format!("'{name}' is a directory")));
+        }
+        let ino = {
+            let mut inodes = self.inodes();
+            let ino = inodes.intern(parent, name, Role::Key);
+            inodes.looked_up(ino);
+            ino
+        };
+        let opened = self.open(asker, ino, writes).and_then(|handle| {
+            self.opening_done(asker, ino);
+            if flags & libc::O_TRUNC != 0 {
+                self.truncate_opened(asker, ino, handle.id)?;
+            }
+            Ok((self.stat(asker, ino)?, handle))
+        });
+        if opened.is_err() {
+            self.forget(ino, 1);
+        }
+        opened
+    }
+
+    /// Reserves a name that no commit has made, or joins the reservation of another.
+    fn reserve(&self, asker: Asker, parent: Ino, name: &str, role: Role, mode: u32, exclusive: bool) -> Reply<Ino> {
+        let attributes = self.made_by(asker, mode, &self.dir_attributes(parent)?, false);
+        let pid = holders::tgid(asker.thread).unwrap_or(0);
+        let mut inodes = self.inodes();
+        let ino = inodes.intern(parent, name, role);
+        match inodes.fresh_mut(ino) {
+            Some(_) if exclusive => {
+                return Err(Refusal::new(libc::EEXIST, format!("'{name}' is being created by another process")));
+            }
+            Some(fresh) => fresh.creators.push(pid),
+            None => inodes.set_fresh(ino, Some(Fresh { attributes, creators: vec![pid] })),
+        }
+        Ok(ino)
+    }
+
+    fn unreserve(&self, ino: Ino) {
+        let mut inodes = self.inodes();
+        if inodes.handles(ino).is_empty() {
+            inodes.remove(ino);
+        }
+    }
+
+    fn open_handle(&self, ino: Ino, writes: bool, state: State) -> Arc<Handle> {
+        let writes = writes || matches!(state, State::Writer(_));
+        let handle = self.handles.open(ino, writes, state);
+        if let State::Writer(writer) = &*handle.state() {
+            handle.note(writer);
+        }
+        self.inodes().add_handle(ino, handle.id);
+        handle
+    }
+
+    /// A writer for a handle: who opens it, and whether that one may write the key at all.
+    fn open_writer(&self, asker: Asker, ino: Ino, created: bool) -> Reply<Writer> {
+        let opener = self.observe(asker)?;
+        let place = self.place(ino)?;
+        if self.role(ino)? == Role::Scratch {
+            return Ok(Writer::new(Draft::new(created, false, self.engine()), opener, None));
+        }
+        let key = place.key()?;
+        let check = self.store.document(&key).map(|document| document.prefix_check());
+        let draft = Draft::new(created, check.is_some(), self.engine());
+        let execed = opener.execed;
+        let writer = Writer::new(draft, opener, check);
+        let by = self.caller_of(&place.session, &writer);
+        match self.store.check(&place.session, &key, &by) {
+            // A shell's forked child that has not exec'd yet, or a shell that is about to exec a command with other
+            // declarations, is not the one who will write: the first write will tell.
+            Err(StoreError::Conflict { .. }) if !execed || identity::may_declare(asker.thread) => Ok(writer),
+            checked => checked.map(|()| writer).map_err(Refusal::from),
+        }
+    }
+
+    /// Reads from a handle. `own` is false for the kernel's shared page cache (sendfile, mappings), which sees the
+    /// committed version, never a draft.
+    ///
+    /// # Errors
+    /// EBADF, EIO.
+    pub fn read(&self, id: HandleId, offset: u64, size: usize, own: bool) -> Reply<Vec<u8>> {
+        let handle = self.handles.get(id)?;
+        let mut state = handle.state();
+        match &mut *state {
+            State::Reader(pinned) => self.read_pinned(handle.ino, pinned, offset, size),
+            State::Fixed(bytes) => Ok(bytes.read(offset, size)?),
+            State::Switch(_) | State::Directory(_) => Err(Refusal::new(libc::EBADF, "not open for reading")),
+            State::Writer(_) if !own => match self.newest(handle.ino)? {
+                Some(snapshot) => Ok(snapshot.read(offset, size)?),
+                None => Ok(Vec::new()),
+            },
+            State::Writer(writer) => {
+                writer.still_good()?;
+                if writer.draft.wants_pin() {
+                    let newest = self.newest(handle.ino)?;
+                    writer.draft.pin_for_read(newest);
+                }
+                Ok(writer.draft.read(offset, size)?)
+            }
+        }
+    }
+
+    /// Reads the version pinned at the first read, or one that only appended to it.
+    fn read_pinned(&self, ino: Ino, pinned: &mut Option<Snapshot>, offset: u64, size: usize) -> Reply<Vec<u8>> {
+        let snapshot = match pinned {
+            Some(snapshot) => snapshot,
+            None => match self.newest(ino)? {
+                Some(newest) => pinned.insert(newest),
+                // A name that no commit has made, opened by who made it.
+                None if self.inodes().fresh(ino).is_some() => return Ok(Vec::new()),
+                None => return Err(Refusal::new(libc::ENOENT, "the key was deleted before its first read")),
+            },
+        };
+        let bytes = snapshot.read(offset, size)?;
+        if bytes.len() == size || offset + (bytes.len() as u64) < snapshot.head.size_bytes {
+            return Ok(bytes);
+        }
+        match self.newest(ino)? {
+            Some(newest) if follows(&newest, snapshot) => {
+                *snapshot = newest;
+                Ok(snapshot.read(offset, size)?)
+            }
+            _ => Ok(bytes),
+        }
+    }
+
+    /// A name is about to lose its value: who has it open for reading keeps what it opened.
+    pub(super) fn pin_readers(&self, ino: Option<Ino>) -> Reply<()> {
+        let Some(ino) = ino else { return Ok(()) };
+        let ids = self.inodes().handles(ino);
+        for handle in ids.into_iter().filter_map(|id| self.handles.get(id).ok()) {
+            match &mut *handle.state() {
+                State::Reader(pinned @ None) => *pinned = self.newest(ino)?,
+                State::Writer(writer) if writer.draft.wants_pin() => {
+                    let newest = self.newest(ino)?;
+                    writer.draft.pin_for_edit(newest);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest version of a node's key; `None` when none was committed, or its name is gone.
+    fn newest(&self, ino: Ino) -> Reply<Option<Snapshot>> {
+        let Ok(place) = self.place(ino) else { return Ok(None) };
+        if self.role(ino)? != Role::Key {
+            return Ok(None);
+        }
+        Ok(self.engine().open(&place.session, &place.key()?)?)
+    }
+
+    /// Writes to a handle's draft; with `append`, at its end, whatever the offset says.
+    ///
+    /// # Errors
+    /// EBUSY when this process may not write the key; EINVAL when a document cannot become one any more; ENOSPC, EFBIG.
+    /// After an error the handle answers every call the same.
+    pub fn write(&self, asker: Asker, id: HandleId, at: WriteAt, bytes: &[u8]) -> Reply<()> {
+        let handle = self.handles.get(id)?;
+        let mut state = handle.state();
+        let writer = match &mut *state {
+            State::Writer(writer) => writer,
+            State::Switch(text) => return write_switch(text, at.offset, bytes),
+            _ => return Err(Refusal::new(libc::EBADF, "not open for writing")),
+        };
+        writer.still_good()?;
+        if at.offset.checked_add(bytes.len() as u64).is_none_or(|end| end > VALUE_MAX_BYTES) {
+            return Err(Refusal::new(libc::EFBIG, "a value cannot be that large"));
+        }
+        let written =
+            self.note_writer(asker, &handle, writer).and_then(|()| self.write_draft(&handle, writer, at, bytes));
+        if let Err(refusal) = written {
+            self.fail(&handle, writer, refusal.clone());
+            return Err(refusal);
+        }
+        writer.owners.extend(at.lock_owner);
+        writer.written_at = SystemTime::now();
+        writer.set.mtime = None;
+        writer.killed = None;
+        handle.closed.store(false, Ordering::Relaxed);
+        handle.note(writer);
+        Ok(())
+    }
+
+    fn write_draft(&self, handle: &Handle, writer: &mut Writer, at: WriteAt, bytes: &[u8]) -> Reply<()> {
+        self.check_document(writer, at, bytes)?;
+        if self.role(handle.ino)? == Role::Scratch && writer.draft.is_untouched() {
+            writer.draft.restart(true, self.engine());
+            writer.draft.append(&self.scratches.read(handle.ino).read_all()?, self.engine())?;
+        }
+        if at.append {
+            writer.draft.append(bytes, self.engine())?;
+            let full = writer.draft.is_append() && writer.draft.size_bytes() > APPEND_MAX_BYTES;
+            return if full { self.commit_draft(handle, writer) } else { Ok(()) };
+        }
+        if writer.draft.is_append() {
+            // Appended bytes are never part of a draft that can be lost.
+            self.commit_draft(handle, writer)?;
+        }
+        self.pin_for_edit(handle.ino, writer)?;
+        Ok(writer.draft.write(at.offset, bytes, self.engine())?)
+    }
+
+    fn pin_for_edit(&self, ino: Ino, writer: &mut Writer) -> Reply<()> {
+        if writer.draft.wants_pin() {
+            let newest = self.newest(ino)?;
+            writer.draft.pin_for_edit(newest);
+        }
+        Ok(())
+    }
+
+    /// A document written in order from its start is refused at the first byte that cannot be part of one.
+    fn check_document(&self, writer: &mut Writer, at: WriteAt, bytes: &[u8]) -> Reply<()> {
+        let Some((next, check)) = &mut writer.check else { return Ok(()) };
+        if !at.append && at.offset != *next {
+            writer.check = None;
+            return Ok(());
+        }
+        *next += bytes.len() as u64;
+        check.push(bytes).map_err(|invalid| Refusal::from(crate::store::StoreError::from(invalid)))
+    }
+
+    /// Notes who writes; a process that has not written to this handle before meets the conflict rule now.
+    fn note_writer(&self, asker: Asker, handle: &Handle, writer: &mut Writer) -> Reply<()> {
+        let print = self.resolver.environment_print(asker.thread);
+        let same = writer.last_thread == asker.thread
+            && print.is_some()
+            && writer.writers.last().is_some_and(|seen| Some(seen.environment) == print);
+        if same {
+            return Ok(());
+        }
+        let seen = self.observe(asker)?;
+        writer.writers.retain(|other| other.process != seen.process || seen.process.is_none());
+        if seen.process.is_none() {
+            // Processes that cannot be seen are one: nothing tells them apart.
+            writer.writers.retain(|other| other.process.is_some());
+        }
+        writer.writers.push(seen);
+        writer.last_thread = asker.thread;
+        let Ok(place) = self.place(handle.ino) else { return Ok(()) };
+        if self.role(handle.ino)? == Role::Key {
+            let by = self.caller_of(&place.session, writer);
+            self.store.check(&place.session, &place.key()?, &by)?;
+        }
+        Ok(())
+    }
+
+    /// `copy_file_range`: from what the source handle reads into the destination's draft. How many bytes were copied.
+    ///
+    /// # Errors
+    /// As [`Filesystem::read`] and [`Filesystem::write`].
+    pub fn copy(&self, asker: Asker, from: (HandleId, u64), to: HandleId, at: WriteAt, size: usize) -> Reply<u32> {
+        const CHUNK_BYTES: usize = 1 << 20;
+        let bytes = self.read(from.0, from.1, size.min(CHUNK_BYTES), true)?;
+        if !bytes.is_empty() {
+            self.write(asker, to, at, &bytes)?;
+        }
+        u32::try_from(bytes.len()).map_err(|_| Refusal::new(libc::EFBIG, "too much at once"))
+    }
+
+    /// Is this size change, without a handle, the O_TRUNC of an open that the same thread has just made?
+    pub fn is_opens_truncation(&self, asker: Asker, ino: Ino, size: u64) -> Option<HandleId> {
+        let opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let opened = opening.get(&opening_of(asker, ino));
+        opened.filter(|&&(opened, _)| opened == ino && size == 0).map(|&(_, id)| id)
+    }
+
+    /// The thread does something else: its open had no O_TRUNC. Threads outside our pid namespace are all one (0), so
+    /// theirs is forgotten only by what comes to the handle or node itself.
+    pub fn opening_done(&self, asker: Asker, ino: Ino) {
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner).remove(&opening_of(asker, ino));
+    }
+
+    /// O_TRUNC of a handle just opened: its draft starts empty. On a handle for reading it is a truncation.
+    ///
+    /// # Errors
+    /// As [`Filesystem::truncate`].
+    pub fn truncate_opened(&self, asker: Asker, ino: Ino, id: HandleId) -> Reply<()> {
+        let handle = self.handles.get(id)?;
+        let mut state = handle.state();
+        let State::Writer(writer) = &mut *state else {
+            let switch = matches!(*state, State::Switch(_));
+            drop(state);
+            return if switch { Ok(()) } else { self.truncate(asker, ino, 0) };
+        };
+        let size = self.stat(asker, ino)?.size_bytes;
+        writer.draft.restart(size > 0, self.engine());
+        writer.written_at = SystemTime::now();
+        handle.note(writer);
+        Ok(())
+    }
+
+    /// `truncate(path)`: commits at once. Truncating to the size there is commits nothing.
+    ///
+    /// # Errors
+    /// Those of a commit.
+    pub fn truncate(&self, asker: Asker, ino: Ino, size: u64) -> Reply<()> {
+        self.writable()?;
+        check_size(size)?;
+        if self.role(ino)? != Role::Key {
+            return Err(Refusal::new(libc::EPERM, "only keys can be truncated"));
+        }
+        let place = self.place(ino)?;
+        let key = place.key()?;
+        let by = self.caller(&place.session, asker)?;
+        let Some(snapshot) = self.engine().open(&place.session, &key)? else {
+            return self.truncate_fresh(ino, size);
+        };
+        self.store.check(&place.session, &key, &by)?;
+        if snapshot.head.size_bytes == size {
+            return Ok(());
+        }
+        let mut stage = self.engine().stage();
+        if size > 0 {
+            stage.copy_from(&snapshot)?;
+        }
+        stage.set_len(size)?;
+        let write = Write {
+            session: &place.session,
+            key: &key,
+            draft: StoreDraft::Whole(stage.freeze()),
+            base: if size == 0 { Base::Fresh } else { Base::Version(snapshot.head.version) },
+            fresh: snapshot.head.attributes.clone(),
+            set: AttributeChange { mtime: Some(SystemTime::now()), ..AttributeChange::default() },
+            rule: Rule::Policy,
+        };
+        let _names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        self.store.write(write, &by)?;
+        Ok(())
+    }
+
+    /// A name that no commit has made has only drafts to cut: those of who can see it.
+    fn truncate_fresh(&self, ino: Ino, size: u64) -> Reply<()> {
+        self.writers_on(ino).iter().try_for_each(|handle| self.truncate_handle(handle.id, size))
+    }
+
+    /// `ftruncate`: changes the draft.
+    ///
+    /// # Errors
+    /// ENOSPC, EFBIG; the handle then answers every call the same.
+    pub fn truncate_handle(&self, id: HandleId, size: u64) -> Reply<()> {
+        check_size(size)?;
+        let handle = self.handles.get(id)?;
+        let mut state = handle.state();
+        let State::Writer(writer) = &mut *state else {
+            return Err(Refusal::new(libc::EINVAL, "not open for writing"));
+        };
+        writer.still_good()?;
+        if writer.draft.is_append() {
+            self.commit_draft(&handle, writer)?;
+        }
+        if size == 0 && writer.draft.pinned().is_none() {
+            writer.draft.restart(true, self.engine());
+        } else {
+            self.pin_for_edit(handle.ino, writer)?;
+            writer.draft.set_len(size, self.engine())?;
+        }
+        if size == 0 {
+            let check = self.place(handle.ino).and_then(|place| place.key()).ok();
+            let check = check.and_then(|key| self.store.document(&key).map(|document| document.prefix_check()));
+            writer.check = check.map(|check| (0, check));
+        }
+        writer.written_at = SystemTime::now();
+        handle.closed.store(false, Ordering::Relaxed);
+        handle.note(writer);
+        Ok(())
+    }
+
+    /// `fallocate` without flags: the value is at least that long.
+    ///
+    /// # Errors
+    /// As [`Filesystem::truncate_handle`].
+    pub fn allocate(&self, asker: Asker, ino: Ino, id: HandleId, end: u64) -> Reply<()> {
+        if self.stat_handle(asker, ino, id)?.size_bytes < end { self.truncate_handle(id, end) } else { Ok(()) }
+    }
+}
+
+/// Where a WRITE goes.
+#[derive(Debug, Clone, Copy)]
+pub struct WriteAt {
+    /// The offset; of no meaning with `append`.
+    pub offset: u64,
+    /// The descriptor has O_APPEND now.
+    pub append: bool,
+    /// The descriptor table it comes from.
+    pub lock_owner: Option<u64>,
+}
+
+fn follows(newest: &Snapshot, pinned: &Snapshot) -> bool {
+    newest.head.version > pinned.head.version && newest.head.appends_since <= pinned.head.version
+}
+
+fn check_size(size: u64) -> Reply<()> {
+    if size > VALUE_MAX_BYTES {
+        return Err(Refusal::new(libc::EFBIG, "a value cannot be that large"));
+    }
+    Ok(())
+}
+
+fn write_switch(text: &mut Vec<u8>, offset: u64, bytes: &[u8]) -> Reply<()> {
+    const SWITCH_MAX_BYTES: u64 = 4096;
+    let at = usize::try_from(offset).ok().filter(|&at| at <= text.len() && offset <= SWITCH_MAX_BYTES);
+    let at = at.ok_or_else(|| Refusal::new(libc::EINVAL, "a switch takes one short text"))?;
+    if bytes.len() as u64 + offset > SWITCH_MAX_BYTES {
+        return Err(Refusal::new(libc::EINVAL, "a switch takes one short text"));
+    }
+    text.truncate(at);
+    text.extend_from_slice(bytes);
+    Ok(())
+}
+
+/// By what an open is remembered until its O_TRUNC: the thread, or the node where threads cannot be told apart.
+fn opening_of(asker: Asker, ino: Ino) -> (u32, Ino) {
+    (asker.thread, if asker.thread == 0 { ino } else { 0 })
+}

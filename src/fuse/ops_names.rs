@@ -1,0 +1,291 @@
+//! Making, removing and moving names: mkdir, mknod, unlink, rmdir, rename. Each is durable when it returns.
+
+use std::sync::PoisonError;
+
+use super::errno::Refusal;
+use super::fs::{Asker, Filesystem, Place, Reply, Stat};
+use super::inodes::{Ino, ROOT, Role};
+use super::ops_tree::too_long;
+use super::special;
+use crate::engine::{EngineError, Staged};
+use crate::store::{Base, Draft, Rule, StoreError, Write};
+use crate::words::key::NAME_MAX_BYTES;
+
+/// One end of a rename.
+#[derive(Debug)]
+struct End {
+    parent: Ino,
+    name: String,
+    place: Place,
+    role: Option<Role>,
+    ino: Option<Ino>,
+}
+
+impl Filesystem {
+    /// Makes a directory; at the root, a session.
+    ///
+    /// # Errors
+    /// EEXIST, ENOENT, ENAMETOOLONG, EPERM for reserved names, EROFS.
+    pub fn make_dir(&self, asker: Asker, parent: Ino, name: &str, mode: u32) -> Reply<Stat> {
+        self.writable()?;
+        if name.len() > NAME_MAX_BYTES {
+            return Err(too_long(name));
+        }
+        let place = self.place_in(parent, name)?;
+        if self.special_role(&place)?.is_some() {
+            return Err(Refusal::new(libc::EEXIST, format!("'{name}' exists already")));
+        }
+        if self.role(parent)? != Role::Dir {
+            return Err(Refusal::new(libc::EPERM, format!("'{name}': nothing can be made here")));
+        }
+        let dir = place.dir()?;
+        if self.inodes().find(parent, name).is_some_and(|ino| self.inodes_fresh(ino)) {
+            return Err(Refusal::new(libc::EEXIST, format!("'{name}' is being created by another process")));
+        }
+        let attributes = self.made_by(asker, mode, &self.dir_attributes(parent)?, true);
+        let by = self.caller(&place.session, asker)?;
+        self.store.make_dir(&place.session, &dir, attributes, &by)?;
+        self.lookup(asker, parent, name)
+    }
+
+    fn inodes_fresh(&self, ino: Ino) -> bool {
+        self.inodes().fresh(ino).is_some()
+    }
+
+    /// `mknod` of a regular file: an empty value, committed.
+    ///
+    /// # Errors
+    /// EPERM for anything else than a regular file; EEXIST; as a commit.
+    pub fn make_node(&self, asker: Asker, parent: Ino, name: &str, mode: u32) -> Reply<Stat> {
+        self.writable()?;
+        if !matches!(mode & libc::S_IFMT, 0 | libc::S_IFREG) {
+            return Err(Refusal::has_not("a device, FIFO or socket"));
+        }
+        let (role, place) = self.new_name(parent, name)?;
+        let reserved = self.inodes().find(parent, name).is_some_and(|ino| self.inodes_fresh(ino));
+        if role != Role::Key || reserved || self.engine().entry(&place.session, &place.path)?.is_some() {
+            return Err(Refusal::new(libc::EEXIST, format!("'{name}' exists already")));
+        }
+        let key = place.key()?;
+        let by = self.caller(&place.session, asker)?;
+        let write = Write {
+            session: &place.session,
+            key: &key,
+            draft: Draft::Whole(Staged::from(Vec::new())),
+            base: Base::Version(0),
+            fresh: self.made_by(asker, mode, &self.dir_attributes(parent)?, false),
+            set: crate::engine::AttributeChange::default(),
+            rule: Rule::Policy,
+        };
+        self.store.write(write, &by)?;
+        self.lookup(asker, parent, name)
+    }
+
+    /// Removes a key; drafts open on it are dropped with it.
+    ///
+    /// # Errors
+    /// ENOENT; EPERM for sidecars and control files; EROFS.
+    pub fn unlink(&self, asker: Asker, parent: Ino, name: &str) -> Reply<()> {
+        self.writable()?;
+        let role = self.find_role(asker, parent, name)?;
+        let known = self.inodes().find(parent, name);
+        match role {
+            Role::Key => {}
+            Role::Scratch => {
+                if let Some(ino) = known {
+                    self.scratches.remove(ino);
+                    self.inodes().remove(ino);
+                }
+                return Ok(());
+            }
+            Role::Dir | Role::MetaDir | Role::ControlDir => return Err(Refusal::new(libc::EISDIR, "is a directory")),
+            Role::Sidecar | Role::Control => {
+                return Err(Refusal::new(libc::EPERM, format!("'{name}' goes with what it belongs to")));
+            }
+        }
+        let place = self.place_in(parent, name)?;
+        let by = self.caller(&place.session, asker)?;
+        self.pin_readers(known)?;
+        self.with_names_still(known.into_iter(), || {
+            let existed = self.store.delete(&place.session, &place.key()?, &by, false)?;
+            let reserved = known.is_some_and(|ino| self.inodes_fresh(ino));
+            if let Some(ino) = known {
+                self.inodes().remove(ino);
+            }
+            if existed || reserved { Ok(()) } else { Err(Refusal::not_found(name)) }
+        })
+    }
+
+    /// Removes an empty directory; a session takes its reserved names with it.
+    ///
+    /// # Errors
+    /// ENOTEMPTY, also for a name below it that a draft has reserved; ENOENT, ENOTDIR, EROFS.
+    pub fn remove_dir(&self, asker: Asker, parent: Ino, name: &str) -> Reply<()> {
+        self.writable()?;
+        match self.find_role(asker, parent, name)? {
+            Role::Dir => {}
+            Role::MetaDir | Role::ControlDir => {
+                return Err(Refusal::new(libc::ENOTEMPTY, format!("'{name}' goes with what it belongs to")));
+            }
+            _ => return Err(Refusal::new(libc::ENOTDIR, format!("'{name}' is not a directory"))),
+        }
+        let place = self.place_in(parent, name)?;
+        let known = self.inodes().find(parent, name);
+        let by = self.caller(&place.session, asker)?;
+        let _names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        if known.is_some_and(|ino| self.inodes().has_fresh_below(ino)) {
+            return Err(Refusal::new(libc::ENOTEMPTY, format!("a file is being written in '{name}'")));
+        }
+        self.store.remove_dir(&place.session, &place.dir()?, &by)?;
+        if let Some(ino) = known {
+            self.inodes().remove(ino);
+        }
+        Ok(())
+    }
+
+    /// Renames inside a session.
+    ///
+    /// # Errors
+    /// EXDEV out of the session, EPERM for a session or a reserved destination, EEXIST under NOREPLACE, EINVAL for
+    /// other flags; EBUSY and EINVAL as a commit of the destination.
+    pub fn rename(&self, asker: Asker, from: (Ino, &str), to: (Ino, &str), flags: u32) -> Reply<()> {
+        self.writable()?;
+        if flags & !libc::RENAME_NOREPLACE != 0 {
+            return Err(Refusal::new(libc::EINVAL, "only a plain rename and RENAME_NOREPLACE are known"));
+        }
+        if from.0 == ROOT {
+            return Err(Refusal::new(libc::EPERM, "a session is not renamed: its id is part of the record"));
+        }
+        if to.0 == ROOT {
+            return Err(Refusal::new(libc::EXDEV, "a directory does not become a session"));
+        }
+        if to.1.len() > NAME_MAX_BYTES && !special::is_scratch(to.1) {
+            return Err(too_long(to.1));
+        }
+        let (from, to) = (self.end(asker, from)?, self.end(asker, to)?);
+        if from.place.session != to.place.session {
+            return Err(Refusal::new(libc::EXDEV, "nothing is moved from one session to another"));
+        }
+        let source = from.role.ok_or_else(|| Refusal::not_found(&from.name))?;
+        if to.role.is_some() && flags & libc::RENAME_NOREPLACE != 0 {
+            return Err(Refusal::new(libc::EEXIST, format!("'{}' exists already", to.name)));
+        }
+        match source {
+            Role::Dir => self.rename_dir(asker, &from, &to),
+            Role::Scratch => self.rename_scratch(asker, &from, &to),
+            Role::Key => self.rename_key(asker, &from, &to, flags & libc::RENAME_NOREPLACE == 0),
+            _ => Err(Refusal::new(libc::EPERM, format!("'{}' cannot be renamed", from.name))),
+        }
+    }
+
+    fn end(&self, asker: Asker, (parent, name): (Ino, &str)) -> Reply<End> {
+        let role = match self.find_role(asker, parent, name) {
+            Ok(role) => Some(role),
+            Err(refusal) if refusal.errno == libc::ENOENT => None,
+            Err(refusal) => return Err(refusal),
+        };
+        let place = self.place_in(parent, name)?;
+        let ino = self.inodes().find(parent, name);
+        Ok(End { parent, name: name.to_owned(), place, role, ino })
+    }
+
+    fn rename_dir(&self, asker: Asker, from: &End, to: &End) -> Reply<()> {
+        if matches!(to.role, Some(role) if role != Role::Dir) {
+            return Err(Refusal::new(libc::ENOTDIR, format!("'{}' is not a directory", to.name)));
+        }
+        let (source, target) = (from.place.dir()?, to.place.dir()?);
+        let by = self.caller(&from.place.session, asker)?;
+        let _names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        if to.ino.is_some_and(|ino| self.inodes().has_fresh_below(ino)) {
+            return Err(Refusal::new(libc::ENOTEMPTY, format!("a file is being written in '{}'", to.name)));
+        }
+        self.store.rename_dir(&from.place.session, &source, &target, &by)?;
+        self.move_node(from, to);
+        Ok(())
+    }
+
+    fn rename_key(&self, asker: Asker, from: &End, to: &End, replace: bool) -> Reply<()> {
+        if matches!(to.role, Some(Role::Dir)) {
+            return Err(Refusal::new(libc::EISDIR, format!("'{}' is a directory", to.name)));
+        }
+        let (source, target) = (from.place.key()?, to.place.key()?);
+        if source == target {
+            return Ok(());
+        }
+        let session = &from.place.session;
+        let by = self.caller(session, asker)?;
+        self.pin_readers(to.ino)?;
+        self.with_names_still(from.ino.into_iter().chain(to.ino), || {
+            match self.store.rename(session, &source, &target, replace, &by) {
+                Ok(_) => {}
+                // A name that no commit has made: only its draft moves, the old value there stays until it commits.
+                Err(StoreError::Engine(EngineError::NotFound(_)))
+                    if from.ino.is_some_and(|ino| self.inodes_fresh(ino)) =>
+                {
+                    self.store.check(session, &target, &by)?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            self.move_node(from, to);
+            Ok(())
+        })
+    }
+
+    fn rename_scratch(&self, asker: Asker, from: &End, to: &End) -> Reply<()> {
+        let ino = from.ino.ok_or_else(|| Refusal::not_found(&from.name))?;
+        if special::is_scratch(&to.name) {
+            self.move_node(from, to);
+            return Ok(());
+        }
+        match to.role {
+            Some(Role::Dir | Role::MetaDir | Role::ControlDir) => {
+                Err(Refusal::new(libc::EISDIR, format!("'{}' is a directory", to.name)))
+            }
+            Some(Role::Control) => Err(Refusal::new(libc::EPERM, format!("'{}' cannot be replaced", to.name))),
+            Some(Role::Sidecar) => self.declare(ino, to, asker),
+            _ if self.role(to.parent)? == Role::MetaDir => self.declare(ino, to, asker),
+            Some(Role::Key | Role::Scratch) | None => {
+                self.keep_open_scratch(ino)?;
+                self.pin_readers(to.ino)?;
+                let version = self.with_names_still([ino].into_iter().chain(to.ino), || {
+                    let version = self.commit_scratch(ino, &to.place, asker)?;
+                    self.move_node(from, to);
+                    let mut inodes = self.inodes();
+                    inodes.set_role(ino, Role::Key);
+                    inodes.set_fresh(ino, None);
+                    Ok(version)
+                })?;
+                self.go_on_from(ino, version);
+                Ok(())
+            }
+        }
+    }
+
+    fn declare(&self, ino: Ino, to: &End, asker: Asker) -> Reply<()> {
+        self.declare_by_scratch(ino, &to.place, asker)?;
+        self.inodes().remove(ino);
+        Ok(())
+    }
+
+    fn move_node(&self, from: &End, to: &End) {
+        let mut inodes = self.inodes();
+        if let Some(ino) = from.ino {
+            inodes.rename(ino, to.parent, &to.name);
+        } else if let Some(old) = to.ino {
+            inodes.remove(old);
+        }
+    }
+
+    /// Does `change`, alone where a draft is open on one of the nodes: no commit may be between asking for its name
+    /// and landing there.
+    fn with_names_still<T>(&self, nodes: impl Iterator<Item = Ino>, change: impl FnOnce() -> Reply<T>) -> Reply<T> {
+        let drafts = nodes.map(|ino| self.writers_on(ino).len()).sum::<usize>() > 0;
+        if drafts {
+            let _alone = self.names.write().unwrap_or_else(PoisonError::into_inner);
+            change()
+        } else {
+            let _shared = self.names.read().unwrap_or_else(PoisonError::into_inner);
+            change()
+        }
+    }
+}

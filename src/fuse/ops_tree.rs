@@ -1,0 +1,268 @@
+//! Finding and listing: lookup, getattr, forget, directories, statfs.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::errno::Refusal;
+use super::fs::{Asker, Filesystem, Reply, Stat};
+use super::handles::{Handle, HandleId, State};
+use super::inodes::{Fresh, Ino, ROOT, Role};
+use super::special;
+use crate::engine::{Attributes, DirEntry, Entry, Kind, Space};
+use crate::identity::holders;
+use crate::words::SessionId;
+use crate::words::key::{BATON_DIR, NAME_MAX_BYTES};
+
+impl Filesystem {
+    /// Finds a name. The kernel counts the node as looked up.
+    ///
+    /// # Errors
+    /// ENOENT, also for a name that another process has reserved; ENAMETOOLONG.
+    pub fn lookup(&self, asker: Asker, parent: Ino, name: &str) -> Reply<Stat> {
+        if name.len() > NAME_MAX_BYTES {
+            return Err(too_long(name));
+        }
+        let role = self.find_role(asker, parent, name)?;
+        let ino = {
+            let mut inodes = self.inodes();
+            let ino = inodes.intern(parent, name, role);
+            inodes.looked_up(ino);
+            ino
+        };
+        let stat = self.stat(asker, ino);
+        if stat.is_err() {
+            self.forget(ino, 1);
+        }
+        stat
+    }
+
+    /// What a name is; ENOENT when this caller cannot see it.
+    pub(super) fn find_role(&self, asker: Asker, parent: Ino, name: &str) -> Reply<Role> {
+        let not_found = || Refusal::not_found(name);
+        match self.role(parent)? {
+            Role::ControlDir => return self.control_role(parent, name),
+            Role::Dir | Role::MetaDir => {}
+            Role::Key | Role::Sidecar | Role::Scratch | Role::Control => {
+                return Err(Refusal::new(libc::ENOTDIR, "not a directory"));
+            }
+        }
+        let known = self.inodes().find(parent, name);
+        if special::is_scratch(name) {
+            return known.map(|_| Role::Scratch).ok_or_else(not_found);
+        }
+        if let Some(ino) = known {
+            self.look_again(ino);
+        }
+        if name == BATON_DIR && self.has_controls(parent) {
+            return Ok(Role::ControlDir);
+        }
+        let place = self.place_in(parent, name).map_err(|_| not_found())?;
+        if let Some(role) = self.special_role(&place)? {
+            return Ok(role);
+        }
+        match self.engine().entry(&place.session, &place.path)? {
+            Some(entry) if entry.kind == Kind::Dir => Ok(Role::Dir),
+            Some(_) if parent != ROOT => Ok(Role::Key),
+            _ => known.filter(|&ino| self.sees_fresh(asker, ino)).map(|_| Role::Key).ok_or_else(not_found),
+        }
+    }
+
+    /// May this caller see a name that no commit has made? Those may who made it or hold it.
+    fn sees_fresh(&self, asker: Asker, ino: Ino) -> bool {
+        let creators = match self.inodes().fresh(ino) {
+            Some(Fresh { creators, .. }) => creators.clone(),
+            None => return false,
+        };
+        let Some(pid) = holders::tgid(asker.thread) else { return false };
+        creators.contains(&pid) || self.writers_on(ino).iter().any(|handle| handle.pids().contains(&pid))
+    }
+
+    /// The kernel forgets some of its lookups of a node.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        self.inodes().forget(ino, count);
+    }
+
+    /// What `stat` shows of a node: committed things, but for a name nobody else can see.
+    ///
+    /// # Errors
+    /// ENOENT when what the node stands for is gone.
+    pub fn stat(&self, asker: Asker, ino: Ino) -> Reply<Stat> {
+        let role = self.role(ino)?;
+        if ino == ROOT {
+            return Ok(dir_stat(ino, self.root.clone()));
+        }
+        match role {
+            Role::Control | Role::ControlDir => self.control_stat(asker, ino),
+            Role::MetaDir => Ok(dir_stat(ino, self.meta_dir_attributes(&self.place(ino)?)?)),
+            Role::Sidecar => {
+                let (bytes, attributes) = self.sidecar(&self.place(ino)?)?;
+                Ok(file_stat(ino, bytes.len() as u64, attributes))
+            }
+            Role::Scratch => {
+                let size = self.scratches.read(ino).len().max(self.draft_size(ino));
+                Ok(file_stat(ino, size, self.fresh_attributes(ino)))
+            }
+            Role::Dir | Role::Key => self.stat_stored(ino),
+        }
+    }
+
+    fn stat_stored(&self, ino: Ino) -> Reply<Stat> {
+        let place = match self.place(ino) {
+            Ok(place) => place,
+            Err(refusal) => return self.stat_unnamed(ino).ok_or(refusal),
+        };
+        match self.engine().entry(&place.session, &place.path)? {
+            Some(entry) => Ok(entry_stat(ino, entry)),
+            None if self.inodes().fresh(ino).is_some() => {
+                Ok(file_stat(ino, self.draft_size(ino), self.fresh_attributes(ino)))
+            }
+            None => Err(Refusal::not_found(place.path)),
+        }
+    }
+
+    /// Unlinked while open: `fstat` shows what the handles on it have.
+    fn stat_unnamed(&self, ino: Ino) -> Option<Stat> {
+        let ids = self.inodes().handles(ino);
+        let handles = ids.into_iter().filter_map(|id| self.handles.get(id).ok());
+        let sizes = handles.map(|handle| match handle.try_state().as_deref() {
+            Some(State::Reader(Some(snapshot))) => snapshot.head.size_bytes,
+            _ => handle.draft_size_bytes.load(Ordering::Relaxed),
+        });
+        sizes.max().map(|size| file_stat(ino, size, self.fresh_attributes(ino)))
+    }
+
+    /// The size that this handle sees, for SEEK_END: the draft's where there is one.
+    ///
+    /// # Errors
+    /// As [`Filesystem::stat`].
+    pub fn stat_handle(&self, asker: Asker, ino: Ino, id: HandleId) -> Reply<Stat> {
+        let handle = self.handles.get(id)?;
+        let size = match &*handle.state() {
+            State::Writer(writer) if writer.draft.is_dirty() || writer.draft.pinned().is_some() => {
+                Some(writer.draft.size_bytes())
+            }
+            State::Reader(Some(snapshot)) => Some(snapshot.head.size_bytes),
+            State::Fixed(bytes) => Some(bytes.len()),
+            _ => None,
+        };
+        let stat = self.stat(asker, ino)?;
+        Ok(Stat { size_bytes: size.unwrap_or(stat.size_bytes), ..stat })
+    }
+
+    /// The largest draft open on a node.
+    fn draft_size(&self, ino: Ino) -> u64 {
+        let sizes = self.writers_on(ino).into_iter().map(|handle| handle.draft_size_bytes.load(Ordering::Relaxed));
+        sizes.max().unwrap_or(0)
+    }
+
+    /// The attributes a name will have at its first commit.
+    pub(super) fn fresh_attributes(&self, ino: Ino) -> Attributes {
+        let inodes = self.inodes();
+        inodes
+            .fresh(ino)
+            .map_or_else(|| Attributes { mode: 0o644, ..self.root.clone() }, |fresh| fresh.attributes.clone())
+    }
+
+    /// Opens a directory: its entries as they are now. Looks again at commits that wait below it.
+    ///
+    /// # Errors
+    /// ENOENT, ENOTDIR.
+    pub fn open_dir(&self, ino: Ino) -> Reply<Arc<Handle>> {
+        for child in self.inodes().children(ino) {
+            self.look_again(child);
+        }
+        let entries = match (ino, self.role(ino)?) {
+            (ROOT, _) => self.engine().sessions()?.iter().map(session_entry).collect(),
+            (_, Role::Dir) => {
+                let place = self.place(ino)?;
+                self.engine().read_dir(&place.session, &place.dir()?)?
+            }
+            (_, Role::ControlDir) => self.control_entries(ino)?,
+            (_, Role::MetaDir) => Vec::new(),
+            _ => return Err(Refusal::new(libc::ENOTDIR, "not a directory")),
+        };
+        let handle = self.handles.open(ino, false, State::Directory(entries));
+        self.inodes().add_handle(ino, handle.id);
+        Ok(handle)
+    }
+
+    /// The entries of an open directory from an offset on, each with the number of its node (0: not known), `.` and
+    /// `..` first. `add` gets (node, next offset, kind, name) and says whether there is no room for it.
+    ///
+    /// # Errors
+    /// EBADF.
+    pub fn read_dir(&self, id: HandleId, offset: u64, add: &mut dyn FnMut(Ino, u64, Kind, &str) -> bool) -> Reply<()> {
+        let handle = self.handles.get(id)?;
+        let state = handle.state();
+        let State::Directory(entries) = &*state else {
+            return Err(Refusal::new(libc::EBADF, "not an open directory"));
+        };
+        let dots = [(handle.ino, "."), (self.inodes().parent(handle.ino), "..")];
+        let dots = dots.into_iter().map(|(ino, name)| (ino, Kind::Dir, name));
+        let names = entries.iter().map(|entry| {
+            let ino = self.inodes().find(handle.ino, &entry.name).unwrap_or(0);
+            (ino, entry.kind, entry.name.as_str())
+        });
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        for (at, (ino, kind, name)) in dots.chain(names).enumerate().skip(from) {
+            if add(ino, at as u64 + 1, kind, name) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes a directory.
+    pub fn release_dir(&self, id: HandleId) {
+        if let Some(handle) = self.handles.close(id) {
+            self.inodes().drop_handle(handle.ino, id);
+        }
+    }
+
+    /// Space left, for `df`.
+    ///
+    /// # Errors
+    /// EIO.
+    pub fn space(&self) -> Reply<Space> {
+        Ok(self.engine().space()?)
+    }
+
+    /// The attributes of a directory that something is made in.
+    pub(super) fn dir_attributes(&self, ino: Ino) -> Reply<Attributes> {
+        if ino == ROOT {
+            return Ok(self.root.clone());
+        }
+        let place = self.place(ino)?;
+        if self.role(ino)? == Role::MetaDir {
+            return self.meta_dir_attributes(&place);
+        }
+        let entry = self.engine().entry(&place.session, &place.path)?;
+        entry.map(|entry| entry.attributes).ok_or_else(|| Refusal::not_found(place.path))
+    }
+
+    /// Is this a directory that has control files: the mount or a session?
+    fn has_controls(&self, parent: Ino) -> bool {
+        parent == ROOT || self.place(parent).is_ok_and(|place| place.path.is_empty())
+    }
+}
+
+pub(super) fn too_long(name: &str) -> Refusal {
+    Refusal::new(libc::ENAMETOOLONG, format!("'{name}' is too long: a name has at most {NAME_MAX_BYTES} bytes"))
+}
+
+fn session_entry(session: &SessionId) -> DirEntry {
+    DirEntry { name: session.to_string(), kind: Kind::Dir }
+}
+
+pub(super) fn dir_stat(ino: Ino, attributes: Attributes) -> Stat {
+    Stat { ino, kind: Kind::Dir, size_bytes: 0, blocks: 0, attributes }
+}
+
+pub(super) fn file_stat(ino: Ino, size_bytes: u64, attributes: Attributes) -> Stat {
+    Stat { ino, kind: Kind::File, size_bytes, blocks: size_bytes.div_ceil(512), attributes }
+}
+
+fn entry_stat(ino: Ino, entry: Entry) -> Stat {
+    let Entry { kind, size_bytes, blocks, attributes } = entry;
+    Stat { ino, kind, size_bytes, blocks, attributes }
+}

@@ -1,0 +1,161 @@
+//! Whose mount it is: read-only mounts, other users, owners on disk, refusals of the command.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+
+use crate::harness::{self, Mount, Ran, fails};
+
+/// Runs a bash script in the session as an unprivileged user.
+fn as_nobody(mount: &Mount, script: &str) -> Ran {
+    let words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "bash", "-c", script];
+    let mut command = mount.command(&words);
+    command.current_dir("/").env("S", mount.path(""));
+    mount.run(command)
+}
+
+fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("SKIPPED: only root can act as another user");
+    }
+    root
+}
+
+// E4
+#[test]
+fn a_read_only_mount_refuses_every_change() {
+    let Some(mut mount) = Mount::new() else { return };
+    mount.bash("mkdir d; echo x > k").ok();
+    mount.again(&["--read-only"]);
+    assert_eq!(mount.read("k"), "x\n");
+    fails(File::create(mount.path("new")), libc::EROFS);
+    fails(OpenOptions::new().write(true).open(mount.path("k")), libc::EROFS);
+    fails(OpenOptions::new().append(true).open(mount.path("k")), libc::EROFS);
+    fails(fs::remove_file(mount.path("k")), libc::EROFS);
+    fails(fs::rename(mount.path("k"), mount.path("l")), libc::EROFS);
+    fails(fs::create_dir(mount.path("e")), libc::EROFS);
+    fails(fs::create_dir(mount.point().join("t")), libc::EROFS);
+    fails(fs::remove_dir(mount.path("d")), libc::EROFS);
+    fails(
+        fs::set_permissions(mount.path("k"), fs::metadata(mount.path("k")).expect("stat").permissions()),
+        libc::EROFS,
+    );
+    mount.bash("truncate -s 0 k").refused("Read-only file system");
+    mount.bash("cat \"$MNT/.baton/new\"").refused("Read-only file system");
+    assert_eq!(mount.names(""), ["d", "k"]);
+    assert_eq!(mount.read("k"), "x\n");
+}
+
+// M1
+#[test]
+fn others_stay_out_unless_they_are_let_in() {
+    if !is_root() {
+        return;
+    }
+    let Some(mount) = Mount::new() else { return };
+    mount.bash("echo x > k; chmod 666 k").ok();
+    as_nobody(&mount, "cat \"$S/k\"").refused("Permission denied");
+}
+
+#[test]
+fn modes_hold_for_others_that_were_let_in() {
+    if !is_root() {
+        return;
+    }
+    let Some(mount) = Mount::with(&["--allow-other"]) else { return };
+    mount.bash("echo secret > private; chmod 600 private; echo open > public; chmod 644 public").ok();
+    as_nobody(&mount, "cat \"$S/private\"").refused("Permission denied");
+    as_nobody(&mount, "/bin/echo mine > \"$S/public\"").refused("Permission denied");
+    as_nobody(&mount, "/bin/echo mine > \"$S/new\"").refused("Permission denied");
+    as_nobody(&mount, "rm -f \"$S/public\"").refused("Permission denied");
+    assert_eq!(as_nobody(&mount, "cat \"$S/public\"").ok(), "open\n");
+    assert_eq!(mount.read("public"), "open\n");
+}
+
+// M1
+#[test]
+fn new_keys_belong_to_the_caller_on_disk_too() {
+    if !is_root() {
+        return;
+    }
+    let Some(mount) = Mount::with(&["--allow-other"]) else { return };
+    mount.bash("mkdir shared; chmod 1777 shared").ok();
+    as_nobody(&mount, "cd \"$S/shared\"; echo x > k; mkdir d; echo y > d/k; echo z >> d/k").ok();
+    for path in ["shared/k", "shared/d", "shared/d/k"] {
+        assert_eq!(fs::metadata(mount.path(path)).expect("stat").uid(), 65534, "{path}");
+        assert_eq!(fs::metadata(mount.stored(path)).expect("stat").uid(), 65534, "{path} in the store");
+    }
+    mount.bash("echo root > shared/root").ok();
+    as_nobody(&mount, "rm -f \"$S/shared/root\"").refused("Operation not permitted");
+    mount.bash("echo again > shared/k").ok();
+    assert_eq!(fs::metadata(mount.path("shared/k")).expect("stat").uid(), 65534, "a rewrite keeps the owner");
+}
+
+// M1
+#[test]
+fn control_files_are_as_readable_as_their_session() {
+    if !is_root() {
+        return;
+    }
+    let Some(mount) = Mount::with(&["--allow-other"]) else { return };
+    mount.bash("echo x > k; chmod 700 .").ok();
+    as_nobody(&mount, "cat \"$S/.baton/log\"").refused("Permission denied");
+}
+
+// M1
+#[test]
+fn the_mount_says_nosuid_and_nodev_and_its_own_name() {
+    let Some(mount) = Mount::new() else { return };
+    let point = mount.point();
+    let table = fs::read_to_string("/proc/mounts").expect("/proc/mounts");
+    let line = table.lines().find(|line| line.split(' ').nth(1) == point.to_str()).expect("a line");
+    let words: Vec<_> = line.split(' ').collect();
+    assert_eq!(words[2], "fuse.batonfs");
+    for option in ["nosuid", "nodev", "default_permissions"] {
+        assert!(words[3].split(',').any(|o| o == option), "{option}: {line}");
+    }
+}
+
+#[test]
+fn a_store_is_not_mounted_into_itself() {
+    let Some(mount) = Mount::new() else { return };
+    let inner = mount.scratch().join("store/inner");
+    fs::create_dir_all(&inner).expect("mkdir");
+    let (store, inner) = (mount.scratch().join("store"), inner);
+    let (store, inner) = (store.to_string_lossy(), inner.to_string_lossy());
+    assert_ne!(mount.batonfs(&["mount", &store, &inner]).code, Some(0));
+    assert_ne!(mount.batonfs(&["mount", &inner, &store]).code, Some(0));
+    assert_ne!(mount.batonfs(&["mount", &store, &format!("{store}/none")]).code, Some(0), "no such mountpoint");
+}
+
+#[test]
+fn a_store_is_served_once() {
+    let Some(mount) = Mount::new() else { return };
+    let second = mount.scratch().join("second");
+    fs::create_dir(&second).expect("mkdir");
+    let ran = mount.batonfs(&["mount", &mount.store().to_string_lossy(), &second.to_string_lossy()]);
+    assert_eq!(ran.code, Some(7), "in use: {}", ran.err);
+    mount.write("k", "the first still serves");
+}
+
+// M2
+#[test]
+fn umount_says_who_holds_an_open_draft() {
+    let Some(mut mount) = Mount::new() else { return };
+    let script =
+        "import sys\nf = open('k', 'wb', 0)\nf.write(b'draft')\nprint('written', flush=True)\nsys.stdin.readline()";
+    let mut command = mount.command(&[harness::python(), "-c", script]);
+    command.stdin(std::process::Stdio::piped());
+    let mut holder = mount.spawn(command);
+    holder.printed(1);
+    let mut umount: Command =
+        mount.command(&[env!("CARGO_BIN_EXE_batonfs"), "umount", &mount.point().to_string_lossy()]);
+    umount.current_dir("/");
+    let umount = mount.spawn(umount);
+    holder.send("end");
+    holder.wait().ok();
+    drop(umount.wait());
+    mount.again(&[]);
+    assert_eq!(mount.read("k"), "draft");
+}

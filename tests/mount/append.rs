@@ -1,0 +1,130 @@
+//! C7: appends from many processes are never lost and never split.
+
+use std::collections::HashSet;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::process::Stdio;
+
+use crate::harness::{self, Mount};
+
+// C7
+#[test]
+fn appends_from_many_processes_lose_no_line_and_split_none() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("log", "first\n");
+    let script = |n: usize| {
+        format!(
+            "import sys\nfor i in range(50):\n with open('log', 'a') as f: f.write(f'{n}-{{i}} ' + 'x' * 200 + '\\n')"
+        )
+    };
+    let writers: Vec<_> = (0..6).map(|n| mount.spawn(mount.command(&[harness::python(), "-c", &script(n)]))).collect();
+    writers.into_iter().for_each(|writer| drop(writer.wait().ok()));
+    let text = mount.read("log");
+    let lines: HashSet<&str> = text.lines().skip(1).collect();
+    assert!(text.starts_with("first\n"));
+    assert_eq!(text.lines().count(), 301);
+    assert_eq!(lines.len(), 300, "a line was written twice");
+    assert!(lines.iter().all(|line| line.ends_with(&"x".repeat(200)) && line.len() < 210), "a line was split");
+}
+
+#[test]
+fn shell_appends_keep_what_was_there() {
+    let Some(mount) = Mount::new() else { return };
+    mount
+        .bash("for i in 1 2 3; do echo $i >> k; done; /bin/echo 4 >> k; { echo 5; echo 6; } >> k; echo 7 | tee -a k")
+        .ok();
+    assert_eq!(mount.read("k"), "1\n2\n3\n4\n5\n6\n7\n");
+}
+
+#[test]
+fn an_append_to_a_missing_key_makes_it() {
+    let Some(mount) = Mount::new() else { return };
+    mount.bash("echo x >> k").ok();
+    assert_eq!(mount.read("k"), "x\n");
+    assert_eq!(mount.versions("k"), [1]);
+}
+
+// C7
+#[test]
+fn a_long_lived_logger_is_heard_while_it_holds_the_file() {
+    let Some(mount) = Mount::new() else { return };
+    let script =
+        "import sys\nf = open('log', 'ab', 0)\nf.write(b'one\\n')\nprint('written', flush=True)\nsys.stdin.readline()";
+    let mut command = mount.command(&[harness::python(), "-c", script]);
+    command.stdin(Stdio::piped());
+    let mut logger = mount.spawn(command);
+    logger.printed(1);
+    // The promise is a second; the harness's deadline ends a loop in which it never comes.
+    while fs::read_to_string(mount.path("log")).unwrap_or_default() != "one\n" {
+        assert!(!logger.ended(), "the logger ended and its line was never seen");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    logger.send("end");
+    logger.wait().ok();
+    assert_eq!(mount.read("log"), "one\n");
+}
+
+#[test]
+fn an_append_follows_a_rewrite_that_came_between() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "old\n");
+    let mut appender = OpenOptions::new().append(true).open(mount.path("k")).expect("open");
+    mount.bash("echo new > k").ok();
+    appender.write_all(b"appended\n").expect("append");
+    drop(appender);
+    assert_eq!(mount.read("k"), "new\nappended\n");
+}
+
+#[test]
+fn two_open_appenders_do_not_overwrite_each_other() {
+    let Some(mount) = Mount::new() else { return };
+    let open = || OpenOptions::new().append(true).create(true).open(mount.path("k")).expect("open");
+    let (mut one, mut two) = (open(), open());
+    for n in 0..20 {
+        writeln!(one, "one {n}").expect("append");
+        // Whoever asks for the size resets the kernel's idea of the offset.
+        drop(fs::metadata(mount.path("k")));
+        writeln!(two, "two {n}").expect("append");
+    }
+    drop((one, two));
+    let text = mount.read("k");
+    assert_eq!(text.lines().count(), 40, "{text}");
+    let of = |who: &str| text.lines().filter(|line| line.starts_with(who)).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(of("one"), (0..20).map(|n| format!("one {n}")).collect::<Vec<_>>());
+    assert_eq!(of("two"), (0..20).map(|n| format!("two {n}")).collect::<Vec<_>>());
+}
+
+// C7
+#[test]
+fn an_append_by_another_writer_meets_the_conflict_rule() {
+    let Some(mount) = Mount::with(&["--conflict-policy", "error"]) else { return };
+    mount.by("a", "echo 1 >> k; echo 2 >> k").ok();
+    mount.by("b", "/bin/echo 3 >> k").refused("Device or resource busy");
+    assert_eq!(mount.read("k"), "1\n2\n");
+}
+
+#[test]
+fn appends_of_a_killed_process_are_kept() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "before\n");
+    let script =
+        "import sys\nf = open('k', 'ab', 0)\nf.write(b'kept\\n')\nprint('written', flush=True)\nsys.stdin.readline()";
+    let mut command = mount.command(&[harness::python(), "-c", script]);
+    command.stdin(Stdio::piped());
+    let mut logger = mount.spawn(command);
+    logger.printed(1);
+    logger.kill();
+    assert_eq!(mount.read("k"), "before\nkept\n");
+}
+
+// C12
+#[test]
+fn tail_follows_a_growing_key() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("log", "one\n");
+    let mut tail = mount.spawn(mount.command(&["tail", "-n", "+1", "-s", "0.05", "-f", "log"]));
+    tail.printed(1);
+    mount.bash("echo two >> log; echo three >> log").ok();
+    tail.printed(3);
+    assert_eq!(tail.kill().out, "one\ntwo\nthree\n");
+}

@@ -1,0 +1,212 @@
+//! C1 to C6: which close makes the version, and which makes none.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::Stdio;
+
+use crate::harness::{self, Mount};
+
+// C1
+#[test]
+fn closed_means_there_on_the_mount_in_the_store_and_in_the_record() {
+    let Some(mount) = Mount::new() else { return };
+    let mut file = File::create(mount.path("k")).expect("create");
+    file.write_all(b"whole").expect("write");
+    assert!(!mount.stored("k").exists(), "nothing is there before the close");
+    drop(file);
+    assert_eq!(mount.read("k"), "whole");
+    assert_eq!(fs::read(mount.stored("k")).expect("in the store"), b"whole");
+    assert_eq!(mount.writer_of("k"), harness::SESSION);
+    assert_eq!(mount.versions("k"), [1]);
+}
+
+// C1, C3
+#[test]
+fn one_redirection_is_one_version_however_many_write_through_it() {
+    let Some(mount) = Mount::new() else { return };
+    for (key, script) in [
+        ("builtin", "echo a > builtin"),
+        ("program", "/bin/echo a > program"),
+        ("group", "{ /bin/echo a; echo b; /bin/echo c; } > group"),
+        ("subshell", "( echo a; /bin/echo b ) > subshell"),
+        ("exec", "exec 3> exec; echo a >&3; echo b >&3; /bin/echo c >&3; exec 3>&-"),
+        ("pipe", "echo a | cat > pipe"),
+        ("both", "{ echo a; echo b >&2; } > both 2>&1"),
+        ("heredoc", "cat > heredoc <<< a"),
+    ] {
+        mount.bash(script).ok();
+        assert_eq!(mount.versions(key), [1], "{script}");
+        assert!(mount.read(key).starts_with("a\n"), "{script}");
+    }
+    assert_eq!(mount.read("group"), "a\nb\nc\n");
+    assert_eq!(mount.read("exec"), "a\nb\nc\n");
+    assert_eq!(mount.read("both"), "a\nb\n");
+}
+
+// C1, C2
+#[test]
+fn a_background_child_that_holds_the_file_is_waited_for() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "old\n");
+    let script = "import os, sys\nf = open('k', 'wb', 0)\nf.write(b'half ')\n\
+                  if os.fork() == 0:\n sys.stdin.readline()\n f.write(b'whole\\n')\n f.close()\n os._exit(0)\n\
+                  f.close()\nprint('closed', flush=True)\nos.wait()";
+    let mut command = mount.command(&[harness::python(), "-c", script]);
+    command.stdin(Stdio::piped());
+    let mut writer = mount.spawn(command);
+    writer.printed(1);
+    assert_eq!(mount.read("k"), "old\n", "the parent's close is not the last one");
+    writer.send("go on");
+    writer.wait().ok();
+    assert_eq!(mount.read("k"), "half whole\n");
+    assert_eq!(mount.versions("k"), [1, 2]);
+}
+
+// C1
+#[test]
+fn a_silent_child_that_outlives_the_close_is_waited_for() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "old\n");
+    mount.bash("{ sleep 0.3 & echo new; } > k; [ \"$(cat k)\" = old ] && wait && cat k").ok();
+    // The child's exit is the last close; reading after it is no race.
+    assert_eq!(mount.read("k"), "new\n");
+    assert_eq!(mount.versions("k"), [1, 2]);
+}
+
+// C1
+#[test]
+fn closing_a_duplicate_commits_nothing_yet() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "old");
+    let mut file = File::create(mount.path("k")).expect("create");
+    let duplicate = file.try_clone().expect("dup");
+    file.write_all(b"one ").expect("write");
+    drop(duplicate);
+    assert_eq!(mount.read("k"), "old");
+    file.write_all(b"two").expect("write");
+    drop(file);
+    assert_eq!(mount.read("k"), "one two");
+    assert_eq!(mount.versions("k"), [1, 2]);
+}
+
+#[test]
+fn two_handles_of_one_process_each_have_their_own_draft() {
+    let Some(mount) = Mount::new() else { return };
+    let (mut one, mut two) = (File::create(mount.path("k")).expect("one"), File::create(mount.path("k")).expect("two"));
+    one.write_all(b"first handle").expect("write");
+    two.write_all(b"second").expect("write");
+    drop(one);
+    assert_eq!(mount.read("k"), "first handle");
+    drop(two);
+    assert_eq!(mount.read("k"), "second");
+    assert_eq!(mount.versions("k"), [1, 2]);
+}
+
+// C4
+#[test]
+fn a_file_opened_and_closed_without_a_write_is_empty_once() {
+    let Some(mount) = Mount::new() else { return };
+    mount.bash(": > colon; touch touched; python3 -c 'open(\"made\", \"w\").close()'").ok();
+    drop(OpenOptions::new().read(true).custom_flags(libc::O_CREAT).open(mount.path("for-reading")).expect("open"));
+    for key in ["colon", "touched", "made", "for-reading"] {
+        assert_eq!(mount.read(key), "", "{key}");
+        assert_eq!(mount.versions(key), [1], "{key}");
+    }
+}
+
+// C4
+#[test]
+fn truncating_at_open_and_closing_commits_the_empty_value() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "something");
+    mount.bash(": > k").ok();
+    assert_eq!(mount.read("k"), "");
+    assert_eq!(mount.versions("k"), [1, 2]);
+    mount.bash(": > k").ok();
+    assert_eq!(mount.versions("k"), [1, 2], "truncating an empty value makes no version");
+}
+
+// C4
+#[test]
+fn opening_for_update_and_closing_unchanged_makes_no_version_and_no_conflict() {
+    let Some(mount) = Mount::with(&["--conflict-policy", "error"]) else { return };
+    mount.by("a", "echo x > k").ok();
+    mount.by("b", "python3 -c 'open(\"k\", \"r+\").close(); open(\"k\", \"r+\").read()'").ok();
+    mount.by("a", "exec 3<> k; exec 3>&-; touch k").ok();
+    assert_eq!(mount.versions("k"), [1]);
+}
+
+// C5
+#[test]
+fn fsync_commits_and_the_handle_stays_writable() {
+    let Some(mount) = Mount::new() else { return };
+    let mut file = File::create(mount.path("k")).expect("create");
+    file.write_all(b"one").expect("write");
+    file.sync_all().expect("fsync");
+    assert_eq!(mount.read("k"), "one");
+    assert_eq!(fs::read(mount.stored("k")).expect("in the store"), b"one");
+    file.write_all(b" two").expect("write");
+    assert_eq!(mount.read("k"), "one");
+    file.sync_data().expect("fdatasync");
+    assert_eq!(mount.read("k"), "one two");
+    drop(file);
+    assert_eq!(mount.versions("k"), [1, 2]);
+}
+
+// C6
+#[test]
+fn a_killed_writers_draft_is_dropped_and_recorded() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "old");
+    let script =
+        "import sys\nf = open('k', 'wb', 0)\nf.write(b'half')\nprint('written', flush=True)\nsys.stdin.readline()";
+    let mut command = mount.command(&[harness::python(), "-c", script]);
+    command.stdin(Stdio::piped());
+    let mut writer = mount.spawn(command);
+    writer.printed(1);
+    assert_eq!(writer.kill().code, None);
+    assert_eq!(mount.read("k"), "old");
+    assert_eq!(mount.versions("k").iter().max(), Some(&1));
+    assert!(mount.log().iter().any(|line| line["op"] == "drop" && line["key"] == "k"), "{:?}", mount.log());
+}
+
+#[test]
+fn a_killed_writers_draft_is_kept_where_the_mount_says_so() {
+    let Some(mount) = Mount::with(&["--on-kill", "commit"]) else { return };
+    let script = "import os\nf = open('k', 'wb', 0)\nf.write(b'half')\nos.kill(os.getpid(), 9)";
+    assert_eq!(mount.python(script).code, None);
+    assert_eq!(mount.read("k"), "half");
+}
+
+#[test]
+fn an_exit_without_a_close_still_commits() {
+    let Some(mount) = Mount::new() else { return };
+    mount.python("import os\nf = open('k', 'wb', 0)\nf.write(b'whole')\nos._exit(3)");
+    assert_eq!(mount.read("k"), "whole");
+}
+
+// C19
+#[test]
+fn what_was_closed_survives_the_death_of_the_daemon() {
+    let Some(mut mount) = Mount::new() else { return };
+    mount
+        .bash("mkdir -p d/e; for i in 1 2 3; do echo $i > d/e/$i; done; echo log >> d/log; rm d/e/1; mv d/e/2 d/two")
+        .ok();
+    mount.by("a", "echo x > k").ok();
+    mount.crash();
+    assert_eq!(mount.names("d"), ["e", "log", "two"]);
+    assert_eq!(mount.names("d/e"), ["3"]);
+    assert_eq!(mount.read("d/two"), "2\n");
+    assert_eq!(mount.read("d/log"), "log\n");
+    assert_eq!(mount.writer_of("k"), "a");
+}
+
+#[test]
+fn a_large_value_comes_whole() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "head -c 70000000 /dev/urandom > \"$TMP/big\"; cp \"$TMP/big\" big && cmp \"$TMP/big\" big && \
+                  dd if=\"$TMP/big\" of=big2 bs=300001 status=none && cmp \"$TMP/big\" big2";
+    mount.bash(script).ok();
+    assert_eq!(mount.versions("big"), [1]);
+}

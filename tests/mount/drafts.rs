@@ -1,0 +1,211 @@
+//! C8, C9, C11, C12, C13: what the writer sees of its draft, and what nobody else does.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::process::Stdio;
+
+use crate::harness::{self, Mount, Running, fails};
+
+/// A process that has a new key `name` open with something written, until it is sent a line.
+fn holder(mount: &Mount, name: &str) -> Running {
+    let script = format!(
+        "import sys\nf = open('{name}', 'xb', 0)\nf.write(b'draft')\nprint('written', flush=True)\nsys.stdin.readline()"
+    );
+    let mut command = mount.command(&[harness::python(), "-c", &script]);
+    command.stdin(Stdio::piped());
+    let mut holder = mount.spawn(command);
+    holder.printed(1);
+    holder
+}
+
+// C8
+#[test]
+fn a_new_name_is_hidden_from_others_until_its_first_commit() {
+    let Some(mount) = Mount::new() else { return };
+    let mut holder = holder(&mount, "k");
+    assert_eq!(mount.names(""), [""; 0]);
+    fails(fs::metadata(mount.path("k")), libc::ENOENT);
+    fails(File::open(mount.path("k")), libc::ENOENT);
+    holder.send("end");
+    holder.wait().ok();
+    assert_eq!(mount.names(""), ["k"]);
+    assert_eq!(mount.read("k"), "draft");
+}
+
+// C8
+#[test]
+fn a_hidden_name_is_reserved() {
+    let Some(mount) = Mount::new() else { return };
+    let mut holder = holder(&mount, "k");
+    fails(OpenOptions::new().write(true).create_new(true).open(mount.path("k")), libc::EEXIST);
+    mount.write("k", "of another process");
+    assert_eq!(mount.read("k"), "of another process", "a plain create has a draft of its own");
+    holder.send("end");
+    holder.wait().ok();
+    assert_eq!(mount.read("k"), "draft", "the later close is the later version");
+    assert_eq!(mount.versions("k"), [1, 2]);
+}
+
+#[test]
+fn its_creator_finds_a_hidden_name() {
+    let Some(mount) = Mount::new() else { return };
+    let mut file = File::create(mount.path("k")).expect("create");
+    file.write_all(b"draft").expect("write");
+    fs::metadata(mount.path("k")).expect("the creator sees its own");
+    drop(file);
+    assert_eq!(mount.read("k"), "draft");
+}
+
+// C8
+#[test]
+fn one_of_many_exclusive_creates_wins() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "import sys\nsys.stdin.readline()\nwon = 0\nfor i in range(20):\n try:\n  \
+                  with open(f'lock-{i}', 'x') as f: f.write('mine')\n  won += 1\n except FileExistsError: pass\nprint(won)";
+    let racers = (0..8).map(|_| {
+        let mut command = mount.command(&[harness::python(), "-c", script]);
+        command.stdin(Stdio::piped());
+        mount.spawn(command)
+    });
+    let mut racers: Vec<_> = racers.collect();
+    racers.iter_mut().for_each(|racer| racer.send("go"));
+    let won: usize = racers.into_iter().map(|racer| racer.wait().ok().trim().parse::<usize>().expect("a number")).sum();
+    assert_eq!(won, 20);
+}
+
+// C13
+#[test]
+fn the_writer_reads_its_draft_and_others_the_committed_value() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "committed");
+    let mut file = OpenOptions::new().read(true).write(true).open(mount.path("k")).expect("open");
+    file.write_all(b"COMM").expect("write");
+    file.seek(SeekFrom::End(0)).expect("seek");
+    file.write_all(b" and more").expect("write");
+    let mut draft = String::new();
+    file.rewind().expect("seek");
+    file.read_to_string(&mut draft).expect("read");
+    assert_eq!(draft, "COMMitted and more");
+    assert_eq!(file.seek(SeekFrom::End(0)).expect("seek"), 18);
+    assert_eq!(mount.read("k"), "committed");
+    drop(file);
+    assert_eq!(mount.read("k"), "COMMitted and more");
+}
+
+// C13
+#[test]
+fn stat_and_fstat_show_only_committed_sizes() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "12345");
+    let mut file = OpenOptions::new().write(true).open(mount.path("k")).expect("open");
+    file.seek(SeekFrom::End(0)).expect("seek");
+    file.write_all(b"678").expect("write");
+    assert_eq!(file.metadata().expect("fstat").len(), 5);
+    assert_eq!(fs::metadata(mount.path("k")).expect("stat").len(), 5);
+    file.set_len(2).expect("ftruncate");
+    assert_eq!(file.metadata().expect("fstat").len(), 5);
+    assert_eq!(mount.read("k"), "12345");
+    drop(file);
+    assert_eq!(fs::metadata(mount.path("k")).expect("stat").len(), 2);
+}
+
+#[test]
+fn the_size_of_a_hidden_name_is_its_writers_business() {
+    let Some(mount) = Mount::new() else { return };
+    let mut file = File::create(mount.path("k")).expect("create");
+    file.write_all(b"12345").expect("write");
+    assert_eq!(file.metadata().expect("fstat").len(), 5);
+}
+
+// C9
+#[test]
+fn truncate_by_path_commits_at_once_and_ftruncate_with_the_close() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "12345");
+    mount.python("import os\nos.truncate('k', 3)").ok();
+    assert_eq!(mount.read("k"), "123");
+    let file = OpenOptions::new().write(true).open(mount.path("k")).expect("open");
+    file.set_len(1).expect("ftruncate");
+    assert_eq!(mount.read("k"), "123");
+    drop(file);
+    assert_eq!(mount.read("k"), "1");
+    mount.bash("truncate -s 4 k").ok();
+    assert_eq!(mount.read("k"), "1\0\0\0");
+    assert_eq!(mount.versions("k"), [1, 2, 3, 4]);
+}
+
+#[test]
+fn a_hole_reads_as_zeros() {
+    let Some(mount) = Mount::new() else { return };
+    mount.bash("printf end | dd of=k bs=1 seek=100000 status=none").ok();
+    let value = fs::read(mount.path("k")).expect("read");
+    assert_eq!(value.len(), 100_003);
+    assert!(value.iter().take(100_000).all(|byte| *byte == 0));
+    assert!(value.ends_with(b"end"));
+}
+
+// C11
+#[test]
+fn nothing_deleted_comes_back() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "old");
+    let mut file = OpenOptions::new().write(true).open(mount.path("k")).expect("open");
+    file.write_all(b"draft").expect("write");
+    fs::remove_file(mount.path("k")).expect("unlink");
+    file.write_all(b" more").expect("an unlinked file can still be written");
+    drop(file);
+    fails(fs::metadata(mount.path("k")), libc::ENOENT);
+    assert!(!mount.stored("k").exists());
+    mount.bash("exec 3> n; echo x >&3; rm n; echo y >&3; exec 3>&-; ! [ -e n ]").ok();
+}
+
+// C12
+#[test]
+fn a_reader_stays_on_the_version_of_its_first_read() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", &"a".repeat(10_000));
+    let mut file = File::open(mount.path("k")).expect("open");
+    let mut seen = vec![0; 100];
+    file.read_exact(&mut seen).expect("read");
+    mount.bash("head -c 10000 /dev/zero | tr '\\0' b > k").ok();
+    file.read_to_end(&mut seen).expect("read");
+    assert_eq!(seen.len(), 10_000);
+    assert!(seen.iter().all(|byte| *byte == b'a'), "one handle showed two versions");
+    assert_eq!(mount.read("k"), "b".repeat(10_000));
+}
+
+// C18
+#[test]
+fn an_edit_in_place_of_an_outdated_base_is_a_conflict_whoever_wrote_it() {
+    let Some(mount) = Mount::with(&["--conflict-policy", "error"]) else { return };
+    mount.write("k", "12345");
+    let mut file = OpenOptions::new().write(true).open(mount.path("k")).expect("open");
+    file.write_all(b"x").expect("write");
+    mount.write("k", "newer");
+    fails(file.sync_all(), libc::EBUSY);
+    drop(file);
+    assert_eq!(mount.read("k"), "newer");
+    assert!(mount.errors().contains("read it again and repeat the edit"), "{}", mount.errors());
+}
+
+// C15
+#[test]
+fn shared_mappings_are_refused_and_private_ones_work() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "mapped");
+    let script = "import mmap\nf = open('k', 'rb')\n\
+                  print(mmap.mmap(f.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ)[:])\n\
+                  try: mmap.mmap(f.fileno(), 0, mmap.MAP_SHARED, mmap.PROT_READ)\nexcept OSError as e: print(e.errno)";
+    assert_eq!(mount.python(script).ok(), format!("b'mapped'\n{}\n", libc::ENODEV));
+}
+
+// C16
+#[test]
+fn locks_exclude_other_processes() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "import fcntl, subprocess, sys\nf = open('k', 'w')\n\
+                  for lock in fcntl.flock, fcntl.lockf:\n lock(f, fcntl.LOCK_EX)\n \
+                  child = f'import fcntl\\nf = open(\"k\", \"a\")\\ntry: fcntl.{lock.__name__}(f, fcntl.LOCK_EX | fcntl.LOCK_NB)\\nexcept OSError: print(\"held\")'\n \
+                  print(subprocess.run([sys.executable, '-c', child], stdout=subprocess.PIPE, text=True).stdout.strip())\n lock(f, fcntl.LOCK_UN)";
+    assert_eq!(mount.python(script).ok(), "held\nheld\n");
+}

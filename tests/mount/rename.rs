@@ -1,0 +1,134 @@
+//! C10, C11: renames are commits of the destination.
+
+use std::fs::{self, File};
+use std::io::Write;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use crate::harness::{Mount, fails};
+
+// C10, C19
+#[test]
+fn a_rename_is_the_destinations_next_version_by_the_renamer() {
+    let Some(mount) = Mount::new() else { return };
+    mount.by("a", "echo old > k").ok();
+    mount.by("b", "echo new > k.tmp && mv k.tmp k").ok();
+    assert_eq!(mount.read("k"), "new\n");
+    assert_eq!(mount.names(""), ["k"]);
+    assert_eq!(mount.writer_of("k"), "b");
+    assert_eq!(mount.xattr("k", "user.baton.version").as_deref(), Some("2"));
+    assert!(!mount.stored(".agent_state_meta/k.tmp.json").exists(), "the source's sidecar goes with it");
+}
+
+#[test]
+fn a_rename_over_another_writers_key_meets_the_conflict_rule() {
+    let Some(mount) = Mount::with(&["--conflict-policy", "error"]) else { return };
+    mount.by("a", "echo old > k").ok();
+    mount.by("b", "echo new > mine && mv mine k").refused("Device or resource busy");
+    assert_eq!(mount.read("k"), "old\n");
+    assert_eq!(mount.read("mine"), "new\n");
+}
+
+// C10
+#[test]
+fn noreplace_and_exchange_do_what_they_say_or_refuse() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("a", "a");
+    mount.write("b", "b");
+    let rename = |from: &str, to: &str, flags| {
+        renameat_with(CWD, mount.path(from), CWD, mount.path(to), flags).map_err(std::io::Error::from)
+    };
+    fails(rename("a", "b", RenameFlags::NOREPLACE), libc::EEXIST);
+    rename("a", "c", RenameFlags::NOREPLACE).expect("a free name");
+    fails(rename("b", "c", RenameFlags::EXCHANGE), libc::EINVAL);
+    assert_eq!((mount.read("b"), mount.read("c")), ("b".into(), "a".into()));
+}
+
+#[test]
+fn a_draft_moves_with_its_name_and_the_old_value_stays_until_its_close() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "old");
+    let mut file = File::create(mount.path("k.tmp")).expect("create");
+    file.write_all(b"new").expect("write");
+    fs::rename(mount.path("k.tmp"), mount.path("k")).expect("rename");
+    assert_eq!(mount.bash("cat k").ok(), "old");
+    file.write_all(b"er").expect("write");
+    drop(file);
+    assert_eq!(mount.read("k"), "newer");
+    assert_eq!(mount.names(""), ["k"]);
+    assert_eq!(mount.versions("k"), [1, 2]);
+}
+
+// C10
+#[test]
+fn a_draft_of_a_replaced_name_is_dropped() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "old");
+    let mut file = File::create(mount.path("k")).expect("open");
+    file.write_all(b"draft").expect("write");
+    mount.bash("echo replaced > other && mv other k").ok();
+    drop(file);
+    assert_eq!(mount.read("k"), "replaced\n");
+}
+
+#[test]
+fn a_directory_is_renamed_with_all_below_it() {
+    let Some(mount) = Mount::new() else { return };
+    mount.by("a", "mkdir -p d/e; echo x > d/e/k; echo y > d/k; mv d f").ok();
+    assert_eq!(mount.read("f/e/k"), "x\n");
+    assert_eq!(mount.names(""), ["f"]);
+    assert_eq!(mount.writer_of("f/e/k"), "a");
+    assert_eq!(mount.xattr("f/e/k", "user.baton.version").as_deref(), Some("1"));
+    mount.bash("mkdir full && echo z > full/z && mv -T f full").refused("not empty");
+    fails(fs::rename(mount.path("f"), mount.path("f/e/inside")), libc::EINVAL);
+    mount.bash("mkdir empty && mv -T f empty && cat empty/k").ok();
+}
+
+#[test]
+fn an_open_draft_follows_its_renamed_directory() {
+    let Some(mount) = Mount::new() else { return };
+    fs::create_dir(mount.path("d")).expect("mkdir");
+    let mut file = File::create(mount.path("d/k")).expect("create");
+    file.write_all(b"draft").expect("write");
+    fs::rename(mount.path("d"), mount.path("e")).expect("rename");
+    drop(file);
+    assert_eq!(mount.names(""), ["e"]);
+    assert_eq!(mount.read("e/k"), "draft");
+}
+
+#[test]
+fn kinds_do_not_replace_each_other() {
+    let Some(mount) = Mount::new() else { return };
+    mount.bash("mkdir d; echo x > k").ok();
+    fails(fs::rename(mount.path("k"), mount.path("d")), libc::EISDIR);
+    fails(fs::rename(mount.path("d"), mount.path("k")), libc::ENOTDIR);
+    fails(fs::rename(mount.path("none"), mount.path("k")), libc::ENOENT);
+    fs::rename(mount.path("k"), mount.path("k")).expect("onto itself");
+    assert_eq!(mount.versions("k"), [1]);
+}
+
+// T3
+#[test]
+fn nothing_is_renamed_out_of_its_session() {
+    let Some(mount) = Mount::new() else { return };
+    let other = mount.point().join("t");
+    fs::create_dir(&other).expect("mkdir");
+    mount.bash("mkdir d; echo x > k").ok();
+    fails(fs::rename(mount.path("k"), other.join("k")), libc::EXDEV);
+    fails(fs::rename(mount.path("d"), other.join("d")), libc::EXDEV);
+    fails(fs::rename(mount.path(""), mount.point().join("u")), libc::EPERM);
+    mount.bash("mv k \"$MNT/t/k\"").ok();
+    assert_eq!(fs::read_to_string(other.join("k")).expect("mv copies instead"), "x\n");
+    assert_eq!(mount.names(""), ["d"]);
+}
+
+#[test]
+fn a_deleted_keys_versions_go_on() {
+    let Some(mount) = Mount::new() else { return };
+    mount.by("a", "echo 1 > k; rm k").ok();
+    assert!(!mount.stored(".agent_state_meta/k.json").exists());
+    mount.by("b", "echo 2 > k").ok();
+    assert_eq!(mount.xattr("k", "user.baton.writer_id").as_deref(), Some("b"));
+    let version: u64 = mount.xattr("k", "user.baton.version").expect("a version").parse().expect("a number");
+    assert!(version > 1);
+}
