@@ -133,7 +133,10 @@ fn the_operations_do_the_same_while_it_is_mounted_and_by_the_name_of_the_mountpo
     let Some(mount) = bench() else { return };
     mount.mount(&["--conflict-policy", "error"]).done();
     mount.bench.write("k", "v", "a").done();
-    mount.bench.feed(&["write", "@", "s", "k", "--writer-id", "b", "--policy", "ignore"], "x").refused(3, &["'a'", "'b'"]);
+    mount
+        .bench
+        .feed(&["write", "@", "s", "k", "--writer-id", "b", "--policy", "ignore"], "x")
+        .refused(3, &["'a'", "'b'"]);
     assert_eq!(mount.bench.run(&["read", mount.place(), "s", "k"]).done().text(), "v");
     let handle = mount.bench.run(&["resume", mount.place(), "s"]).done().json();
     assert_eq!(handle["root"], mount.bench.store().to_str().unwrap());
@@ -244,8 +247,9 @@ fn what_a_killed_daemon_left_is_cleared_by_umount_and_by_the_next_mount() {
         let ran = mount.bench.run(&["umount", mount.place()]);
         assert_eq!(ran.code, 0, "{}", ran.err);
         assert_eq!(ran.err.contains("cleared"), !clear_by_mounting, "{}", ran.err);
-        mount.is_over();
+        assert!(!mount.is_mounted());
     }
+    mount.is_over();
 }
 
 /// K33
