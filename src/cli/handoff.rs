@@ -3,9 +3,8 @@
 use super::Ended;
 use super::options::{CallerArgs, SessionArg, StoreArg};
 use super::write::write;
-use crate::committer::{Refusal, Request};
-use crate::store::StoreError;
-use crate::words::{HANDOFF_KEY, Key};
+use crate::committer::Request;
+use crate::words::Key;
 
 /// Pass work on: make the JSON object on stdin the session's handoff
 #[derive(Debug, clap::Args)]
@@ -22,7 +21,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Ended {
-    let key = Key::literal(HANDOFF_KEY).map_err(|e| Refusal::from(StoreError::from(e)))?;
+    let key = Key::handoff();
     let session = args.session.id()?;
     let call = args.caller.call(Request::Write { session: session.clone(), key: key.clone() })?;
     write(&args.store.root()?, call, (&session, &key), args.json)

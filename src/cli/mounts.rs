@@ -6,9 +6,11 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use crate::committer::{Refusal, RefusalKind, place};
+use crate::words::key::BATON_DIR;
 
-/// The type our mounts have in the system's table.
-const OURS: &[u8] = b"fuse.batonfs";
+/// The type our mounts have in the system's table, and the one they have where only the kernel's own name was given.
+const OURS: &str = "fuse.batonfs";
+const BARE: &str = "fuse";
 
 /// A line of the system's table of mounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,9 +24,10 @@ pub(super) struct Mount {
 }
 
 impl Mount {
-    /// Is it one of ours?
+    /// Is it one of ours? By its type, or by a source that is a store.
     pub(super) fn is_ours(&self) -> bool {
-        self.kind.as_bytes() == OURS
+        let is_store = || self.source.is_absolute() && self.source.join(BATON_DIR).is_dir();
+        self.kind == OURS || (self.kind == BARE && is_store())
     }
 }
 

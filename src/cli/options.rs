@@ -142,8 +142,14 @@ fn id(name: &str, raw: Option<&str>) -> Result<Option<String>, Refusal> {
     Ok(Claim::id(name, raw).map_err(StoreError::from)?)
 }
 
+/// The longest wait that can be asked for: about thirty years, which adds to any clock.
+const WAIT_MAX_S: f64 = 1e9;
+
 /// Seconds, also parts of them.
 pub(super) fn seconds(raw: &str) -> Result<Duration, String> {
     let seconds: f64 = raw.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    if seconds > WAIT_MAX_S {
+        return Err(format!("at most {WAIT_MAX_S} seconds"));
+    }
     Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
 }

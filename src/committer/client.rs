@@ -11,10 +11,10 @@ use super::perform::{Answer, Committer, Peer, execute};
 use super::place::Place;
 use super::protocol::{self, ANSWER_MAX_BYTES};
 use super::refusal::{Refusal, RefusalKind};
-use super::request::{Call, HeldDraft, Reply};
+use super::request::{Call, HeldDraft, Reply, Request};
 use super::server::{self, PATIENCE};
 use super::{open_store, spool};
-use crate::engine::{Snapshot, Staged};
+use crate::engine::{EngineError, Snapshot, Staged};
 use crate::identity::Resolver;
 use crate::words::{Claim, Policy};
 
@@ -53,6 +53,9 @@ impl Value {
 /// # Errors
 /// [`Refusal`]; InUse when the limit passed, with words that name the holder.
 pub fn perform(root: &Path, mut call: Call, body: &Staged, limit: Duration) -> Result<(Reply, Option<Value>), Refusal> {
+    if let Some(missing) = certainly_missing(root, &call) {
+        return Err(missing);
+    }
     let place = Place::make(root).map_err(|e| Refusal::failed(format!("opening '{}'", root.display()), e))?;
     let holder = Holder::this(call.request.name(), None);
     let mut wait = Wait::new(limit);
@@ -63,7 +66,7 @@ pub fn perform(root: &Path, mut call: Call, body: &Staged, limit: Duration) -> R
             Attempt::Held(held) => held,
         };
         match ask(&place, &call, body, &mut |_| {}) {
-            Asked::Answered(reply, value) => return Ok((reply, value)),
+            Asked::Answered(answer) => return Ok(*answer),
             Asked::Refused(refusal) => return Err(refusal),
             Asked::NobodyServes => {}
             Asked::Lost(e) => {
@@ -82,7 +85,7 @@ pub fn perform(root: &Path, mut call: Call, body: &Staged, limit: Duration) -> R
 pub fn ask_daemon(root: &Path, call: &Call, tell: &mut dyn FnMut(&[HeldDraft])) -> Result<Option<Reply>, Refusal> {
     let Ok(place) = Place::open(root) else { return Ok(None) };
     match ask(&place, call, &Staged::from(Vec::new()), tell) {
-        Asked::Answered(reply, _) => Ok(Some(reply)),
+        Asked::Answered(answer) => Ok(Some(answer.0)),
         Asked::Refused(refusal) => Err(refusal),
         Asked::NobodyServes => Ok(None),
         Asked::Lost(e) => Err(Refusal::failed("the daemon's answer was lost", e)),
@@ -107,6 +110,14 @@ pub fn wait_released(root: &Path, held: &Holder, limit: Duration) -> bool {
     true
 }
 
+/// A session that is not there needs no committer to be missed: a wrong path is not made a store by asking.
+fn certainly_missing(root: &Path, call: &Call) -> Option<Refusal> {
+    let session = call.request.session().filter(|_| !matches!(call.request, Request::Init { .. }))?;
+    let unused = matches!(Place::open(root), Err(e) if e.kind() == io::ErrorKind::NotFound);
+    let missing = unused && root.join(session.as_str()).symlink_metadata().is_err();
+    missing.then(|| EngineError::NoSession(session.to_string()).into())
+}
+
 fn here(root: &Path, call: &Call, body: Staged, lock: Lock) -> Result<(Reply, Option<Value>), Refusal> {
     let store = open_store(root, Policy::default())?;
     let resolver = Resolver::new(Claim::default(), IDENTITY_LIMIT);
@@ -120,7 +131,7 @@ fn here(root: &Path, call: &Call, body: Staged, lock: Lock) -> Result<(Reply, Op
 }
 
 enum Asked {
-    Answered(Reply, Option<Value>),
+    Answered(Box<(Reply, Option<Value>)>),
     Refused(Refusal),
     /// No socket, or nobody behind it: nothing was sent.
     NobodyServes,
@@ -163,9 +174,9 @@ fn converse(
             Reply::Refused(refusal) => return Ok(Asked::Refused(refusal)),
             Reply::Value => {
                 let value = spool::take_exactly(&mut stream, size_bytes, &std::env::temp_dir())?;
-                return Ok(Asked::Answered(Reply::Value, Some(Value::Received(value))));
+                return Ok(Asked::Answered(Box::new((Reply::Value, Some(Value::Received(value))))));
             }
-            reply => return sent.map(|()| Asked::Answered(reply, None)),
+            reply => return sent.map(|()| Asked::Answered(Box::new((reply, None)))),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! connections are counted, and a peer that neither sends nor takes for [`PATIENCE`] is let go.
 
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -123,7 +123,7 @@ fn listen(place: &Place) -> io::Result<UnixListener> {
     rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(0o600))?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(&path)?)?;
     rustix::net::listen(&socket, BACKLOG)?;
-    Ok(UnixListener::from(OwnedFd::from(socket)))
+    Ok(UnixListener::from(socket))
 }
 
 fn accept(listener: &UnixListener, shared: &Arc<Shared>) {

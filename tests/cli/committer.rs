@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use batonfs::committer::perform::{Committer, execute};
 use batonfs::committer::{
-    Attempt, Call, Holder, Lock, Peer, Place, RefusalKind, Request, Server, Service, client, open_store, protocol, spool,
+    Attempt, Call, Holder, Lock, Peer, Place, RefusalKind, Request, Server, Service, client, open_store, protocol,
+    spool,
 };
 use batonfs::engine::Staged;
 use batonfs::identity::Resolver;
@@ -225,8 +226,7 @@ fn a_peer_that_says_nonsense_is_told_so_and_hinders_nobody() {
 fn a_peer_that_says_nothing_keeps_nobody_waiting() {
     let bench = Bench::with_session();
     let _daemon = Daemon::serve(&bench.store());
-    let silent: Vec<_> =
-        (0..10).map(|_| std::os::unix::net::UnixStream::connect(socket(&bench)).unwrap()).collect();
+    let silent: Vec<_> = (0..10).map(|_| std::os::unix::net::UnixStream::connect(socket(&bench)).unwrap()).collect();
     bench.write("k", "v", "w").done();
     assert_eq!(bench.value("k"), "v");
     drop(silent);

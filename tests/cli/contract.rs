@@ -19,7 +19,10 @@ fn numbers(text: &str) -> BTreeSet<u32> {
 fn sources() -> String {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli");
     let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    files.filter(|file| file.file_name().unwrap() != "contract.rs").map(|f| std::fs::read_to_string(f).unwrap()).collect()
+    files
+        .filter(|file| file.file_name().unwrap() != "contract.rs")
+        .map(|f| std::fs::read_to_string(f).unwrap())
+        .collect()
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! The command as its users meet it: the real program, real stores.
+#![cfg(test)]
 
 #[path = "../common/command.rs"]
 mod command;

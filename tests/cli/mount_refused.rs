@@ -76,6 +76,7 @@ fn wrong_words_are_usage_errors() {
     refused(&bench, &["@", &at, "--on-kill", "weep"], 2, &["--on-kill"]);
     refused(&bench, &["@", &at, "--wait=-1"], 2, &["--wait"]);
     refused(&bench, &["@", &at, "--wait=inf"], 2, &["--wait"]);
+    refused(&bench, &["@", &at, "--wait=1e18"], 2, &["--wait"]);
     refused(&bench, &["@", &at, "--writer-id", &"i".repeat(257)], 2, &["--writer-id has 257 bytes"]);
     bench.run(&["mount", "@", &at, "--foreground", "--log", "x"]).refused(2, &["--log"]);
 }

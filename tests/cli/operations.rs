@@ -37,9 +37,8 @@ fn init_prints_the_handle_byte_for_byte() {
 #[test]
 fn init_without_a_session_makes_a_fresh_one_each_time() {
     let bench = Bench::new();
-    let ids: Vec<String> = (0..2)
-        .map(|_| bench.run(&["init", "@"]).done().json()["session_id"].as_str().unwrap().to_owned())
-        .collect();
+    let ids: Vec<String> =
+        (0..2).map(|_| bench.run(&["init", "@"]).done().json()["session_id"].as_str().unwrap().to_owned()).collect();
     assert_ne!(ids[0], ids[1]);
     for id in &ids {
         assert_eq!((id.len(), id.as_bytes()[14]), (36, b'7'), "{id}");
@@ -118,11 +117,22 @@ fn what_does_not_exist_is_not_found_and_gives_no_data() {
     bench.run(&["policy", "@", "t"]).refused(4, &["session 't' not found"]);
     let missing = bench.beside("missing");
     let missing = missing.to_str().unwrap();
-    for args in [&["read", missing, "s", "k"][..], &["list", missing, "s"], &["resume", missing, "s"], &["status", missing]] {
+    for args in
+        [&["read", missing, "s", "k"][..], &["list", missing, "s"], &["resume", missing, "s"], &["status", missing]]
+    {
         bench.run(args).refused(4, &["does not exist", missing]);
     }
     bench.feed(&["write", missing, "s", "k"], "v").refused(4, &["does not exist"]);
     assert!(!std::path::Path::new(missing).exists());
+}
+
+/// K2 K8
+#[test]
+fn asking_for_a_session_in_a_wrong_place_leaves_nothing_there() {
+    let bench = Bench::new();
+    bench.run(&["read", "@", "s", "k"]).refused(4, &["session 's' not found"]);
+    bench.feed(&["write", "@", "s", "k"], "v").refused(4, &["session 's' not found"]);
+    assert!(crate::command::is_empty(&bench.store()));
 }
 
 /// K5

@@ -43,7 +43,8 @@ fn the_third_of_three_writers_is_refused_and_the_second_ones_value_stays() {
         bench.run(&["init", "@", "s", "--writer-id", "stage-a"]).done();
         bench.write("plan.md", "from-a", "stage-a").done();
         bench.feed(&["write", "@", "s", "plan.md", "--writer-id", "stage-b", "--policy", "ignore"], "from-b").done();
-        let third = bench.feed(&["write", "@", "s", "plan.md", "--writer-id", "stage-c", "--policy", "error"], "from-c");
+        let third =
+            bench.feed(&["write", "@", "s", "plan.md", "--writer-id", "stage-c", "--policy", "error"], "from-c");
         let words = "key 'plan.md' was previously written by 'stage-b' and is now being written by 'stage-c'";
         third.refused(3, &[words]);
         assert_eq!(bench.value("plan.md"), "from-b");

@@ -8,7 +8,7 @@ use rustix::fs::{Access, access};
 
 use super::super::{mounts, options, output};
 use super::Args;
-use crate::committer::{Refusal, RefusalKind, place};
+use crate::committer::{Refusal, RefusalKind};
 use crate::fuse;
 use crate::words::key::BATON_DIR;
 use crate::words::{Claim, Policy};
@@ -51,7 +51,7 @@ pub(super) fn plan(args: &Args) -> Result<Plan, Refusal> {
 }
 
 fn store(given: &Path) -> Result<PathBuf, Refusal> {
-    let root = place::canonical(given)?;
+    let root = mounts::store_at(given)?;
     if let Err(e) = access(&root, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK) {
         return Err(Refusal::failed(format!("store '{}'", given.display()), io::Error::from(e)));
     }

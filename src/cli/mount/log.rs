@@ -11,6 +11,9 @@ use tracing_subscriber::EnvFilter;
 const SIZE_MAX_BYTES: u64 = 4 * 1024 * 1024;
 /// Chooses what is logged, in the words of `RUST_LOG`.
 const FILTER: &str = "BATONFS_LOG";
+/// What is logged when nothing is chosen. The library warns when a mount is gone before it would take it away, which is
+/// how every mount of ours ends.
+const USUAL: &str = "info,fuser=error";
 
 /// Opens the log file of a daemon, at its end.
 pub(super) fn open(path: &Path) -> io::Result<File> {
@@ -21,7 +24,7 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
 /// nobody else's log is begun anew.
 pub(super) fn start(file: Option<&Path>) {
     let kept = file.map(begin_anew);
-    let filter = EnvFilter::try_from_env(FILTER).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env(FILTER).unwrap_or_else(|_| EnvFilter::new(USUAL));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(io::stderr);
     // Fails only when something logs already, which is as good.
     let _ = lines.try_init();

@@ -16,11 +16,12 @@ impl Signals {
     /// Keeps them from this thread and every thread it starts afterwards; to be called before there are others.
     pub(super) fn block() -> io::Result<Self> {
         let mut set = MaybeUninit::uninit();
+        let ending = ENDING.into_iter().filter(|signal| !is_ignored(*signal));
         // SAFETY: sigemptyset makes `set` a whole set, before anything reads it; the pointers live through the calls.
         let (set, failed) = unsafe {
             libc::sigemptyset(set.as_mut_ptr());
             let mut set = set.assume_init();
-            for signal in ENDING {
+            for signal in ending {
                 libc::sigaddset(&raw mut set, signal);
             }
             (set, libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()))
@@ -39,5 +40,15 @@ impl Signals {
         // SAFETY: both pointers are to live values of their types; the set was made by `block`.
         let failed = unsafe { libc::sigwait(&raw const self.set, &raw mut signal) };
         (failed == 0).then_some(signal)
+    }
+}
+
+/// Did who started us ask for this signal to be ignored, as nohup does? Blocked, it would come all the same.
+fn is_ignored(signal: i32) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: nothing is changed; the pointer is to a writable sigaction, of which zeros are a value.
+    unsafe {
+        let asked = libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr());
+        asked == 0 && action.assume_init().sa_sigaction == libc::SIG_IGN
     }
 }
