@@ -1,1 +1,5 @@
-fn main() {}
+//! The command `batonfs`: parse, run, exit code.
+
+fn main() -> std::process::ExitCode {
+    batonfs::cli::main()
+}

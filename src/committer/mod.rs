@@ -1,1 +1,52 @@
-//! One committer a store: its lock, its socket, and the operations that go over it.
+//! One committer a store: its lock, its socket, and the operations that go over it. Knows stores and engines, not the
+//! kernel's door and not the terminal.
+//!
+//! Whoever holds `<store>/.baton/lock` commits: a mounted daemon for as long as it serves, else a command for as long
+//! as it runs. A command that finds the lock held sends its operation over `<store>/.baton/socket`. Both ways end in
+//! [`perform::execute`], so an operation means the same wherever it runs. Waits are bounded, and the words of a wait
+//! that was too long name the holder.
+
+pub mod client;
+pub mod lock;
+pub mod perform;
+pub mod place;
+pub mod protocol;
+pub mod refusal;
+pub mod request;
+pub mod server;
+pub mod spool;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use client::{ask_daemon, perform};
+pub use lock::{Attempt, Holder, Lock};
+pub use perform::{Host, Peer};
+pub use place::Place;
+pub use refusal::{Refusal, RefusalKind};
+pub use request::{Call, HeldDraft, Reply, Request, Status};
+pub use server::{Server, Service};
+
+use crate::engine::local::LocalEngine;
+use crate::engine::{self, Engine};
+use crate::handoff::HandoffDocument;
+use crate::store::Store;
+use crate::words::Policy;
+
+/// Opens the engine of a store. Only for the holder of its lock.
+///
+/// # Errors
+/// As the engine's own opening: a damaged store, a disk that fails.
+pub fn open_engine(root: &Path) -> engine::Result<Arc<dyn Engine>> {
+    Ok(Arc::new(LocalEngine::open(root)?))
+}
+
+/// Opens a store with its documents; `root` is its canonical path, `policy` the least strict policy a write gets.
+/// Only for the holder of its lock.
+///
+/// # Errors
+/// As [`open_engine`].
+pub fn open_store(root: &Path, policy: Policy) -> engine::Result<Store> {
+    let engine = open_engine(root)?;
+    Ok(Store::new(engine, PathBuf::from(root), vec![Box::new(HandoffDocument::new())], policy))
+}

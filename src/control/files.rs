@@ -2,7 +2,7 @@
 
 use super::{Context, Result};
 use crate::engine::{Attributes, EngineError};
-use crate::words::{Policy, SessionId};
+use crate::words::{Handle, Policy, SessionId};
 
 /// A UUID and a line end.
 pub(super) const NEW_BYTES: u64 = 37;
@@ -41,7 +41,8 @@ pub(super) fn errors(context: &Context<'_>) -> Result<Vec<u8>> {
 pub(super) fn handle(context: &Context<'_>) -> Result<Vec<u8>> {
     let session = session(context)?;
     let policy = context.store.policy_for(session, context.caller.policy)?;
-    Ok(document(&crate::store::session::handle(context.store, session, policy, &context.caller.author.writer)))
+    let (backend, root) = (context.store.engine().name(), context.store.root());
+    Ok(document(&Handle::new(backend, root, session, policy, context.caller.author.writer.clone())))
 }
 
 /// The session's log, a JSON object a line.
@@ -64,8 +65,11 @@ fn session<'a>(context: &Context<'a>) -> Result<&'a SessionId> {
     context.session.ok_or_else(|| EngineError::NoSession("the mount itself".to_owned()).into())
 }
 
-fn document(value: &serde_json::Value) -> Vec<u8> {
-    format!("{value:#}\n").into_bytes()
+fn document(value: &impl serde::Serialize) -> Vec<u8> {
+    // Serialising strings and numbers into memory cannot fail.
+    let mut text = serde_json::to_vec_pretty(value).unwrap_or_default();
+    text.push(b'\n');
+    text
 }
 
 fn lines<T: serde::Serialize>(of: &[T]) -> Vec<u8> {

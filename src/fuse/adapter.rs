@@ -158,7 +158,7 @@ impl fuser::Filesystem for Adapter {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (asker, parent) = (asker(request), parent.0);
-        self.fs.opening_done(asker);
+        self.fs.opening_done(asker, parent);
         let name = match text(name, libc::ENOENT) {
             Ok(name) => name,
             Err(refusal) => return reply.error(errno(&refusal)),
@@ -293,7 +293,7 @@ impl fuser::Filesystem for Adapter {
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (asker, ino) = (asker(request), ino.0);
-        self.fs.opening_done(asker);
+        self.fs.opening_done(asker, ino);
         let writes = flags.acc_mode() != OpenAccMode::O_RDONLY;
         let work = move |fs: &Filesystem| {
             answer!(fs, "open", ino, None, reply, fs.open(asker, ino, writes), |handle: Arc<Handle>| {
@@ -314,7 +314,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let (asker, parent) = (asker(request), parent.0);
-        self.fs.opening_done(asker);
+        self.fs.opening_done(asker, parent);
         let name = text(name, libc::EILSEQ);
         self.aside(move |fs| {
             let shown = name.as_ref().ok().cloned();
@@ -336,7 +336,7 @@ impl fuser::Filesystem for Adapter {
         lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.fs.opening_done(asker(request));
+        self.fs.opening_done(asker(request), ino.0);
         let read = self.fs.read(handle.0, offset, size as usize, lock_owner.is_some());
         answer!(&self.fs, "read", ino.0, None, reply, read, |bytes: Vec<u8>| reply.data(&bytes));
     }
@@ -354,7 +354,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let (asker, ino, data) = (asker(request), ino.0, data.to_vec());
-        self.fs.opening_done(asker);
+        self.fs.opening_done(asker, ino);
         let at = WriteAt { offset, append: flags.0 & libc::O_APPEND != 0, lock_owner: lock_owner.map(|owner| owner.0) };
         self.aside(move |fs| {
             let written = fs.write(asker, handle.0, at, &data);
@@ -364,7 +364,7 @@ impl fuser::Filesystem for Adapter {
 
     fn flush(&self, request: &Request, ino: INodeNo, handle: FileHandle, lock_owner: LockOwner, reply: ReplyEmpty) {
         let (asker, ino) = (asker(request), ino.0);
-        self.fs.opening_done(asker);
+        self.fs.opening_done(asker, ino);
         self.aside(move |fs| {
             let done = fs.flush(asker, handle.0, lock_owner.0);
             answer!(fs, "close", ino, None, reply, done, |()| reply.ok());
@@ -395,7 +395,7 @@ impl fuser::Filesystem for Adapter {
 
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let ino = ino.0;
-        self.fs.opening_done(asker(request));
+        self.fs.opening_done(asker(request), ino);
         let work = move |fs: &Filesystem| {
             answer!(fs, "opendir", ino, None, reply, fs.open_dir(ino), |handle: Arc<Handle>| {
                 reply.opened(FileHandle(handle.id), FopenFlags::empty());
@@ -527,7 +527,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let (asker, ino) = (asker(request), ino_out.0);
-        self.fs.opening_done(asker);
+        self.fs.opening_done(asker, ino);
         let size = usize::try_from(length).unwrap_or(usize::MAX);
         let at = WriteAt { offset: offset_out, append: false, lock_owner: None };
         self.aside(move |fs| {

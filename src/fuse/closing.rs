@@ -49,10 +49,9 @@ impl Filesystem {
         let Some(handle) = self.handles.close(id) else { return };
         self.opening.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, &mut (_, other)| other != id);
         if let State::Writer(writer) = &mut *handle.state() {
-            if writer.draft.is_dirty() && writer.failed.is_none() && writer.flushed {
-                if let Err(refusal) = self.finish(&handle, writer) {
-                    tracing::warn!("a draft that waited for its release was refused: {refusal}");
-                }
+            let waits = writer.draft.is_dirty() && writer.failed.is_none() && writer.flushed;
+            if waits && let Err(refusal) = self.finish(&handle, writer) {
+                tracing::warn!("a draft that waited for its release was refused: {refusal}");
             }
             self.wait(&handle, false);
         }
@@ -84,10 +83,9 @@ impl Filesystem {
             // A handle that is busy is being written or committed: then its holder has not gone.
             let Some(mut state) = handle.try_state() else { continue };
             let State::Writer(writer) = &mut *state else { continue };
-            if writer.draft.is_dirty() && writer.failed.is_none() && !self.is_held(&handle, writer, None) {
-                if let Err(refusal) = self.finish(&handle, writer) {
-                    tracing::warn!("a draft that waited for its holders was refused: {refusal}");
-                }
+            let left = writer.draft.is_dirty() && writer.failed.is_none() && !self.is_held(&handle, writer, None);
+            if left && let Err(refusal) = self.finish(&handle, writer) {
+                tracing::warn!("a draft that waited for its holders was refused: {refusal}");
             }
         }
     }
@@ -150,7 +148,7 @@ impl Filesystem {
 
     /// Drops a draft and records that it was.
     pub(super) fn drop_draft(&self, handle: &Handle, writer: &mut Writer) {
-        let size_bytes = writer.draft.len();
+        let size_bytes = writer.draft.size_bytes();
         writer.draft.discard();
         self.wait(handle, false);
         let Ok(place) = self.place(handle.ino) else { return };

@@ -51,7 +51,7 @@ impl Draft {
 
     /// How many bytes a reader of the draft sees.
     #[must_use]
-    pub fn len(&self) -> u64 {
+    pub fn size_bytes(&self) -> u64 {
         let pinned = self.pinned.as_ref().map_or(0, |snapshot| snapshot.head.size_bytes);
         match &self.bytes {
             Bytes::Untouched => pinned,

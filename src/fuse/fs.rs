@@ -63,7 +63,7 @@ pub struct Filesystem {
     pub(super) names: RwLock<()>,
     pub(super) scratches: Scratches,
     /// An open just answered, by thread: the O_TRUNC of that open comes as a SETATTR of its own.
-    pub(super) opening: Mutex<HashMap<u32, (Ino, HandleId)>>,
+    pub(super) opening: Mutex<HashMap<(u32, Ino), (Ino, HandleId)>>,
     /// Commits that wait for other holders.
     pub(super) waiting: AtomicUsize,
     /// Counters for `.baton/status`.

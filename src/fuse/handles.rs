@@ -74,7 +74,7 @@ pub struct Writer {
     /// A FLUSH was seen: without one, RELEASE commits nothing.
     pub flushed: bool,
     /// The process that wrote last was killed by this signal.
-    pub killed: Option<i32>,
+    pub killed: Option<u32>,
     /// It was refused; every later call is answered the same.
     pub failed: Option<Refusal>,
     /// Watches a document being written from its start; `None` when it is not written in order.
@@ -145,7 +145,7 @@ impl Handle {
 
     /// Keeps what others may ask of a handle that is busy.
     pub fn note(&self, writer: &Writer) {
-        self.draft_size_bytes.store(writer.draft.len(), Ordering::Relaxed);
+        self.draft_size_bytes.store(writer.draft.size_bytes(), Ordering::Relaxed);
         *self.pids.lock().unwrap_or_else(PoisonError::into_inner) = writer.pids();
     }
 

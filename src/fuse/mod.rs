@@ -17,7 +17,7 @@ mod ops_tree;
 mod special;
 
 pub use fs::{Asker, Filesystem, Stat};
-pub use mounted::Mounted;
+pub use mounted::{Mounted, unmount};
 pub use ops_file::WriteAt;
 
 use crate::words::{Key, SessionId};

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -80,13 +81,10 @@ impl Mounted {
     /// # Errors
     /// EBUSY when somebody is in it and `lazy` is false.
     pub fn unmount(&self, lazy: bool) -> io::Result<()> {
-        let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
-        match rustix::mount::unmount(&self.mountpoint, flags | UnmountFlags::NOFOLLOW) {
-            Ok(()) => Ok(()),
+        match unmount(&self.mountpoint, lazy) {
             // Not mounted any more: somebody else was faster.
-            Err(rustix::io::Errno::INVAL) => Ok(()),
-            Err(rustix::io::Errno::PERM) => unmount_by_helper(&self.mountpoint, lazy),
-            Err(errno) => Err(errno.into()),
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+            other => other,
         }
     }
 
@@ -113,10 +111,11 @@ impl Mounted {
     }
 }
 
-/// Node numbers start at random, high: `/proc/P/fdinfo` tells files apart by nothing else.
+/// Node numbers start at random, high: `/proc/P/fdinfo` tells files apart by nothing else. Below 2^53, so that
+/// programs that keep them in a floating-point number do not take two files for one.
 fn first_ino() -> u64 {
     let random = uuid::Uuid::new_v4().as_u128() as u64;
-    (1 << 62) | (random & 0x3fff_ff00_0000_0000)
+    (1 << 52) | (random & 0x000f_ffff_f000_0000)
 }
 
 /// The mount's root looks like the store's directory.
@@ -141,15 +140,32 @@ fn age_appends(fs: Arc<Filesystem>) -> io::Result<(mpsc::Sender<()>, JoinHandle<
     Ok((stop, thread))
 }
 
-/// Who is not root asks the setuid helper that mounted it.
-fn unmount_by_helper(mountpoint: &Path, lazy: bool) -> io::Result<()> {
-    let mut command = std::process::Command::new("fusermount3");
-    command.arg("-u").args(lazy.then_some("-z")).arg("--").arg(mountpoint);
-    let output = command.output()?;
-    if output.status.success() {
-        return Ok(());
+/// Takes a mount away: at once, EBUSY where somebody is in it; with `lazy` from sight at once, and wholly when the
+/// last one leaves. Who may not do it alone is helped by fusermount, where there is one.
+///
+/// # Errors
+/// EBUSY, EINVAL when nothing is mounted there, EPERM.
+pub fn unmount(at: &Path, lazy: bool) -> io::Result<()> {
+    let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
+    match rustix::mount::unmount(at, flags | UnmountFlags::NOFOLLOW) {
+        Err(rustix::io::Errno::PERM) => fusermount(at, lazy),
+        other => Ok(other?),
     }
-    let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    let busy = words.contains("busy");
-    Err(io::Error::new(if busy { io::ErrorKind::ResourceBusy } else { io::ErrorKind::Other }, words))
+}
+
+fn fusermount(at: &Path, lazy: bool) -> io::Result<()> {
+    for program in ["fusermount3", "fusermount"] {
+        let mut command = Command::new(program);
+        command.arg(if lazy { "-uz" } else { "-u" }).arg("--").arg(at).stdin(Stdio::null());
+        match command.output() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+            Ok(output) if output.status.success() => return Ok(()),
+            Ok(output) if String::from_utf8_lossy(&output.stderr).contains("busy") => {
+                return Err(io::Error::from_raw_os_error(libc::EBUSY));
+            }
+            Ok(output) => return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::EPERM))
 }

@@ -30,7 +30,7 @@ impl Filesystem {
         set: &AttributeChange,
     ) -> Reply<()> {
         let opened = size.and_then(|size| self.is_opens_truncation(asker, ino, size));
-        self.opening_done(asker);
+        self.opening_done(asker, ino);
         match (size, handle, opened) {
             (Some(size), Some(handle), _) => self.truncate_handle(handle, size)?,
             (Some(_), None, Some(handle)) => return self.truncate_opened(asker, ino, handle),
@@ -54,7 +54,11 @@ impl Filesystem {
             Role::Control if set.mode.is_none() && set.uid.is_none() && set.gid.is_none() => return Ok(()),
             _ => return Err(Refusal::new(libc::EPERM, "its attributes are not to be changed here")),
         }
-        self.set_on_drafts(asker, ino, set);
+        let to_draft = self.set_on_drafts(asker, ino, set);
+        let set = &AttributeChange { mtime: set.mtime.filter(|_| !to_draft), ..set.clone() };
+        if *set == AttributeChange::default() {
+            return Ok(());
+        }
         let _names = self.names.read().unwrap_or_else(PoisonError::into_inner);
         let Ok(place) = self.place(ino) else { return Ok(()) };
         if self.engine().entry(&place.session, &place.path)?.is_none() {
@@ -72,8 +76,10 @@ impl Filesystem {
     }
 
     /// What is set while a draft is open belongs to the version the draft becomes (`cp -a` sets the time, then closes).
-    fn set_on_drafts(&self, asker: Asker, ino: Ino, set: &AttributeChange) {
+    /// Did a draft take it?
+    fn set_on_drafts(&self, asker: Asker, ino: Ino, set: &AttributeChange) -> bool {
         let pid = holders::tgid(asker.thread).unwrap_or(0);
+        let mut taken = false;
         for handle in self.writers_on(ino) {
             if !handle.pids().contains(&pid) {
                 continue;
@@ -82,8 +88,10 @@ impl Filesystem {
                 && writer.draft.is_dirty()
             {
                 writer.set.mtime = set.mtime.or(writer.set.mtime);
+                taken = true;
             }
         }
+        taken
     }
 
     /// One extended attribute.

@@ -66,7 +66,7 @@ impl Filesystem {
     ) -> Reply<T> {
         let (control, scope) = self.control_of(ino)?;
         // The mount's own files are of no session: who makes one belongs to that one.
-        let session = scope.clone().map_or_else(SessionId::fresh, |session| session);
+        let session = scope.clone().unwrap_or_else(SessionId::fresh);
         let caller = self.caller(&session, asker)?;
         let context = control::Context {
             store: &self.store,

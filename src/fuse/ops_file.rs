@@ -12,8 +12,8 @@ use super::inodes::{Fresh, Ino, Role};
 use super::ops_tree::too_long;
 use super::special;
 use crate::engine::{AttributeChange, Snapshot};
-use crate::identity::holders;
-use crate::store::{Base, Draft as StoreDraft, Rule, Write};
+use crate::identity::{self, holders};
+use crate::store::{Base, Draft as StoreDraft, Rule, StoreError, Write};
 use crate::words::key::NAME_MAX_BYTES;
 
 /// The most one value can hold: what a file offset can say.
@@ -56,7 +56,8 @@ impl Filesystem {
         let handle = self.open_handle(ino, writes, state);
         if role == Role::Key {
             // The O_TRUNC of this open, if it has one, comes next from this thread, as a SETATTR without a handle.
-            self.opening.lock().unwrap_or_else(PoisonError::into_inner).insert(asker.thread, (ino, handle.id));
+            let mut opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+            opening.insert(opening_of(asker, ino), (ino, handle.id));
         }
         Ok(handle)
     }
@@ -131,7 +132,7 @@ impl Filesystem {
             ino
         };
         let opened = self.open(asker, ino, writes).and_then(|handle| {
-            self.opening_done(asker);
+            self.opening_done(asker, ino);
             if flags & libc::O_TRUNC != 0 {
                 self.truncate_opened(asker, ino, handle.id)?;
             }
@@ -188,13 +189,13 @@ impl Filesystem {
         let draft = Draft::new(created, check.is_some(), self.engine());
         let execed = opener.execed;
         let writer = Writer::new(draft, opener, check);
-        // A shell's forked child that has not exec'd yet is not the one who will write.
-        if execed {
-            let mut by = self.caller_of(&place.session, &writer);
-            by.author.process = None;
-            self.store.check(&place.session, &key, &by)?;
+        let by = self.caller_of(&place.session, &writer);
+        match self.store.check(&place.session, &key, &by) {
+            // A shell's forked child that has not exec'd yet, or a shell that is about to exec a command with other
+            // declarations, is not the one who will write: the first write will tell.
+            Err(StoreError::Conflict { .. }) if !execed || identity::may_declare(asker.thread) => Ok(writer),
+            checked => checked.map(|()| writer).map_err(Refusal::from),
         }
-        Ok(writer)
     }
 
     /// Reads from a handle. `own` is false for the kernel's shared page cache (sendfile, mappings), which sees the
@@ -230,7 +231,9 @@ impl Filesystem {
             Some(snapshot) => snapshot,
             None => match self.newest(ino)? {
                 Some(newest) => pinned.insert(newest),
-                None => return Ok(Vec::new()),
+                // A name that no commit has made, opened by who made it.
+                None if self.inodes().fresh(ino).is_some() => return Ok(Vec::new()),
+                None => return Err(Refusal::new(libc::ENOENT, "the key was deleted before its first read")),
             },
         };
         let bytes = snapshot.read(offset, size)?;
@@ -244,6 +247,23 @@ impl Filesystem {
             }
             _ => Ok(bytes),
         }
+    }
+
+    /// A name is about to lose its value: who has it open for reading keeps what it opened.
+    pub(super) fn pin_readers(&self, ino: Option<Ino>) -> Reply<()> {
+        let Some(ino) = ino else { return Ok(()) };
+        let ids = self.inodes().handles(ino);
+        for handle in ids.into_iter().filter_map(|id| self.handles.get(id).ok()) {
+            match &mut *handle.state() {
+                State::Reader(pinned @ None) => *pinned = self.newest(ino)?,
+                State::Writer(writer) if writer.draft.wants_pin() => {
+                    let newest = self.newest(ino)?;
+                    writer.draft.pin_for_edit(newest);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// The newest version of a node's key; `None` when none was committed, or its name is gone.
@@ -295,7 +315,7 @@ impl Filesystem {
         }
         if at.append {
             writer.draft.append(bytes, self.engine())?;
-            let full = writer.draft.is_append() && writer.draft.len() > APPEND_MAX_BYTES;
+            let full = writer.draft.is_append() && writer.draft.size_bytes() > APPEND_MAX_BYTES;
             return if full { self.commit_draft(handle, writer) } else { Ok(()) };
         }
         if writer.draft.is_append() {
@@ -366,12 +386,14 @@ impl Filesystem {
     /// Is this size change, without a handle, the O_TRUNC of an open that the same thread has just made?
     pub fn is_opens_truncation(&self, asker: Asker, ino: Ino, size: u64) -> Option<HandleId> {
         let opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
-        opening.get(&asker.thread).filter(|&&(opened, _)| opened == ino && size == 0).map(|&(_, id)| id)
+        let opened = opening.get(&opening_of(asker, ino));
+        opened.filter(|&&(opened, _)| opened == ino && size == 0).map(|&(_, id)| id)
     }
 
-    /// The thread does something else: its open had no O_TRUNC.
-    pub fn opening_done(&self, asker: Asker) {
-        self.opening.lock().unwrap_or_else(PoisonError::into_inner).remove(&asker.thread);
+    /// The thread does something else: its open had no O_TRUNC. Threads outside our pid namespace are all one (0), so
+    /// theirs is forgotten only by what comes to the handle or node itself.
+    pub fn opening_done(&self, asker: Asker, ino: Ino) {
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner).remove(&opening_of(asker, ino));
     }
 
     /// O_TRUNC of a handle just opened: its draft starts empty. On a handle for reading it is a truncation.
@@ -510,4 +532,9 @@ fn write_switch(text: &mut Vec<u8>, offset: u64, bytes: &[u8]) -> Reply<()> {
     text.truncate(at);
     text.extend_from_slice(bytes);
     Ok(())
+}
+
+/// By what an open is remembered until its O_TRUNC: the thread, or the node where threads cannot be told apart.
+fn opening_of(asker: Asker, ino: Ino) -> (u32, Ino) {
+    (asker.thread, if asker.thread == 0 { ino } else { 0 })
 }

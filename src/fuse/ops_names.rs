@@ -105,6 +105,7 @@ impl Filesystem {
         }
         let place = self.place_in(parent, name)?;
         let by = self.caller(&place.session, asker)?;
+        self.pin_readers(known)?;
         self.with_names_still(known.into_iter(), || {
             let existed = self.store.delete(&place.session, &place.key()?, &by, false)?;
             let reserved = known.is_some_and(|ino| self.inodes_fresh(ino));
@@ -213,6 +214,7 @@ impl Filesystem {
         }
         let session = &from.place.session;
         let by = self.caller(session, asker)?;
+        self.pin_readers(to.ino)?;
         self.with_names_still(from.ino.into_iter().chain(to.ino), || {
             match self.store.rename(session, &source, &target, replace, &by) {
                 Ok(_) => {}
@@ -242,14 +244,20 @@ impl Filesystem {
             Some(Role::Control) => Err(Refusal::new(libc::EPERM, format!("'{}' cannot be replaced", to.name))),
             Some(Role::Sidecar) => self.declare(ino, to, asker),
             _ if self.role(to.parent)? == Role::MetaDir => self.declare(ino, to, asker),
-            Some(Role::Key | Role::Scratch) | None => self.with_names_still([ino].into_iter().chain(to.ino), || {
-                self.commit_scratch(ino, &to.place, asker)?;
-                self.move_node(from, to);
-                let mut inodes = self.inodes();
-                inodes.set_role(ino, Role::Key);
-                inodes.set_fresh(ino, None);
+            Some(Role::Key | Role::Scratch) | None => {
+                self.keep_open_scratch(ino)?;
+                self.pin_readers(to.ino)?;
+                let version = self.with_names_still([ino].into_iter().chain(to.ino), || {
+                    let version = self.commit_scratch(ino, &to.place, asker)?;
+                    self.move_node(from, to);
+                    let mut inodes = self.inodes();
+                    inodes.set_role(ino, Role::Key);
+                    inodes.set_fresh(ino, None);
+                    Ok(version)
+                })?;
+                self.go_on_from(ino, version);
                 Ok(())
-            }),
+            }
         }
     }
 

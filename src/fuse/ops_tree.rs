@@ -109,9 +109,7 @@ impl Filesystem {
     fn stat_stored(&self, ino: Ino) -> Reply<Stat> {
         let place = match self.place(ino) {
             Ok(place) => place,
-            // Unlinked while open: what `fstat` shows is the handle's own draft.
-            Err(refusal) if self.writers_on(ino).is_empty() => return Err(refusal),
-            Err(_) => return Ok(file_stat(ino, self.draft_size(ino), self.fresh_attributes(ino))),
+            Err(refusal) => return self.stat_unnamed(ino).ok_or(refusal),
         };
         match self.engine().entry(&place.session, &place.path)? {
             Some(entry) => Ok(entry_stat(ino, entry)),
@@ -122,6 +120,17 @@ impl Filesystem {
         }
     }
 
+    /// Unlinked while open: `fstat` shows what the handles on it have.
+    fn stat_unnamed(&self, ino: Ino) -> Option<Stat> {
+        let ids = self.inodes().handles(ino);
+        let handles = ids.into_iter().filter_map(|id| self.handles.get(id).ok());
+        let sizes = handles.map(|handle| match handle.try_state().as_deref() {
+            Some(State::Reader(Some(snapshot))) => snapshot.head.size_bytes,
+            _ => handle.draft_size_bytes.load(Ordering::Relaxed),
+        });
+        sizes.max().map(|size| file_stat(ino, size, self.fresh_attributes(ino)))
+    }
+
     /// The size that this handle sees, for SEEK_END: the draft's where there is one.
     ///
     /// # Errors
@@ -130,7 +139,7 @@ impl Filesystem {
         let handle = self.handles.get(id)?;
         let size = match &*handle.state() {
             State::Writer(writer) if writer.draft.is_dirty() || writer.draft.pinned().is_some() => {
-                Some(writer.draft.len())
+                Some(writer.draft.size_bytes())
             }
             State::Reader(Some(snapshot)) => Some(snapshot.head.size_bytes),
             State::Fixed(bytes) => Some(bytes.len()),

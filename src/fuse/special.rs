@@ -109,10 +109,10 @@ impl Filesystem {
         Ok(())
     }
 
-    /// The neighbour renames its temporary file onto a key: its commit, checked by itself.
-    pub(super) fn commit_scratch(&self, ino: Ino, to: &Place, asker: Asker) -> Reply<()> {
+    /// The neighbour renames its temporary file onto a key: its commit, checked by itself. The bytes are those of
+    /// [`Filesystem::keep_open_scratch`]; the version made.
+    pub(super) fn commit_scratch(&self, ino: Ino, to: &Place, asker: Asker) -> Reply<Version> {
         let key = to.key()?;
-        self.keep_open_scratch(ino)?;
         let by = self.caller(&to.session, asker)?;
         let fresh = self.fresh_attributes(ino);
         let write = Write {
@@ -126,19 +126,22 @@ impl Filesystem {
         };
         let committed = self.store.write(write, &by)?;
         self.scratches.remove(ino);
-        for handle in self.writers_on(ino) {
-            // The neighbour's descriptor is still open: what it writes from now on is a draft of the key.
-            if let State::Writer(writer) = &mut *handle.state() {
-                writer.draft.committed(Some(committed.version));
-            }
-        }
         let pid = by.author.process.as_ref().map_or(0, |process| process.pid);
         let mut undeclared = self.scratches.undeclared();
         if undeclared.len() >= UNDECLARED_MAX {
             undeclared.clear();
         }
         undeclared.insert((to.session.clone(), key), (pid, committed.version));
-        Ok(())
+        Ok(committed.version)
+    }
+
+    /// The neighbour's descriptor is still open after its rename: what it writes from now on is a draft of the key.
+    pub(super) fn go_on_from(&self, ino: Ino, version: Version) {
+        for handle in self.writers_on(ino) {
+            if let State::Writer(writer) = &mut *handle.state() {
+                writer.draft.committed(Some(version));
+            }
+        }
     }
 
     /// The neighbour puts a sidecar in place: it declares the writer of the version that the same process has just
@@ -173,7 +176,7 @@ impl Filesystem {
     }
 
     /// Takes what open handles have written to a temporary file: a rename carries all of it.
-    fn keep_open_scratch(&self, ino: Ino) -> Reply<()> {
+    pub(super) fn keep_open_scratch(&self, ino: Ino) -> Reply<()> {
         for handle in self.writers_on(ino) {
             if let State::Writer(writer) = &mut *handle.state()
                 && let Some((draft, _)) = writer.draft.take()

@@ -88,3 +88,11 @@ impl Resolver {
         author::author(&self.defaults, session, opener, writers)
     }
 }
+
+/// May this process exec a command with other declarations than its own? A shell runs the last command of its `-c`
+/// text in its own process: `sh -c 'BATON_WRITER_ID=a cmd > key'` opens the key before it becomes `cmd`.
+#[must_use]
+pub fn may_declare(tid: u32) -> bool {
+    let names = |arguments: Vec<u8>| arguments.windows(6).any(|window| window == b"BATON_");
+    proc::cmdline(tid).is_some_and(names)
+}

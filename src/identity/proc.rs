@@ -50,6 +50,11 @@ pub(super) fn comm(tid: u32) -> Option<String> {
     text(tid, "comm").map(|name| name.trim_end_matches('\n').to_owned())
 }
 
+/// Any moment. The arguments, each ended by a NUL.
+pub(super) fn cmdline(tid: u32) -> Option<Vec<u8>> {
+    read(tid, "cmdline", ENVIRON_MAX_BYTES)
+}
+
 /// Bounded. The bytes of `environ`: what the running program was given, each `NAME=value` ended by a NUL.
 pub(super) fn environ(tid: u32) -> Option<Vec<u8>> {
     read(tid, "environ", ENVIRON_MAX_BYTES)

@@ -3,27 +3,7 @@
 use super::commit::Caller;
 use super::{Result, Store};
 use crate::engine::{Attributes, Change, EngineError, Kind};
-use crate::words::{Dir, HANDOFF_KEY, Policy, SessionId, Writer};
-
-/// The handle document of a session, as the neighbour's `init` and `resume` give it: all four members of the writer,
-/// null when unset.
-#[must_use]
-pub fn handle(store: &Store, session: &SessionId, policy: Policy, writer: &Writer) -> serde_json::Value {
-    serde_json::json!({
-        "_type": "state_handle",
-        "backend": store.engine().name(),
-        "root": store.root().to_string_lossy(),
-        "session_id": session.as_str(),
-        "handoff_key": HANDOFF_KEY,
-        "conflict_policy": policy.as_str(),
-        "writer": {
-            "writer_id": writer.writer_id,
-            "stage_id": writer.stage_id,
-            "session_id": writer.session_id,
-            "worker_id": writer.worker_id,
-        },
-    })
-}
+use crate::words::{Dir, Policy, SessionId};
 
 impl Store {
     /// Makes a session, or finds it made: `Ok(true)` when it is new.

@@ -99,6 +99,12 @@ impl Key {
         Ok(Self(path.to_owned()))
     }
 
+    /// The key of the handoff document.
+    #[must_use]
+    pub fn handoff() -> Self {
+        Self(HANDOFF_KEY.to_owned())
+    }
+
     /// The key as one string, components joined by `/`.
     #[must_use]
     pub fn as_str(&self) -> &str {

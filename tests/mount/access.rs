@@ -22,6 +22,7 @@ fn is_root() -> bool {
     root
 }
 
+// E4
 #[test]
 fn a_read_only_mount_refuses_every_change() {
     let Some(mut mount) = Mount::new() else { return };
@@ -46,6 +47,7 @@ fn a_read_only_mount_refuses_every_change() {
     assert_eq!(mount.read("k"), "x\n");
 }
 
+// M1
 #[test]
 fn others_stay_out_unless_they_are_let_in() {
     if !is_root() {
@@ -71,6 +73,7 @@ fn modes_hold_for_others_that_were_let_in() {
     assert_eq!(mount.read("public"), "open\n");
 }
 
+// M1
 #[test]
 fn new_keys_belong_to_the_caller_on_disk_too() {
     if !is_root() {
@@ -89,6 +92,7 @@ fn new_keys_belong_to_the_caller_on_disk_too() {
     assert_eq!(fs::metadata(mount.path("shared/k")).expect("stat").uid(), 65534, "a rewrite keeps the owner");
 }
 
+// M1
 #[test]
 fn control_files_are_as_readable_as_their_session() {
     if !is_root() {
@@ -99,6 +103,7 @@ fn control_files_are_as_readable_as_their_session() {
     as_nobody(&mount, "cat \"$S/.baton/log\"").refused("Permission denied");
 }
 
+// M1
 #[test]
 fn the_mount_says_nosuid_and_nodev_and_its_own_name() {
     let Some(mount) = Mount::new() else { return };
@@ -134,6 +139,7 @@ fn a_store_is_served_once() {
     mount.write("k", "the first still serves");
 }
 
+// M2
 #[test]
 fn umount_says_who_holds_an_open_draft() {
     let Some(mut mount) = Mount::new() else { return };

@@ -7,6 +7,7 @@ use std::process::Stdio;
 
 use crate::harness::{self, Mount, eventually};
 
+// C7
 #[test]
 fn appends_from_many_processes_lose_no_line_and_split_none() {
     let Some(mount) = Mount::new() else { return };
@@ -43,6 +44,7 @@ fn an_append_to_a_missing_key_makes_it() {
     assert_eq!(mount.versions("k"), [1]);
 }
 
+// C7
 #[test]
 fn a_long_lived_logger_is_heard_while_it_holds_the_file() {
     let Some(mount) = Mount::new() else { return };
@@ -88,6 +90,7 @@ fn two_open_appenders_do_not_overwrite_each_other() {
     assert_eq!(of("two"), (0..20).map(|n| format!("two {n}")).collect::<Vec<_>>());
 }
 
+// C7
 #[test]
 fn an_append_by_another_writer_meets_the_conflict_rule() {
     let Some(mount) = Mount::with(&["--conflict-policy", "error"]) else { return };
@@ -110,6 +113,7 @@ fn appends_of_a_killed_process_are_kept() {
     assert_eq!(mount.read("k"), "before\nkept\n");
 }
 
+// C12
 #[test]
 fn tail_follows_a_growing_key() {
     let Some(mount) = Mount::new() else { return };

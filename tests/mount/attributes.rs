@@ -33,6 +33,7 @@ fn user_xattrs_survive_a_rewrite() {
     assert_eq!(mount.python(script).ok(), "b'blue' ['user.color']\n[]\n");
 }
 
+// E3
 #[test]
 fn our_xattrs_are_read_only_and_not_listed() {
     let Some(mount) = Mount::new() else { return };
@@ -46,6 +47,7 @@ fn our_xattrs_are_read_only_and_not_listed() {
     assert_eq!(mount.python("import os\nprint(os.listxattr('k'))").ok(), "[]\n");
 }
 
+// C14
 #[test]
 fn the_time_is_that_of_the_last_write_unless_set_afterwards() {
     let Some(mount) = Mount::new() else { return };
@@ -98,6 +100,7 @@ fn owners_can_be_given_where_the_kernel_lets_them() {
     }
 }
 
+// E3
 #[test]
 fn foreign_namespaces_are_not_supported_rather_than_forbidden() {
     let Some(mount) = Mount::new() else { return };

@@ -7,6 +7,7 @@ use std::process::Stdio;
 
 use crate::harness::{self, Mount};
 
+// C1
 #[test]
 fn closed_means_there_on_the_mount_in_the_store_and_in_the_record() {
     let Some(mount) = Mount::new() else { return };
@@ -20,6 +21,7 @@ fn closed_means_there_on_the_mount_in_the_store_and_in_the_record() {
     assert_eq!(mount.versions("k"), [1]);
 }
 
+// C1, C3
 #[test]
 fn one_redirection_is_one_version_however_many_write_through_it() {
     let Some(mount) = Mount::new() else { return };
@@ -42,6 +44,7 @@ fn one_redirection_is_one_version_however_many_write_through_it() {
     assert_eq!(mount.read("both"), "a\nb\n");
 }
 
+// C1, C2
 #[test]
 fn a_background_child_that_holds_the_file_is_waited_for() {
     let Some(mount) = Mount::new() else { return };
@@ -60,6 +63,7 @@ fn a_background_child_that_holds_the_file_is_waited_for() {
     assert_eq!(mount.versions("k"), [1, 2]);
 }
 
+// C1
 #[test]
 fn a_silent_child_that_outlives_the_close_is_waited_for() {
     let Some(mount) = Mount::new() else { return };
@@ -70,6 +74,7 @@ fn a_silent_child_that_outlives_the_close_is_waited_for() {
     assert_eq!(mount.versions("k"), [1, 2]);
 }
 
+// C1
 #[test]
 fn closing_a_duplicate_commits_nothing_yet() {
     let Some(mount) = Mount::new() else { return };
@@ -98,6 +103,7 @@ fn two_handles_of_one_process_each_have_their_own_draft() {
     assert_eq!(mount.versions("k"), [1, 2]);
 }
 
+// C4
 #[test]
 fn a_file_opened_and_closed_without_a_write_is_empty_once() {
     let Some(mount) = Mount::new() else { return };
@@ -109,6 +115,7 @@ fn a_file_opened_and_closed_without_a_write_is_empty_once() {
     }
 }
 
+// C4
 #[test]
 fn truncating_at_open_and_closing_commits_the_empty_value() {
     let Some(mount) = Mount::new() else { return };
@@ -120,6 +127,7 @@ fn truncating_at_open_and_closing_commits_the_empty_value() {
     assert_eq!(mount.versions("k"), [1, 2], "truncating an empty value makes no version");
 }
 
+// C4
 #[test]
 fn opening_for_update_and_closing_unchanged_makes_no_version_and_no_conflict() {
     let Some(mount) = Mount::with(&["--conflict-policy", "error"]) else { return };
@@ -129,6 +137,7 @@ fn opening_for_update_and_closing_unchanged_makes_no_version_and_no_conflict() {
     assert_eq!(mount.versions("k"), [1]);
 }
 
+// C5
 #[test]
 fn fsync_commits_and_the_handle_stays_writable() {
     let Some(mount) = Mount::new() else { return };
@@ -145,6 +154,7 @@ fn fsync_commits_and_the_handle_stays_writable() {
     assert_eq!(mount.versions("k"), [1, 2]);
 }
 
+// C6
 #[test]
 fn a_killed_writers_draft_is_dropped_and_recorded() {
     let Some(mount) = Mount::new() else { return };
@@ -176,6 +186,7 @@ fn an_exit_without_a_close_still_commits() {
     assert_eq!(mount.read("k"), "whole");
 }
 
+// C19
 #[test]
 fn what_was_closed_survives_the_death_of_the_daemon() {
     let Some(mut mount) = Mount::new() else { return };

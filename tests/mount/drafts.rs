@@ -18,6 +18,7 @@ fn holder(mount: &Mount, name: &str) -> Running {
     holder
 }
 
+// C8
 #[test]
 fn a_new_name_is_hidden_from_others_until_its_first_commit() {
     let Some(mount) = Mount::new() else { return };
@@ -31,6 +32,7 @@ fn a_new_name_is_hidden_from_others_until_its_first_commit() {
     assert_eq!(mount.read("k"), "draft");
 }
 
+// C8
 #[test]
 fn a_hidden_name_is_reserved() {
     let Some(mount) = Mount::new() else { return };
@@ -54,6 +56,7 @@ fn its_creator_finds_a_hidden_name() {
     assert_eq!(mount.read("k"), "draft");
 }
 
+// C8
 #[test]
 fn one_of_many_exclusive_creates_wins() {
     let Some(mount) = Mount::new() else { return };
@@ -70,6 +73,7 @@ fn one_of_many_exclusive_creates_wins() {
     assert_eq!(won, 20);
 }
 
+// C13
 #[test]
 fn the_writer_reads_its_draft_and_others_the_committed_value() {
     let Some(mount) = Mount::new() else { return };
@@ -88,6 +92,7 @@ fn the_writer_reads_its_draft_and_others_the_committed_value() {
     assert_eq!(mount.read("k"), "COMMitted and more");
 }
 
+// C13
 #[test]
 fn stat_and_fstat_show_only_committed_sizes() {
     let Some(mount) = Mount::new() else { return };
@@ -112,6 +117,7 @@ fn the_size_of_a_hidden_name_is_its_writers_business() {
     assert_eq!(file.metadata().expect("fstat").len(), 5);
 }
 
+// C9
 #[test]
 fn truncate_by_path_commits_at_once_and_ftruncate_with_the_close() {
     let Some(mount) = Mount::new() else { return };
@@ -138,6 +144,7 @@ fn a_hole_reads_as_zeros() {
     assert!(value.ends_with(b"end"));
 }
 
+// C11
 #[test]
 fn nothing_deleted_comes_back() {
     let Some(mount) = Mount::new() else { return };
@@ -152,6 +159,7 @@ fn nothing_deleted_comes_back() {
     mount.bash("exec 3> n; echo x >&3; rm n; echo y >&3; exec 3>&-; ! [ -e n ]").ok();
 }
 
+// C12
 #[test]
 fn a_reader_stays_on_the_version_of_its_first_read() {
     let Some(mount) = Mount::new() else { return };
@@ -166,6 +174,7 @@ fn a_reader_stays_on_the_version_of_its_first_read() {
     assert_eq!(mount.read("k"), "b".repeat(10_000));
 }
 
+// C18
 #[test]
 fn an_edit_in_place_of_an_outdated_base_is_a_conflict_whoever_wrote_it() {
     let Some(mount) = Mount::with(&["--conflict-policy", "error"]) else { return };
@@ -179,6 +188,7 @@ fn an_edit_in_place_of_an_outdated_base_is_a_conflict_whoever_wrote_it() {
     assert!(mount.errors().contains("read it again and repeat the edit"), "{}", mount.errors());
 }
 
+// C15
 #[test]
 fn shared_mappings_are_refused_and_private_ones_work() {
     let Some(mount) = Mount::new() else { return };
@@ -189,6 +199,7 @@ fn shared_mappings_are_refused_and_private_ones_work() {
     assert_eq!(mount.python(script).ok(), format!("b'mapped'\n{}\n", libc::ENODEV));
 }
 
+// C16
 #[test]
 fn locks_exclude_other_processes() {
     let Some(mount) = Mount::new() else { return };

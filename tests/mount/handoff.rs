@@ -12,6 +12,7 @@ fn envelope(mount: &Mount) -> Value {
     serde_json::from_str(&mount.read(KEY)).expect("JSON")
 }
 
+// H1
 #[test]
 fn an_object_becomes_the_summary_of_an_envelope() {
     let Some(mount) = Mount::new() else { return };
@@ -44,6 +45,7 @@ fn a_typed_summary_is_also_given_as_a_handoff() {
     assert_eq!(seen["summary"], summary);
 }
 
+// H1
 #[test]
 fn a_whole_envelope_gives_its_summary() {
     let Some(mount) = Mount::new() else { return };
@@ -69,6 +71,7 @@ fn a_handoff_that_arrives_by_rename_is_one() {
     assert_eq!(envelope(&mount)["summary"], json!({"n": 1}));
 }
 
+// H1
 #[test]
 fn appending_starts_a_fresh_document() {
     let Some(mount) = Mount::new() else { return };
@@ -86,6 +89,7 @@ fn a_document_may_come_in_pieces_and_with_white_space() {
     assert_eq!(mount.versions(KEY), [1]);
 }
 
+// H2
 #[test]
 fn whatever_is_no_object_is_refused_and_changes_nothing() {
     let Some(mount) = Mount::new() else { return };
@@ -115,6 +119,7 @@ fn whatever_is_no_object_is_refused_and_changes_nothing() {
     assert!(mount.errors().lines().count() >= bad.len(), "{}", mount.errors());
 }
 
+// H2
 #[test]
 fn text_is_refused_by_the_write_itself() {
     let Some(mount) = Mount::new() else { return };

@@ -140,6 +140,7 @@ fn a_neighbour_aborted_before_its_rename_leaves_the_old_value() {
     });
 }
 
+// N2
 #[test]
 fn a_neighbours_write_on_the_mount_is_one_version_with_its_declared_writer() {
     let Some(mount) = Mount::new() else { return };
@@ -154,6 +155,7 @@ fn a_neighbours_write_on_the_mount_is_one_version_with_its_declared_writer() {
     assert!(!mount.log().iter().any(mentions), "reserved names are no keys: {:?}", mount.log());
 }
 
+// C17
 #[test]
 fn a_value_put_beside_the_mount_gets_a_version_and_its_sidecars_writer() {
     let Some(mount) = Mount::new() else { return };
@@ -167,6 +169,7 @@ fn a_value_put_beside_the_mount_gets_a_version_and_its_sidecars_writer() {
     assert_eq!(mount.versions("k"), [1, 2, 3], "what a stranger wrote is a version of its own");
 }
 
+// N1
 #[test]
 fn reserved_names_can_be_used_by_name_and_are_never_listed() {
     let Some(mount) = Mount::new() else { return };
@@ -179,6 +182,7 @@ fn reserved_names_can_be_used_by_name_and_are_never_listed() {
     assert!(mount.log().iter().all(|line| line["key"] == ""), "{:?}", mount.log());
 }
 
+// N2
 #[test]
 fn a_sidecar_cannot_be_forged() {
     let Some(mount) = Mount::new() else { return };

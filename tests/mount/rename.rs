@@ -7,6 +7,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::harness::{Mount, fails};
 
+// C10, C19
 #[test]
 fn a_rename_is_the_destinations_next_version_by_the_renamer() {
     let Some(mount) = Mount::new() else { return };
@@ -28,6 +29,7 @@ fn a_rename_over_another_writers_key_meets_the_conflict_rule() {
     assert_eq!(mount.read("mine"), "new\n");
 }
 
+// C10
 #[test]
 fn noreplace_and_exchange_do_what_they_say_or_refuse() {
     let Some(mount) = Mount::new() else { return };
@@ -57,6 +59,7 @@ fn a_draft_moves_with_its_name_and_the_old_value_stays_until_its_close() {
     assert_eq!(mount.versions("k"), [1, 2]);
 }
 
+// C10
 #[test]
 fn a_draft_of_a_replaced_name_is_dropped() {
     let Some(mount) = Mount::new() else { return };
@@ -104,6 +107,7 @@ fn kinds_do_not_replace_each_other() {
     assert_eq!(mount.versions("k"), [1]);
 }
 
+// T3
 #[test]
 fn nothing_is_renamed_out_of_its_session() {
     let Some(mount) = Mount::new() else { return };

@@ -27,6 +27,7 @@ fn editors_in_place_and_whole_files_work() {
     assert_eq!(mount.names(""), ["copy", "dd", "i", "k", "n", "sparse", "t"]);
 }
 
+// T7
 #[test]
 fn walks_and_sizes_agree_with_the_store() {
     let Some(mount) = Mount::new() else { return };

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 
 use crate::harness::{self, Mount, fails};
 
+// T2
 #[test]
 fn making_a_session_is_mkdir_and_making_it_again_is_refused() {
     let Some(mount) = Mount::new() else { return };
@@ -19,6 +20,7 @@ fn making_a_session_is_mkdir_and_making_it_again_is_refused() {
     fails(File::create(mount.point().join("none/k")), libc::ENOENT);
 }
 
+// T1
 #[test]
 fn the_root_takes_directories_only() {
     let Some(mount) = Mount::new() else { return };
@@ -28,6 +30,7 @@ fn the_root_takes_directories_only() {
     assert_eq!(mount.read("k"), "x");
 }
 
+// T4
 #[test]
 fn only_files_and_directories_can_be_made() {
     let Some(mount) = Mount::new() else { return };
@@ -43,6 +46,7 @@ fn only_files_and_directories_can_be_made() {
     mount.python("import os, stat\nos.mknod('node', stat.S_IFREG | 0o600)\nassert os.stat('node').st_size == 0").ok();
 }
 
+// T5
 #[test]
 fn names_over_250_bytes_are_refused_at_create() {
     let Some(mount) = Mount::new() else { return };
@@ -58,6 +62,7 @@ fn names_over_250_bytes_are_refused_at_create() {
     assert_eq!(rustix::fs::statvfs(mount.point()).expect("statvfs").f_namemax, 250);
 }
 
+// T5
 #[test]
 fn names_that_are_not_utf8_are_refused() {
     let Some(mount) = Mount::new() else { return };
@@ -69,6 +74,7 @@ fn names_that_are_not_utf8_are_refused() {
     assert_eq!(mount.names(""), ["café"]);
 }
 
+// T5
 #[test]
 fn odd_names_are_taken_literally() {
     let Some(mount) = Mount::new() else { return };
@@ -82,6 +88,7 @@ fn odd_names_are_taken_literally() {
     assert!(names.iter().all(|name| mount.read(name) == *name));
 }
 
+// T6
 #[test]
 fn an_empty_session_can_be_removed_and_a_full_one_cannot() {
     let Some(mount) = Mount::new() else { return };
@@ -93,6 +100,7 @@ fn an_empty_session_can_be_removed_and_a_full_one_cannot() {
     assert!(!mount.store().join("s").exists());
 }
 
+// T6
 #[test]
 fn rm_rf_takes_a_session_with_all_the_neighbour_left_in_it() {
     let Some(mount) = Mount::new() else { return };
@@ -129,6 +137,7 @@ fn nothing_outside_the_store_is_reached_through_it() {
     assert_eq!(fs::read_dir(mount.scratch()).expect("ls").count(), 1);
 }
 
+// T1
 #[test]
 fn control_files_resolve_are_not_listed_and_have_their_true_size() {
     let Some(mount) = Mount::new() else { return };

@@ -1,1 +1,3 @@
-//! Runner.
+//! The store's rules and documents, without a mount.
+
+mod handoff;

@@ -1,0 +1,89 @@
+//! A daemon of its own: this program again, in a session of its own, with a pipe by which it says whether it serves.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde::{Deserialize, Serialize};
+
+use super::super::{Ended, Exit, output};
+use super::checks::Plan;
+use super::{daemon, log};
+use crate::committer::{Place, Refusal};
+
+/// What the daemon says once.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Said {
+    /// It serves.
+    Ready,
+    /// It could not.
+    Refused(Refusal),
+}
+
+/// Starts the daemon and returns when it serves.
+pub(super) fn start(plan: &Plan) -> Ended {
+    let mut child = spawn(plan)?;
+    match listen(&mut child) {
+        Ok(Some(Said::Ready)) => Ok(Exit::Done),
+        Ok(Some(Said::Refused(refusal))) => Err(refusal),
+        Ok(None) => {
+            let how = child.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
+            Err(Refusal::failed("the daemon ended before it served", how)
+                .with_hint(format!("its log is '{}'", plan.log.display())))
+        }
+        Err(e) => Err(Refusal::failed("listening to the daemon", e)),
+    }
+}
+
+fn spawn(plan: &Plan) -> Result<Child, Refusal> {
+    Place::make(&plan.root).map_err(|e| Refusal::failed(format!("opening '{}'", plan.root.display()), e))?;
+    let log =
+        log::open(&plan.log).map_err(|e| Refusal::failed(format!("opening the log '{}'", plan.log.display()), e))?;
+    // The arguments as they were given, in the same directory: they mean the same. `mount` is the first of them.
+    let arguments = std::env::args_os().skip(2);
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("mount").arg("--daemon").args(arguments.collect::<Vec<OsString>>());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    command.spawn().map_err(|e| Refusal::failed("starting the daemon", e))
+}
+
+fn listen(child: &mut Child) -> io::Result<Option<Said>> {
+    let Some(stdout) = child.stdout.take() else { return Ok(None) };
+    let mut said = String::new();
+    BufReader::new(stdout).read_line(&mut said)?;
+    Ok(serde_json::from_str(&said).ok())
+}
+
+/// Is the daemon: finds its plan, serves, and tells who started it.
+pub(super) fn be_daemon(plan: impl FnOnce() -> Result<Plan, Refusal>) -> Ended {
+    let served = plan().and_then(|plan| {
+        detach().map_err(|e| Refusal::failed("leaving the terminal", e))?;
+        daemon::serve(&plan, Some(&plan.log), || say(&Said::Ready))
+    });
+    match served {
+        Ok(()) => Ok(Exit::Done),
+        Err(refusal) => {
+            let exit = refusal.kind.into();
+            output::refuse(&refusal);
+            let _ = say(&Said::Refused(refusal));
+            Ok(exit)
+        }
+    }
+}
+
+/// Away from the terminal and from every directory that somebody may want to unmount.
+fn detach() -> io::Result<()> {
+    // Fails only for the leader of a process group, which has a session of its own already or wants its terminal.
+    let _ = rustix::process::setsid();
+    std::env::set_current_dir(Path::new("/"))
+}
+
+/// Speaks once, a line; nobody listens afterwards.
+fn say(said: &Said) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    serde_json::to_writer(&mut stdout, said)?;
+    writeln!(stdout)?;
+    stdout.flush()
+}

@@ -1,0 +1,155 @@
+//! Options that several commands take, and the reading of their words.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+
+use super::mounts;
+use crate::committer::{Call, Refusal, RefusalKind, Reply, Request, client};
+use crate::engine::Staged;
+use crate::store::StoreError;
+use crate::words::{Claim, Key, Policy, SessionId};
+
+/// A store.
+#[derive(Debug, Args)]
+pub(super) struct StoreArg {
+    /// The store: any directory, or the directory where it is mounted
+    #[arg(value_name = "STORE")]
+    path: PathBuf,
+}
+
+impl StoreArg {
+    /// The canonical path of the store, which exists.
+    pub(super) fn root(&self) -> Result<PathBuf, Refusal> {
+        mounts::store_at(&self.path)
+    }
+
+    /// As it was given.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// A session of a store.
+#[derive(Debug, Args)]
+pub(super) struct SessionArg {
+    /// The session's id
+    #[arg(value_name = "SESSION", allow_hyphen_values = false)]
+    session: String,
+}
+
+impl SessionArg {
+    /// The id, of good form.
+    pub(super) fn id(&self) -> Result<SessionId, Refusal> {
+        session(&self.session)
+    }
+}
+
+/// A key of a session.
+#[derive(Debug, Args)]
+pub(super) struct KeyArg {
+    /// The key: a relative path
+    #[arg(value_name = "KEY")]
+    key: String,
+}
+
+impl KeyArg {
+    /// The key, normalised.
+    pub(super) fn key(&self) -> Result<Key, Refusal> {
+        Ok(Key::parse(&self.key).map_err(StoreError::from)?)
+    }
+}
+
+/// Who writes, where the environment does not say.
+#[derive(Debug, Default, Args)]
+pub(super) struct WriterArgs {
+    /// Who writes; the only id that decides conflicts
+    #[arg(long, value_name = "ID")]
+    pub(super) writer_id: Option<String>,
+    /// The stage of a pipeline
+    #[arg(long, value_name = "ID")]
+    pub(super) stage_id: Option<String>,
+    /// The worker that runs it
+    #[arg(long, value_name = "ID")]
+    pub(super) worker_id: Option<String>,
+}
+
+impl WriterArgs {
+    /// The claim these make.
+    pub(super) fn claim(&self) -> Result<Claim, Refusal> {
+        Ok(Claim {
+            writer_id: id("--writer-id", self.writer_id.as_deref())?,
+            stage_id: id("--stage-id", self.stage_id.as_deref())?,
+            session_id: None,
+            worker_id: id("--worker-id", self.worker_id.as_deref())?,
+        })
+    }
+}
+
+/// Who writes and how strict they are.
+#[derive(Debug, Default, Args)]
+pub(super) struct CallerArgs {
+    #[command(flatten)]
+    pub(super) writer: WriterArgs,
+    /// The session the writer itself belongs to
+    #[arg(long, value_name = "ID")]
+    pub(super) session_id: Option<String>,
+    /// What a write over another writer's value does: ignore, warn or error
+    #[arg(long, visible_alias = "policy", value_name = "POLICY")]
+    pub(super) conflict_policy: Option<String>,
+}
+
+impl CallerArgs {
+    /// The claim these make.
+    pub(super) fn claim(&self) -> Result<Claim, Refusal> {
+        Ok(Claim { session_id: id("--session-id", self.session_id.as_deref())?, ..self.writer.claim()? })
+    }
+
+    /// The policy they name.
+    pub(super) fn policy(&self) -> Result<Option<Policy>, Refusal> {
+        self.conflict_policy.as_deref().map(policy).transpose()
+    }
+
+    /// A fresh operation by this caller.
+    pub(super) fn call(&self, request: Request) -> Result<Call, Refusal> {
+        Ok(Call { claim: self.claim()?, policy: self.policy()?, ..Call::new(request) })
+    }
+}
+
+/// Does an operation that carries no value.
+pub(super) fn perform(root: &Path, call: Call) -> Result<(Reply, Option<client::Value>), Refusal> {
+    client::perform(root, call, &Staged::from(Vec::new()), client::LIMIT)
+}
+
+/// A daemon of another version may answer what no question of ours asks.
+pub(super) fn unexpected(reply: &Reply) -> Refusal {
+    Refusal::new(RefusalKind::Failed, format!("the daemon answered something else than was asked: {reply:?}"))
+}
+
+/// A session id, of good form.
+pub(super) fn session(raw: &str) -> Result<SessionId, Refusal> {
+    Ok(SessionId::parse(raw).map_err(StoreError::from)?)
+}
+
+/// A policy.
+pub(super) fn policy(raw: &str) -> Result<Policy, Refusal> {
+    Ok(Policy::parse(raw).map_err(StoreError::from)?)
+}
+
+fn id(name: &str, raw: Option<&str>) -> Result<Option<String>, Refusal> {
+    let Some(raw) = raw else { return Ok(None) };
+    Ok(Claim::id(name, raw).map_err(StoreError::from)?)
+}
+
+/// The longest wait that can be asked for: about thirty years, which adds to any clock.
+const WAIT_MAX_S: f64 = 1e9;
+
+/// Seconds, also parts of them.
+pub(super) fn seconds(raw: &str) -> Result<Duration, String> {
+    let seconds: f64 = raw.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    if seconds > WAIT_MAX_S {
+        return Err(format!("at most {WAIT_MAX_S} seconds"));
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
+}

@@ -1,0 +1,51 @@
+//! Data on stdout, talk on stderr. A reader of stdout that has enough ends nothing and hears nothing.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::committer::Refusal;
+
+/// Writes data with `give`. A closed pipe is a reader that has what it wants: no error.
+///
+/// # Errors
+/// Anything else that keeps data from being written, or from being read where it comes from.
+pub(super) fn data(give: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Refusal> {
+    let mut stdout = io::BufWriter::new(io::stdout().lock());
+    match give(&mut stdout).and_then(|()| stdout.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Refusal::failed("writing to stdout", e)),
+        _ => Ok(()),
+    }
+}
+
+/// Writes one line of data.
+///
+/// # Errors
+/// As [`data`].
+pub(super) fn line(text: &str) -> Result<(), Refusal> {
+    data(|to| writeln!(to, "{text}"))
+}
+
+/// Writes a value as JSON and a newline.
+///
+/// # Errors
+/// As [`data`].
+pub(super) fn json(value: &impl Serialize) -> Result<(), Refusal> {
+    data(|to| {
+        serde_json::to_writer(&mut *to, value)?;
+        to.write_all(b"\n")
+    })
+}
+
+/// Says something to the person. There is nobody to tell when that fails.
+pub(super) fn say(words: &str) {
+    let _ = writeln!(io::stderr(), "batonfs: {words}");
+}
+
+/// Says why something was not done.
+pub(super) fn refuse(refusal: &Refusal) {
+    say(&refusal.words);
+    if let Some(hint) = &refusal.hint {
+        let _ = writeln!(io::stderr(), "hint: {hint}");
+    }
+}

@@ -1,0 +1,224 @@
+//! The operations that can be asked of a committer, and its answers. Form only.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::refusal::Refusal;
+use crate::words::{Claim, Handle, Key, Policy, Seq, SessionId, Version};
+
+/// One operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Makes the session, or finds it made; a policy given here becomes the session's if it is stricter.
+    Init {
+        /// The session; a fresh id is chosen by who asks, so that asking again makes no second session.
+        session: SessionId,
+    },
+    /// The handle of a session that exists.
+    Resume {
+        /// The session.
+        session: SessionId,
+    },
+    /// The newest version of a key; its bytes follow the answer.
+    Read {
+        /// The session.
+        session: SessionId,
+        /// The key.
+        key: Key,
+    },
+    /// Makes the bytes that follow the key's next version.
+    Write {
+        /// The session.
+        session: SessionId,
+        /// The key.
+        key: Key,
+    },
+    /// Deletes a key and the directories this leaves empty.
+    Delete {
+        /// The session.
+        session: SessionId,
+        /// The key.
+        key: Key,
+    },
+    /// Every key of a session.
+    List {
+        /// The session.
+        session: SessionId,
+    },
+    /// The session's policy, after setting it where one is given.
+    Policy {
+        /// The session.
+        session: SessionId,
+        /// What to set.
+        set: Option<Policy>,
+    },
+    /// What the store is and who holds it.
+    Status,
+    /// Ends the mount at `mountpoint` once its drafts are closed.
+    Unmount {
+        /// Where.
+        mountpoint: PathBuf,
+        /// How long to wait for drafts.
+        wait_ms: u64,
+    },
+}
+
+impl Request {
+    /// The session it is about.
+    #[must_use]
+    pub fn session(&self) -> Option<&SessionId> {
+        match self {
+            Self::Init { session }
+            | Self::Resume { session }
+            | Self::Read { session, .. }
+            | Self::Write { session, .. }
+            | Self::Delete { session, .. }
+            | Self::List { session }
+            | Self::Policy { session, .. } => Some(session),
+            Self::Status | Self::Unmount { .. } => None,
+        }
+    }
+
+    /// The word for it, as the command says it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Init { .. } => "init",
+            Self::Resume { .. } => "resume",
+            Self::Read { .. } => "read",
+            Self::Write { .. } => "write",
+            Self::Delete { .. } => "delete",
+            Self::List { .. } => "list",
+            Self::Policy { .. } => "policy",
+            Self::Status => "status",
+            Self::Unmount { .. } => "umount",
+        }
+    }
+}
+
+/// An operation with who asks for it, as far as they say so themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// What to do.
+    pub request: Request,
+    /// Declared by options; members left out come from the process's environment and its ancestors'.
+    #[serde(default)]
+    pub claim: Claim,
+    /// The policy declared by an option.
+    #[serde(default)]
+    pub policy: Option<Policy>,
+    /// Names the operation, so that it can be asked for again and is still done once.
+    #[serde(with = "uuid_text")]
+    pub operation: Uuid,
+    /// It may have been done already: the answer was lost.
+    #[serde(default)]
+    pub again: bool,
+    /// The caller's umask, for what is made new.
+    pub umask: u32,
+}
+
+impl Call {
+    /// A fresh operation of this process, with nothing declared.
+    #[must_use]
+    pub fn new(request: Request) -> Self {
+        // The mask can only be read by setting it; this process has no other thread yet that makes files.
+        let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+        rustix::process::umask(mask);
+        let (claim, policy, operation) = (Claim::default(), None, Uuid::now_v7());
+        Self { request, claim, policy, operation, again: false, umask: mask.as_raw_mode() }
+    }
+}
+
+mod uuid_text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use uuid::Uuid;
+
+    pub(super) fn serialize<S: Serializer>(id: &Uuid, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(id)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Uuid, D::Error> {
+        Uuid::parse_str(&String::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
+/// A draft that keeps a mount from ending.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldDraft {
+    /// Its session.
+    pub session: SessionId,
+    /// Its key.
+    pub key: Key,
+    /// Bytes in it.
+    pub size_bytes: u64,
+    /// The processes known to hold it, in the daemon's pid namespace.
+    pub pids: Vec<u32>,
+}
+
+impl std::fmt::Display for HeldDraft {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{} ({} bytes)", self.session, self.key, self.size_bytes)?;
+        match self.pids.as_slice() {
+            [] => f.write_str(", holder unknown"),
+            pids => {
+                let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
+                write!(f, ", held by {}", pids.join(", "))
+            }
+        }
+    }
+}
+
+/// What a store is and who holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of batonfs that answers.
+    pub version: String,
+    /// The canonical path of the store.
+    pub store: PathBuf,
+    /// The engine's name.
+    pub engine: String,
+    /// Where it is mounted, if it is.
+    pub mountpoint: Option<PathBuf>,
+    /// The process of the mount, if there is one.
+    pub pid: Option<u32>,
+    /// How many sessions there are.
+    pub sessions: usize,
+    /// The drafts open in the mount.
+    pub drafts: Vec<HeldDraft>,
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// To init and resume.
+    Handle(Handle),
+    /// To read: the value follows.
+    Value,
+    /// To write.
+    Written {
+        /// The version made; `None` for one that was made when it was asked for the first time and has no number.
+        version: Option<Version>,
+        /// Its place in the session's order.
+        seq: Seq,
+        /// The words of a conflict that was accepted under `warn`.
+        warning: Option<String>,
+    },
+    /// To delete.
+    Deleted,
+    /// To list, sorted bytewise.
+    Keys(Vec<Key>),
+    /// To policy.
+    Policy(Policy),
+    /// To status.
+    Status(Status),
+    /// To unmount: not yet, and why; another answer follows.
+    Waiting(Vec<HeldDraft>),
+    /// To unmount: it is gone.
+    Unmounted,
+    /// It was not done.
+    Refused(Refusal),
+}
