@@ -207,7 +207,9 @@ impl Mount {
 
     /// Unmounts and mounts the same store again.
     pub(crate) fn again(&mut self, options: &[&str]) {
-        self.unmount();
+        if connection_of(&self.point()).is_some() {
+            self.unmount();
+        }
         self.start(options);
     }
 
