@@ -1,1 +1,14 @@
-//! Runner.
+//! The engines and the rules of the store, without a kernel between.
+
+#[path = "../common/disks.rs"]
+mod disks;
+#[path = "../common/engines.rs"]
+mod engines;
+
+mod contract;
+mod crash;
+mod forgotten;
+mod format;
+mod neighbour;
+mod race;
+mod rules;
