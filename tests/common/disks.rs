@@ -24,7 +24,7 @@ struct Plan {
 
 /// The plan a disk and its files share.
 #[derive(Clone, Default)]
-pub struct Watch(Arc<Mutex<Plan>>);
+pub(crate) struct Watch(Arc<Mutex<Plan>>);
 
 impl std::fmt::Debug for Watch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -34,27 +34,27 @@ impl std::fmt::Debug for Watch {
 
 impl Watch {
     /// What was done since the last call: changes and syncs, not reads.
-    pub fn take(&self) -> Vec<String> {
+    pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().unwrap().done)
     }
 
     /// Bytes written since the last call.
-    pub fn take_written_bytes(&self) -> u64 {
+    pub(crate) fn take_written_bytes(&self) -> u64 {
         std::mem::take(&mut self.0.lock().unwrap().written_bytes)
     }
 
     /// After `changes` more changes, every one fails with `errno`; none do with `None`.
-    pub fn fail(&self, plan: Option<(usize, i32)>) {
+    pub(crate) fn fail(&self, plan: Option<(usize, i32)>) {
         self.0.lock().unwrap().fail_after = plan;
     }
 
     /// Calls `before` ahead of every change.
-    pub fn before(&self, before: impl FnMut(&str) + Send + 'static) {
+    pub(crate) fn before(&self, before: impl FnMut(&str) + Send + 'static) {
         self.0.lock().unwrap().before = Some(Box::new(before));
     }
 
     /// The machine has started again.
-    pub fn reboot(&self, boot: &str) {
+    pub(crate) fn reboot(&self, boot: &str) {
         self.0.lock().unwrap().boot = Some(boot.to_owned());
     }
 
@@ -78,13 +78,13 @@ impl Watch {
 
 /// The real disk under watch.
 #[derive(Debug)]
-pub struct RecordingDisk {
+pub(crate) struct RecordingDisk {
     disk: LocalDisk,
     watch: Watch,
 }
 
 impl RecordingDisk {
-    pub fn open(root: &Path, watch: &Watch) -> Arc<Self> {
+    pub(crate) fn open(root: &Path, watch: &Watch) -> Arc<Self> {
         Arc::new(Self { disk: LocalDisk::open_at(root).unwrap(), watch: watch.clone() })
     }
 

@@ -222,8 +222,7 @@ fn a_rename_may_bring_other_bytes() {
     on_all(|engine| {
         commit(engine, put("a", b"plain", None));
         let content = Some(Staged::from(b"envelope".to_vec()));
-        let change =
-            Change::Rename { from: key("a"), to: key("b"), expected_from: 1, expected_to: None, content };
+        let change = Change::Rename { from: key("a"), to: key("b"), expected_from: 1, expected_to: None, content };
         commit(engine, change);
         assert_eq!(value(engine, "b").unwrap(), b"envelope");
         assert_eq!(keys(engine), ["b"]);
@@ -496,7 +495,10 @@ fn earlier_versions_are_kept_and_the_oldest_go() {
         }
         assert_eq!(engine.versions(&session(), &key("k")).unwrap(), (8..=40).collect::<Vec<_>>());
         let old = engine.open_version(&session(), &key("k"), 8).unwrap().unwrap();
-        assert_eq!((old.read_all().unwrap(), old.head.version, old.head.writer.clone()), (b"8".to_vec(), 8, writer("w")));
+        assert_eq!(
+            (old.read_all().unwrap(), old.head.version, old.head.writer.clone()),
+            (b"8".to_vec(), 8, writer("w"))
+        );
         assert!(engine.open_version(&session(), &key("k"), 7).unwrap().is_none());
         commit(engine, append("k", b"+", 40));
         commit(engine, append("k", b"+", 41));
@@ -513,7 +515,9 @@ fn earlier_versions_are_kept_and_the_oldest_go() {
 fn reserved_names_are_nothing() {
     on_all(|engine| {
         commit(engine, put("k", b"", None));
-        for path in [".agent_state_meta", ".agent_state_meta/k.json", ".k..agent_state_tmp.1", ".baton", "..", "a//b", "/"] {
+        for path in
+            [".agent_state_meta", ".agent_state_meta/k.json", ".k..agent_state_tmp.1", ".baton", "..", "a//b", "/"]
+        {
             assert_eq!(engine.entry(&session(), path).unwrap(), None, "{path}");
         }
         let names: Vec<_> = engine.read_dir(&session(), &dir("")).unwrap().into_iter().map(|e| e.name).collect();

@@ -221,10 +221,7 @@ fn a_rename_meets_the_conflict_rule_at_its_destination() {
         write(&store, "mine", b"mine", &caller("a")).unwrap();
         write(&store, "theirs", b"theirs", &caller("b")).unwrap();
         let (from, to) = (key("mine"), key("theirs"));
-        assert!(matches!(
-            store.rename(&session(), &from, &to, true, &caller("a")),
-            Err(StoreError::Conflict { .. })
-        ));
+        assert!(matches!(store.rename(&session(), &from, &to, true, &caller("a")), Err(StoreError::Conflict { .. })));
         assert!(matches!(
             store.rename(&session(), &from, &to, false, &caller("b")),
             Err(StoreError::Engine(EngineError::Exists(_)))

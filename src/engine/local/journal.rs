@@ -223,7 +223,7 @@ fn make(disk: &dyn Disk, boot: &str) -> Result<(Box<dyn DiskFile>, Vec<u8>)> {
     file.sync().map_err(io)?;
     disk.rename(&draft, paths::JOURNAL).map_err(io)?;
     disk.sync_dir(paths::parent(paths::JOURNAL)).map_err(io)?;
-    Ok((file, start))
+    Ok((disk.open(paths::JOURNAL, super::disk::Access::Write).map_err(io)?, start))
 }
 
 fn header_bytes(generation: u64, boot: &str) -> [u8; HEADER_BYTES] {
