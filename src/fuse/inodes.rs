@@ -233,6 +233,7 @@ impl Inodes {
         if let Some(node) = self.nodes.get_mut(&ino) {
             node.fresh = fresh;
         }
+        self.collect(ino);
     }
 
     /// Is a key's name below this directory reserved by an open draft?
@@ -306,5 +307,92 @@ impl Inodes {
             }
             at = parent;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn location(inodes: &Inodes, ino: Ino) -> Option<String> {
+        inodes.locate(ino).map(|at| at.path)
+    }
+
+    fn looked_up(inodes: &mut Inodes, parent: Ino, name: &str, role: Role) -> Ino {
+        let ino = inodes.intern(parent, name, role);
+        inodes.looked_up(ino);
+        ino
+    }
+
+    #[test]
+    fn a_renamed_directory_takes_all_below_it_along() {
+        let mut inodes = Inodes::new(100);
+        let session = looked_up(&mut inodes, ROOT, "s", Role::Dir);
+        let dir = looked_up(&mut inodes, session, "a", Role::Dir);
+        let key = looked_up(&mut inodes, dir, "k", Role::Key);
+        inodes.rename(dir, session, "b");
+        assert_eq!(location(&inodes, key).as_deref(), Some("b/k"));
+        assert_eq!(inodes.find(session, "a"), None);
+    }
+
+    #[test]
+    fn a_replaced_node_has_no_name_and_what_is_below_it_neither() {
+        let mut inodes = Inodes::new(100);
+        let session = looked_up(&mut inodes, ROOT, "s", Role::Dir);
+        let (old, new) =
+            (looked_up(&mut inodes, session, "old", Role::Dir), looked_up(&mut inodes, session, "new", Role::Dir));
+        let below = looked_up(&mut inodes, old, "k", Role::Key);
+        inodes.rename(new, session, "old");
+        assert_eq!(location(&inodes, new).as_deref(), Some("old"));
+        assert_eq!((location(&inodes, old), location(&inodes, below)), (None, None));
+        assert!(inodes.is_gone(old));
+    }
+
+    #[test]
+    fn a_name_that_changed_its_kind_has_another_number() {
+        let mut inodes = Inodes::new(100);
+        let session = looked_up(&mut inodes, ROOT, "s", Role::Dir);
+        let key = looked_up(&mut inodes, session, "x", Role::Key);
+        let dir = looked_up(&mut inodes, session, "x", Role::Dir);
+        assert_ne!(key, dir);
+        assert!(inodes.is_gone(key) && !inodes.is_gone(dir));
+    }
+
+    #[test]
+    fn the_table_comes_back_to_the_root_when_all_is_forgotten() {
+        let mut inodes = Inodes::new(100);
+        let session = looked_up(&mut inodes, ROOT, "s", Role::Dir);
+        let dir = looked_up(&mut inodes, session, "d", Role::Dir);
+        let key = looked_up(&mut inodes, dir, "k", Role::Key);
+        let other = looked_up(&mut inodes, dir, "o", Role::Key);
+        inodes.add_handle(key, 1);
+        inodes.rename(key, session, "moved");
+        inodes.remove(other);
+        for ino in [session, dir, key, other] {
+            inodes.forget(ino, 1);
+        }
+        assert!(inodes.find(session, "moved").is_some(), "an open handle keeps its node and all above it");
+        inodes.drop_handle(key, 1);
+        assert_eq!(inodes.len(), 1);
+    }
+
+    #[test]
+    fn a_reserved_name_stays_until_it_is_committed_or_removed() {
+        let mut inodes = Inodes::new(100);
+        let session = looked_up(&mut inodes, ROOT, "s", Role::Dir);
+        let key = looked_up(&mut inodes, session, "k", Role::Key);
+        let attributes = Attributes {
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            mtime: std::time::SystemTime::UNIX_EPOCH,
+            xattrs: std::collections::BTreeMap::new(),
+        };
+        inodes.set_fresh(key, Some(Fresh { attributes, creators: vec![1] }));
+        inodes.forget(key, 1);
+        assert_eq!(inodes.find(session, "k"), Some(key));
+        assert!(inodes.has_fresh_below(ROOT));
+        inodes.remove(key);
+        assert!(!inodes.has_fresh_below(ROOT));
     }
 }

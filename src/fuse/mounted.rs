@@ -111,10 +111,11 @@ impl Mounted {
     }
 }
 
-/// Node numbers start at random, high: `/proc/P/fdinfo` tells files apart by nothing else.
+/// Node numbers start at random, high: `/proc/P/fdinfo` tells files apart by nothing else. Below 2^53, so that
+/// programs that keep them in a floating-point number do not take two files for one.
 fn first_ino() -> u64 {
     let random = uuid::Uuid::new_v4().as_u128() as u64;
-    (1 << 62) | (random & 0x3fff_ff00_0000_0000)
+    (1 << 52) | (random & 0x000f_ffff_f000_0000)
 }
 
 /// The mount's root looks like the store's directory.

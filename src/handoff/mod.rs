@@ -1,7 +1,7 @@
 //! Passing work on: the handoff document, its envelope and the typed handoff. Knows no disk and no process.
 //!
 //! What is written to `__handoff.json` is a summary, any JSON object; what readers see is an envelope around it that
-//! says who passed it on, where and when. [`check`] watches the writing, [`envelope`] wraps, [`typed`] reads a summary
+//! says who passed it on, where and when. `check` watches the writing, `envelope` wraps, `typed` reads a summary
 //! that has the neighbour's form of a handoff.
 
 mod check;

@@ -7,16 +7,19 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// So many threads may stay behind before every question is answered with nothing, at once.
 pub(super) const STUCK_MAX: usize = 32;
 /// So many threads wait for work; more are made when more is asked at one time, and go when they are done.
 const IDLE_MAX: usize = 4;
+/// So long an asker gives way to others instead of sleeping: about what reading one process takes.
+const AWAKE: Duration = Duration::from_micros(50);
 /// What a thread needs to read a few files; an idle one then costs next to nothing.
 const STACK_BYTES: usize = 128 << 10;
 
-type Job = Box<dyn FnOnce() + Send>;
+/// Calls what it is given after the work and before the answer: a thread is idle again before its asker asks again.
+type Job = Box<dyn FnOnce(&mut dyn FnMut()) + Send>;
 type Idle = Mutex<Vec<Sender<Work>>>;
 
 /// A job for an idle thread, and the way to that thread: it holds none itself while idle, so the end of the pool,
@@ -94,10 +97,16 @@ impl Bounded {
         let answer = Arc::new(Answer { state, changed: Condvar::new() });
         let ending = Ending { answer: Arc::clone(&answer), stuck: Arc::clone(&self.stuck) };
         let progress = Progress(Arc::clone(&answer));
-        self.run(Box::new(move || {
+        self.run(Box::new(move |rest| {
             let _ending = ending;
             work(&progress);
+            rest();
         }));
+        // Most answers come at once, and waking a sleeper on an idle processor takes longer than they do.
+        let asked = Instant::now();
+        while asked.elapsed() < AWAKE.min(limit) && !take(&answer.state).finished {
+            std::thread::yield_now();
+        }
         let waiting = answer.changed.wait_timeout_while(take(&answer.state), limit, |state| !state.finished);
         let (mut state, _) = waiting.unwrap_or_else(PoisonError::into_inner);
         if !state.finished {
@@ -130,15 +139,16 @@ impl Bounded {
 fn work_on(first: Work, receiver: &Receiver<Work>, pool: &Weak<Idle>) {
     let mut next = Ok(first);
     while let Ok(Work { job, way_back }) = next {
-        job();
-        let Some(pool) = pool.upgrade() else { return };
-        let mut idle = take(&pool);
-        if idle.len() >= IDLE_MAX {
-            return;
-        }
-        idle.push(way_back);
-        drop(idle);
-        drop(pool);
+        let mut way_back = Some(way_back);
+        job(&mut || {
+            let Some(pool) = pool.upgrade() else { return };
+            let mut idle = take(&pool);
+            if idle.len() < IDLE_MAX {
+                idle.extend(way_back.take());
+            }
+        });
+        // Without a way to it nothing is sent, so this ends the thread when it has not become idle.
+        drop(way_back);
         next = receiver.recv();
     }
 }

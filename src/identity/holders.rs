@@ -16,7 +16,7 @@ use rustix::process::{Pid, PidfdFlags};
 use super::proc;
 
 /// More than this, and a process's offspring is followed no further.
-const DESCENDANTS_MAX: usize = 4096;
+pub const DESCENDANTS_MAX: usize = 4096;
 
 /// The process of a thread; `None` when the thread is gone, hidden or in a pid namespace that is not ours.
 #[must_use]
