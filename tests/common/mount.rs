@@ -15,7 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 mod program;
-pub(crate) use program::{Ran, Running};
+pub(crate) use program::{Ran, Running, eventually};
 
 /// The session every mount starts with.
 pub(crate) const SESSION: &str = "s";
@@ -207,7 +207,9 @@ impl Mount {
 
     /// Unmounts and mounts the same store again.
     pub(crate) fn again(&mut self, options: &[&str]) {
-        self.unmount();
+        if connection_of(&self.point()).is_some() {
+            self.unmount();
+        }
         self.start(options);
     }
 

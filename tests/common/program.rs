@@ -112,6 +112,16 @@ impl Ran {
     }
 }
 
+/// Looks again until it holds; the harness's deadline ends what never does.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + deadline();
+    while !holds() {
+        assert!(Instant::now() < until, "it never came true that {what}");
+        thread::sleep(STEP);
+    }
+}
+
 /// All a program has printed so far. Reads by position: the program shares the file's own offset.
 fn text_of(file: &File) -> String {
     let mut bytes = vec![0; usize::try_from(file.metadata().expect("stat").len()).expect("a size")];

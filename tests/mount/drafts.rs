@@ -156,7 +156,7 @@ fn nothing_deleted_comes_back() {
     drop(file);
     fails(fs::metadata(mount.path("k")), libc::ENOENT);
     assert!(!mount.stored("k").exists());
-    mount.bash("exec 3> n; echo x >&3; rm n; echo y >&3; exec 3>&-; ! [ -e n ]").ok();
+    mount.bash("echo old > n; exec 3> n; echo x >&3; rm n; echo y >&3; exec 3>&-; ! [ -e n ]").ok();
 }
 
 // C12

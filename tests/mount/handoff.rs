@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::harness::{self, Mount};
+use crate::harness::{self, Mount, fails};
 
 const KEY: &str = "__handoff.json";
 
@@ -67,7 +67,9 @@ fn a_handoff_that_arrives_by_rename_is_one() {
     mount.by("planner", r#"echo '{"n": 1}' > draft.json && mv draft.json __handoff.json"#).ok();
     assert_eq!(envelope(&mount)["summary"], json!({"n": 1}));
     assert_eq!(mount.names(""), [KEY]);
-    mount.bash("echo text > draft.txt; mv draft.txt __handoff.json").refused("Invalid argument");
+    mount.write("draft.txt", "text");
+    fails(fs::rename(mount.path("draft.txt"), mount.path(KEY)), libc::EINVAL);
+    assert_eq!(mount.read("draft.txt"), "text");
     assert_eq!(envelope(&mount)["summary"], json!({"n": 1}));
 }
 

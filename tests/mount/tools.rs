@@ -86,7 +86,7 @@ fn node_reads_and_writes() {
     let Some(mount) = Mount::new() else { return };
     let script = "const fs = require('fs'); fs.writeFileSync('a', 'one'); fs.appendFileSync('a', ' two');\n\
                   fs.mkdirSync('d/e', {recursive: true}); fs.renameSync('a', 'd/e/b'); fs.copyFileSync('d/e/b', 'c');\n\
-                  const s = fs.createWriteStream('s'); s.write('x'.repeat(100000)); s.end('y', () => \n\
+                  const s = fs.createWriteStream('s'); s.write('x'.repeat(100000)); s.end('y'); s.on('close', () => \n\
                   console.log(fs.readFileSync('c', 'utf8'), fs.statSync('s').size, fs.readdirSync('.').join()));";
     assert_eq!(mount.run(mount.command(&["node", "-e", script])).ok(), "one two 100001 c,d,s\n");
 }
