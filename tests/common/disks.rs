@@ -38,6 +38,11 @@ impl Watch {
         std::mem::take(&mut self.0.lock().unwrap().done)
     }
 
+    /// How often something was done since it was taken.
+    pub(crate) fn count(&self, what: &str) -> usize {
+        self.0.lock().unwrap().done.iter().filter(|done| *done == what).count()
+    }
+
     /// Bytes written since the last call.
     pub(crate) fn take_written_bytes(&self) -> u64 {
         std::mem::take(&mut self.0.lock().unwrap().written_bytes)

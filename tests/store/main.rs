@@ -1,5 +1,7 @@
 //! The engines and the rules of the store, without a kernel between.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "builders fail their test as tests do")]
+
 #[path = "../common/disks.rs"]
 mod disks;
 #[path = "../common/engines.rs"]

@@ -34,8 +34,6 @@ pub struct Stat {
     pub form: Form,
     /// Inode number.
     pub ino: u64,
-    /// Number of names.
-    pub links: u64,
     /// Size in bytes.
     pub size_bytes: u64,
     /// Space taken, in units of 512 bytes.
@@ -359,7 +357,6 @@ fn stat_of(stat: &fs::Stat) -> Stat {
     Stat {
         form: form_of(FileType::from_raw_mode(stat.st_mode)),
         ino: stat.st_ino,
-        links: stat.st_nlink.into(),
         size_bytes: u64::try_from(stat.st_size).unwrap_or(0),
         blocks: u64::try_from(stat.st_blocks).unwrap_or(0),
         mode: stat.st_mode & 0o7777,

@@ -31,7 +31,7 @@ impl LocalEngine {
         };
         renamed.map_err(|e| EngineError::io(format!("keeping {to}"), e))?;
         // Most puts follow a put: then one name is too old. After a gap the directory says which are.
-        if newest % KEPT_VERSIONS == 0 {
+        if newest.is_multiple_of(KEPT_VERSIONS) {
             return self.prune(session, key, newest);
         }
         match newest.checked_sub(KEPT_VERSIONS + 1) {

@@ -14,6 +14,10 @@ const OUR_XATTRS: &str = "user.baton";
 
 /// What was found at a path.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives on the stack of one call; a box would cost every read an allocation"
+)]
 pub(super) enum Look {
     /// Nothing, or nothing that can be reached without following a symlink.
     Nothing,

@@ -485,7 +485,11 @@ impl LocalEngine {
             return self.remove_sidecar(&record.session, key);
         }
         let (place, draft) = (paths::sidecar(&record.session, key.as_str()), paths::draft_sidecar(&record.operation));
-        if self.disk.rename(&draft, &place).is_ok() {
+        // Exchanged, not replaced: some file systems write out a replacing file at once, and here the journal has it.
+        if self.disk.exchange(&draft, &place).is_ok() {
+            return tree::unlink(&*self.disk, &draft);
+        }
+        if self.disk.rename_new(&draft, &place).is_ok() {
             return Ok(());
         }
         if let Err(e) = tree::make_dirs_above(&*self.disk, &place) {
