@@ -112,14 +112,12 @@ impl Filesystem {
     /// # Errors
     /// The store's refusal; the draft is gone and the handle keeps answering it.
     pub(super) fn commit_draft(&self, handle: &Handle, writer: &mut Writer) -> Reply<()> {
-        let _names = self.names.read().unwrap_or_else(PoisonError::into_inner);
         let set = std::mem::take(&mut writer.set);
         let Some((draft, base)) = writer.draft.take() else { return Ok(()) };
         self.wait(handle, false);
-        let Ok(place) = self.place(handle.ino) else {
-            // Unlinked or replaced: nothing deleted comes back.
-            return Ok(());
-        };
+        // Without a name it was unlinked or replaced: nothing deleted comes back.
+        let Some(_name) = self.keep_name(handle.ino) else { return Ok(()) };
+        let Ok(place) = self.place(handle.ino) else { return Ok(()) };
         if self.role(handle.ino)? == Role::Scratch {
             return self.keep_scratch(handle.ino, draft);
         }
@@ -245,7 +243,8 @@ impl Filesystem {
     pub(super) fn forget_handle(&self, handle: &Handle) {
         let mut inodes = self.inodes();
         inodes.drop_handle(handle.ino, handle.id);
-        let reserved = inodes.fresh(handle.ino).is_some();
+        // The neighbour's temporary file stays until it is renamed or removed by name.
+        let reserved = inodes.fresh(handle.ino).is_some() && inodes.role(handle.ino) == Some(Role::Key);
         let held = inodes.handles(handle.ino).iter().any(|&id| self.handles.get(id).is_ok_and(|other| other.writes));
         if reserved && !held {
             inodes.remove(handle.ino);

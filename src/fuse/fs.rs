@@ -2,18 +2,19 @@
 //! This file holds the shared state and the small questions; the operations are in the `ops_` files beside it.
 //!
 //! Locks, in the order they may be taken: a handle's state, then `names`, then the store's, then `inodes`.
-//! `names` is held for reading from the moment a commit asks for its key's name until the commit is made, and for
-//! writing by whoever takes a name away from a node with open drafts, so that no draft lands on a name it has lost.
+//! `names` are kept from the moment a commit asks for its key's name until the commit is made, and held alone by whoever
+//! makes or takes a name, so that no draft lands on a name it has lost.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::errno::Refusal;
 use super::handles::{Handle, HandleId, Handles, State, Writer};
 use super::inodes::{Ino, Inodes, ROOT, Role};
+use super::names::{Held, Names};
 use super::special::Scratches;
 use super::{OnKill, Options};
 use crate::control::Errors;
@@ -60,7 +61,7 @@ pub struct Filesystem {
     pub(super) mountpoint: PathBuf,
     pub(super) root: Attributes,
     pub(super) handles: Handles,
-    pub(super) names: RwLock<()>,
+    pub(super) names: Names,
     pub(super) scratches: Scratches,
     /// An open just answered, by thread: the O_TRUNC of that open comes as a SETATTR of its own.
     pub(super) opening: Mutex<HashMap<(u32, Ino), (Ino, HandleId)>>,
@@ -120,7 +121,7 @@ impl Filesystem {
             mountpoint,
             root,
             handles: Handles::default(),
-            names: RwLock::new(()),
+            names: Names::default(),
             scratches: Scratches::default(),
             opening: Mutex::default(),
             waiting: AtomicUsize::new(0),
@@ -164,6 +165,20 @@ impl Filesystem {
         }
         place.path.push_str(name);
         Ok(place)
+    }
+
+    /// Keeps the name a node has now while something is committed under it; `None` when it has none any more.
+    pub(super) fn keep_name(&self, ino: Ino) -> Option<Held<'_>> {
+        loop {
+            let of = |inodes: &Inodes| {
+                inodes.name(ino).filter(|_| !inodes.is_gone(ino)).map(|name| (inodes.parent(ino), name))
+            };
+            let (parent, name) = of(&self.inodes())?;
+            let held = self.names.keep((parent, &name));
+            if of(&self.inodes()) == Some((parent, name)) {
+                return Some(held);
+            }
+        }
     }
 
     /// Everything about the caller. Not in FLUSH or RELEASE.
@@ -218,11 +233,12 @@ impl Filesystem {
 
     fn open_draft(&self, handle: &Handle) -> Option<super::OpenDraft> {
         // A handle that is busy is in the middle of a write or commit: its numbers are those last noted.
-        let (dirty, pids) = match handle.try_state().as_deref() {
-            Some(State::Writer(writer)) => (writer.draft.is_dirty() && writer.failed.is_none(), writer.pids()),
+        let dirty = match handle.try_state().as_deref() {
+            Some(State::Writer(writer)) => writer.draft.is_dirty() && writer.failed.is_none(),
             Some(_) => return None,
-            None => (true, Vec::new()),
+            None => true,
         };
+        let pids = handle.pids();
         let place = dirty.then(|| self.place(handle.ino).ok())??;
         let size_bytes = handle.draft_size_bytes.load(Ordering::Relaxed);
         Some(super::OpenDraft { key: place.key().ok()?, session: place.session, size_bytes, pids })

@@ -1,7 +1,6 @@
 //! Attributes: mode, owner, times, extended attributes. Setting them makes no version.
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
 
 use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Reply};
@@ -59,7 +58,7 @@ impl Filesystem {
         if *set == AttributeChange::default() {
             return Ok(());
         }
-        let _names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(_name) = self.keep_name(ino) else { return Ok(()) };
         let Ok(place) = self.place(ino) else { return Ok(()) };
         if self.engine().entry(&place.session, &place.path)?.is_none() {
             return self.set_fresh_attributes(ino, set);

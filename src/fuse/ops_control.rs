@@ -80,6 +80,9 @@ impl Filesystem {
 
     /// Opens a control file: what it reads as is made now.
     pub(super) fn open_control(&self, asker: Asker, ino: Ino, writes: bool) -> Reply<State> {
+        if self.control_of(ino)?.0.makes() {
+            self.writable()?;
+        }
         if !writes {
             let bytes = self.with_control(asker, ino, |control, context| control.read(context))?;
             return Ok(State::Fixed(Staged::from(bytes)));

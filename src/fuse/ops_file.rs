@@ -12,7 +12,7 @@ use super::inodes::{Fresh, Ino, Role};
 use super::ops_tree::too_long;
 use super::special;
 use crate::engine::{AttributeChange, Snapshot};
-use crate::identity::{self, holders};
+use crate::identity::{self, Observed, holders};
 use crate::store::{Base, Draft as StoreDraft, Rule, StoreError, Write};
 use crate::words::key::NAME_MAX_BYTES;
 
@@ -26,8 +26,7 @@ impl Filesystem {
     /// Opens an existing file. `writes` when the access mode allows writing.
     ///
     /// # Errors
-    /// EBUSY when the opener is known and the key is another writer's under `error`; EINVAL when its environment
-    /// cannot be used; EROFS, EPERM.
+    /// EINVAL when the opener's environment cannot be used; EROFS, EPERM.
     pub fn open(&self, asker: Asker, ino: Ino, writes: bool) -> Reply<Arc<Handle>> {
         let role = self.role(ino)?;
         if writes {
@@ -50,7 +49,7 @@ impl Filesystem {
             }
             Role::Key | Role::Scratch => {
                 self.look_again(ino);
-                State::Writer(Box::new(self.open_writer(asker, ino, false)?))
+                State::Writer(Box::new(self.writer_on(ino, self.observe(asker)?, None)?))
             }
         };
         let handle = self.open_handle(ino, writes, state);
@@ -71,14 +70,17 @@ impl Filesystem {
         self.writable()?;
         let (role, place) = self.new_name(parent, name)?;
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        // Facts about a process are waited for before the name is held.
+        let opener = self.observe(asker)?;
+        let name_held = self.names.change((parent, name));
         if role == Role::Key
             && let Some(entry) = self.engine().entry(&place.session, &place.path)?
         {
+            drop(name_held);
             return self.create_existing(asker, parent, name, entry.kind, flags, writes);
         }
         let ino = self.reserve(asker, parent, name, role, mode, flags & libc::O_EXCL != 0)?;
-        let opened = self.open_writer(asker, ino, true);
-        let writer = match opened {
+        let writer = match self.writer_on(ino, opener, Some(flags)) {
             Ok(writer) => writer,
             Err(refusal) => {
                 self.unreserve(ino);
@@ -177,24 +179,32 @@ impl Filesystem {
         handle
     }
 
-    /// A writer for a handle: who opens it, and whether that one may write the key at all.
-    fn open_writer(&self, asker: Asker, ino: Ino, created: bool) -> Reply<Writer> {
-        let opener = self.observe(asker)?;
+    /// A writer for a handle: on an existing file, or (`created`, with the flags of its open) on a new name.
+    fn writer_on(&self, ino: Ino, opener: Observed, created: Option<i32>) -> Reply<Writer> {
         let place = self.place(ino)?;
-        if self.role(ino)? == Role::Scratch {
-            return Ok(Writer::new(Draft::new(created, false, self.engine()), opener, None));
-        }
-        let key = place.key()?;
-        let check = self.store.document(&key).map(|document| document.prefix_check());
-        let draft = Draft::new(created, check.is_some(), self.engine());
-        let execed = opener.execed;
-        let writer = Writer::new(draft, opener, check);
-        let by = self.caller_of(&place.session, &writer);
-        match self.store.check(&place.session, &key, &by) {
+        let document = match self.role(ino)? {
+            Role::Scratch => None,
+            _ => self.store.document(&place.key()?),
+        };
+        let check = document.map(|document| document.prefix_check());
+        let appends = created.is_some_and(|flags| flags & libc::O_APPEND != 0);
+        let draft = match created {
+            None => Draft::of_existing(check.is_some()),
+            Some(_) if appends && check.is_none() => Draft::of_new_log(),
+            Some(_) => Draft::of_new(check.is_some(), self.engine()),
+        };
+        Ok(Writer::new(draft, opener, check))
+    }
+
+    /// Refuses an open that would truncate another writer's value, where the opener is who will write.
+    fn check_opener(&self, asker: Asker, ino: Ino, writer: &Writer) -> Reply<()> {
+        let place = self.place(ino)?;
+        let by = self.caller_of(&place.session, writer);
+        match self.store.check(&place.session, &place.key()?, &by) {
             // A shell's forked child that has not exec'd yet, or a shell that is about to exec a command with other
             // declarations, is not the one who will write: the first write will tell.
-            Err(StoreError::Conflict { .. }) if !execed || identity::may_declare(asker.thread) => Ok(writer),
-            checked => checked.map(|()| writer).map_err(Refusal::from),
+            Err(StoreError::Conflict { .. }) if !writer.opener.execed || identity::may_declare(asker.thread) => Ok(()),
+            checked => Ok(checked?),
         }
     }
 
@@ -396,10 +406,11 @@ impl Filesystem {
         self.opening.lock().unwrap_or_else(PoisonError::into_inner).remove(&opening_of(asker, ino));
     }
 
-    /// O_TRUNC of a handle just opened: its draft starts empty. On a handle for reading it is a truncation.
+    /// O_TRUNC of a handle just opened: its draft starts empty. On a handle for reading it is a truncation. The kernel
+    /// fails the open when this is refused.
     ///
     /// # Errors
-    /// As [`Filesystem::truncate`].
+    /// EBUSY when the opener is known and the value is another writer's under `error`; as [`Filesystem::truncate`].
     pub fn truncate_opened(&self, asker: Asker, ino: Ino, id: HandleId) -> Reply<()> {
         let handle = self.handles.get(id)?;
         let mut state = handle.state();
@@ -408,8 +419,11 @@ impl Filesystem {
             drop(state);
             return if switch { Ok(()) } else { self.truncate(asker, ino, 0) };
         };
-        let size = self.stat(asker, ino)?.size_bytes;
-        writer.draft.restart(size > 0, self.engine());
+        let counts = self.stat(asker, ino)?.size_bytes > 0;
+        if counts {
+            self.check_opener(asker, ino, writer)?;
+        }
+        writer.draft.restart(counts, self.engine());
         writer.written_at = SystemTime::now();
         handle.note(writer);
         Ok(())
@@ -449,7 +463,7 @@ impl Filesystem {
             set: AttributeChange { mtime: Some(SystemTime::now()), ..AttributeChange::default() },
             rule: Rule::Policy,
         };
-        let _names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(_name) = self.keep_name(ino) else { return Ok(()) };
         self.store.write(write, &by)?;
         Ok(())
     }
