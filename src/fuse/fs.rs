@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use super::errno::Refusal;
@@ -72,7 +72,7 @@ pub struct Filesystem {
     pub(super) refusals: AtomicU64,
     /// The words of the latest refusals, for `.baton/errors`.
     pub(super) errors: Errors,
-    inodes: Mutex<Inodes>,
+    pub(super) inodes: Inodes,
 }
 
 /// A key or directory that a node stands for.
@@ -128,13 +128,8 @@ impl Filesystem {
             commits: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
             errors: Errors::default(),
-            inodes: Mutex::new(Inodes::new(first_ino)),
+            inodes: Inodes::new(first_ino),
         }
-    }
-
-    /// The node table, for a moment.
-    pub(super) fn inodes(&self) -> MutexGuard<'_, Inodes> {
-        self.inodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn engine(&self) -> &dyn Engine {
@@ -143,12 +138,12 @@ impl Filesystem {
 
     /// What a node stands for.
     pub(super) fn role(&self, ino: Ino) -> Reply<Role> {
-        self.inodes().role(ino).ok_or_else(|| Refusal::new(libc::ESTALE, format!("node {ino} is not known")))
+        self.inodes.role(ino).ok_or_else(|| Refusal::new(libc::ESTALE, format!("node {ino} is not known")))
     }
 
     /// Where a node is in the store.
     pub(super) fn place(&self, ino: Ino) -> Reply<Place> {
-        let location = self.inodes().locate(ino);
+        let location = self.inodes.locate(ino);
         let gone = || Refusal::not_found(format!("node {ino}"));
         let location = location.ok_or_else(gone)?;
         Ok(Place { session: location.session.ok_or_else(gone)?, path: location.path })
@@ -170,12 +165,9 @@ impl Filesystem {
     /// Keeps the name a node has now while something is committed under it; `None` when it has none any more.
     pub(super) fn keep_name(&self, ino: Ino) -> Option<Held<'_>> {
         loop {
-            let of = |inodes: &Inodes| {
-                inodes.name(ino).filter(|_| !inodes.is_gone(ino)).map(|name| (inodes.parent(ino), name))
-            };
-            let (parent, name) = of(&self.inodes())?;
+            let (parent, name) = self.inodes.name(ino)?;
             let held = self.names.keep((parent, &name));
-            if of(&self.inodes()) == Some((parent, name)) {
+            if self.inodes.name(ino) == Some((parent, name)) {
                 return Some(held);
             }
         }
@@ -221,7 +213,7 @@ impl Filesystem {
 
     /// Handles on a node that may have something to commit.
     pub(super) fn writers_on(&self, ino: Ino) -> Vec<Arc<Handle>> {
-        let ids = self.inodes().handles(ino);
+        let ids = self.inodes.handles(ino);
         ids.into_iter().filter_map(|id| self.handles.get(id).ok()).filter(|handle| handle.writes).collect()
     }
 

@@ -68,10 +68,7 @@ impl Filesystem {
     }
 
     fn set_fresh_attributes(&self, ino: Ino, set: &AttributeChange) -> Reply<()> {
-        let mut inodes = self.inodes();
-        let fresh = inodes.fresh_mut(ino).ok_or_else(|| Refusal::not_found(format!("node {ino}")))?;
-        set.apply(&mut fresh.attributes);
-        Ok(())
+        if self.inodes.change_fresh(ino, set) { Ok(()) } else { Err(Refusal::not_found(format!("node {ino}"))) }
     }
 
     /// What is set while a draft is open belongs to the version the draft becomes (`cp -a` sets the time, then closes).
@@ -151,8 +148,8 @@ impl Filesystem {
     }
 
     fn user_xattrs(&self, ino: Ino) -> Reply<BTreeMap<String, Vec<u8>>> {
-        if let Some(fresh) = self.inodes().fresh(ino) {
-            return Ok(fresh.attributes.xattrs.clone());
+        if let Some(fresh) = self.inodes.fresh(ino) {
+            return Ok(fresh.attributes.xattrs);
         }
         Ok(self.head(ino)?.map(|head| head.attributes.xattrs).unwrap_or_default())
     }

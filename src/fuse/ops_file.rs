@@ -83,12 +83,12 @@ impl Filesystem {
         let writer = match self.writer_on(ino, opener, Some(flags)) {
             Ok(writer) => writer,
             Err(refusal) => {
-                self.unreserve(ino);
+                self.inodes.unreserve(ino);
                 return Err(refusal);
             }
         };
         let handle = self.open_handle(ino, true, State::Writer(Box::new(writer)));
-        self.inodes().looked_up(ino);
+        self.inodes.looked_up(ino);
         Ok((self.stat(asker, ino)?, handle))
     }
 
@@ -127,12 +127,7 @@ impl Filesystem {
         if kind == crate::engine::Kind::Dir {
             return Err(Refusal::new(libc::EISDIR, format!("'{name}' is a directory")));
         }
-        let ino = {
-            let mut inodes = self.inodes();
-            let ino = inodes.intern(parent, name, Role::Key);
-            inodes.looked_up(ino);
-            ino
-        };
+        let ino = self.inodes.look_up(parent, name, Role::Key);
         let opened = self.open(asker, ino, writes).and_then(|handle| {
             self.opening_done(asker, ino);
             if flags & libc::O_TRUNC != 0 {
@@ -150,23 +145,9 @@ impl Filesystem {
     fn reserve(&self, asker: Asker, parent: Ino, name: &str, role: Role, mode: u32, exclusive: bool) -> Reply<Ino> {
         let attributes = self.made_by(asker, mode, &self.dir_attributes(parent)?, false);
         let pid = holders::tgid(asker.thread).unwrap_or(0);
-        let mut inodes = self.inodes();
-        let ino = inodes.intern(parent, name, role);
-        match inodes.fresh_mut(ino) {
-            Some(_) if exclusive => {
-                return Err(Refusal::new(libc::EEXIST, format!("'{name}' is being created by another process")));
-            }
-            Some(fresh) => fresh.creators.push(pid),
-            None => inodes.set_fresh(ino, Some(Fresh { attributes, creators: vec![pid] })),
-        }
-        Ok(ino)
-    }
-
-    fn unreserve(&self, ino: Ino) {
-        let mut inodes = self.inodes();
-        if inodes.handles(ino).is_empty() {
-            inodes.remove(ino);
-        }
+        let fresh = Fresh { attributes, creators: vec![pid] };
+        let reserved = self.inodes.reserve(parent, name, role, fresh, exclusive);
+        reserved.map_err(|_| Refusal::new(libc::EEXIST, format!("'{name}' is being created by another process")))
     }
 
     fn open_handle(&self, ino: Ino, writes: bool, state: State) -> Arc<Handle> {
@@ -175,7 +156,7 @@ impl Filesystem {
         if let State::Writer(writer) = &*handle.state() {
             handle.note(writer);
         }
-        self.inodes().add_handle(ino, handle.id);
+        self.inodes.add_handle(ino, handle.id);
         handle
     }
 
@@ -242,7 +223,7 @@ impl Filesystem {
             None => match self.newest(ino)? {
                 Some(newest) => pinned.insert(newest),
                 // A name that no commit has made, opened by who made it.
-                None if self.inodes().fresh(ino).is_some() => return Ok(Vec::new()),
+                None if self.inodes.fresh(ino).is_some() => return Ok(Vec::new()),
                 None => return Err(Refusal::new(libc::ENOENT, "the key was deleted before its first read")),
             },
         };
@@ -262,7 +243,7 @@ impl Filesystem {
     /// A name is about to lose its value: who has it open for reading keeps what it opened.
     pub(super) fn pin_readers(&self, ino: Option<Ino>) -> Reply<()> {
         let Some(ino) = ino else { return Ok(()) };
-        let ids = self.inodes().handles(ino);
+        let ids = self.inodes.handles(ino);
         for handle in ids.into_iter().filter_map(|id| self.handles.get(id).ok()) {
             match &mut *handle.state() {
                 State::Reader(pinned @ None) => *pinned = self.newest(ino)?,

@@ -39,7 +39,7 @@ impl Filesystem {
         let dir = place.dir()?;
         let by = self.caller(&place.session, asker)?;
         let name_held = self.names.change((parent, name));
-        if self.inodes().find(parent, name).is_some_and(|ino| self.inodes_fresh(ino)) {
+        if self.inodes.find(parent, name).is_some_and(|ino| self.inodes_fresh(ino)) {
             return Err(Refusal::new(libc::EEXIST, format!("'{name}' is being created by another process")));
         }
         let attributes = self.made_by(asker, mode, &self.dir_attributes(parent)?, true);
@@ -49,7 +49,7 @@ impl Filesystem {
     }
 
     fn inodes_fresh(&self, ino: Ino) -> bool {
-        self.inodes().fresh(ino).is_some()
+        self.inodes.fresh(ino).is_some()
     }
 
     /// `mknod` of a regular file: an empty value, committed.
@@ -64,7 +64,7 @@ impl Filesystem {
         let (role, place) = self.new_name(parent, name)?;
         let by = self.caller(&place.session, asker)?;
         let name_held = self.names.change((parent, name));
-        let reserved = self.inodes().find(parent, name).is_some_and(|ino| self.inodes_fresh(ino));
+        let reserved = self.inodes.find(parent, name).is_some_and(|ino| self.inodes_fresh(ino));
         if role != Role::Key || reserved || self.engine().entry(&place.session, &place.path)?.is_some() {
             return Err(Refusal::new(libc::EEXIST, format!("'{name}' exists already")));
         }
@@ -90,13 +90,13 @@ impl Filesystem {
     pub fn unlink(&self, asker: Asker, parent: Ino, name: &str) -> Reply<()> {
         self.writable()?;
         let role = self.find_role(asker, parent, name)?;
-        let known = self.inodes().find(parent, name);
+        let known = self.inodes.find(parent, name);
         match role {
             Role::Key => {}
             Role::Scratch => {
                 if let Some(ino) = known {
                     self.scratches.remove(ino);
-                    self.inodes().remove(ino);
+                    self.inodes.remove(ino);
                 }
                 return Ok(());
             }
@@ -110,10 +110,10 @@ impl Filesystem {
         self.pin_readers(known)?;
         let _name = self.names.change((parent, name));
         let existed = self.store.delete(&place.session, &place.key()?, &by, false)?;
-        let known = self.inodes().find(parent, name);
+        let known = self.inodes.find(parent, name);
         let reserved = known.is_some_and(|ino| self.inodes_fresh(ino));
         if let Some(ino) = known {
-            self.inodes().remove(ino);
+            self.inodes.remove(ino);
         }
         if existed || reserved { Ok(()) } else { Err(Refusal::not_found(name)) }
     }
@@ -132,16 +132,16 @@ impl Filesystem {
             _ => return Err(Refusal::new(libc::ENOTDIR, format!("'{name}' is not a directory"))),
         }
         let place = self.place_in(parent, name)?;
-        let known = self.inodes().find(parent, name);
+        let known = self.inodes.find(parent, name);
         let by = self.caller(&place.session, asker)?;
         let _names = self.names.tree();
-        if known.is_some_and(|ino| self.inodes().has_fresh_below(ino)) {
+        if known.is_some_and(|ino| self.inodes.has_fresh_below(ino)) {
             return Err(Refusal::new(libc::ENOTEMPTY, format!("a file is being written in '{name}'")));
         }
         self.store.remove_dir(&place.session, &place.dir()?, &by)?;
         if let Some(ino) = known {
             self.forget_scratches(ino);
-            self.inodes().remove(ino);
+            self.inodes.remove(ino);
         }
         Ok(())
     }
@@ -188,7 +188,7 @@ impl Filesystem {
             Err(refusal) => return Err(refusal),
         };
         let place = self.place_in(parent, name)?;
-        let ino = self.inodes().find(parent, name);
+        let ino = self.inodes.find(parent, name);
         Ok(End { parent, name: name.to_owned(), place, role, ino })
     }
 
@@ -199,7 +199,7 @@ impl Filesystem {
         let (source, target) = (from.place.dir()?, to.place.dir()?);
         let by = self.caller(&from.place.session, asker)?;
         let _names = self.names.tree();
-        if to.ino.is_some_and(|ino| self.inodes().has_fresh_below(ino)) {
+        if to.ino.is_some_and(|ino| self.inodes.has_fresh_below(ino)) {
             return Err(Refusal::new(libc::ENOTEMPTY, format!("a file is being written in '{}'", to.name)));
         }
         self.store.rename_dir(&from.place.session, &source, &target, &by)?;
@@ -262,9 +262,7 @@ impl Filesystem {
             let _names = self.names.change_two((from.parent, &from.name), (to.parent, &to.name));
             let version = self.commit_scratch(ino, &to.place, &by)?;
             self.move_node(from, to);
-            let mut inodes = self.inodes();
-            inodes.set_role(ino, Role::Key);
-            inodes.set_fresh(ino, None);
+            self.inodes.committed(ino);
             version
         };
         self.go_on_from(ino, version);
@@ -273,16 +271,11 @@ impl Filesystem {
 
     fn declare(&self, ino: Ino, to: &End, asker: Asker) -> Reply<()> {
         self.declare_by_scratch(ino, &to.place, asker)?;
-        self.inodes().remove(ino);
+        self.inodes.remove(ino);
         Ok(())
     }
 
     fn move_node(&self, from: &End, to: &End) {
-        let mut inodes = self.inodes();
-        if let Some(ino) = inodes.find(from.parent, &from.name) {
-            inodes.rename(ino, to.parent, &to.name);
-        } else if let Some(old) = inodes.find(to.parent, &to.name) {
-            inodes.remove(old);
-        }
+        self.inodes.rename((from.parent, &from.name), (to.parent, &to.name));
     }
 }

@@ -176,12 +176,12 @@ impl Filesystem {
 
     /// The temporary files below a directory that goes.
     pub(super) fn forget_scratches(&self, dir: Ino) {
-        for child in self.inodes().children(dir) {
-            let role = self.inodes().role(child);
+        for child in self.inodes.children(dir) {
+            let role = self.inodes.role(child);
             match role {
                 Some(Role::Scratch) => {
                     self.scratches.remove(child);
-                    self.inodes().remove(child);
+                    self.inodes.remove(child);
                 }
                 Some(Role::Dir | Role::MetaDir) => self.forget_scratches(child),
                 _ => {}
