@@ -110,7 +110,9 @@ fn rm_rf_takes_a_session_with_all_the_neighbour_left_in_it() {
     mount.run(command).ok();
     assert!(!mount.path("").exists());
     assert!(!mount.store().join("s").exists());
-    mount.bash("true; cd \"$MNT\"; mkdir s; ls -A s").ok();
+    let mut command = mount.command(&["bash", "-c", "mkdir s && test -z \"$(ls -A s)\""]);
+    command.current_dir(mount.point());
+    mount.run(command).ok();
 }
 
 #[test]
