@@ -58,20 +58,20 @@ pub struct Control {
     pub name: &'static str,
     /// Is it a session's, or the mount's own?
     of_session: bool,
-    /// Its size before it is read; `None`: that of what a read gives now.
-    size_bytes: Option<u64>,
+    /// Reading it makes something: its size is known before.
+    makes: bool,
     read: Read,
     write: Option<Write>,
 }
 
 /// Every control file there is.
 const TABLE: &[Control] = &[
-    Control { name: "new", of_session: false, size_bytes: Some(files::NEW_BYTES), read: files::new, write: None },
-    Control { name: "status", of_session: false, size_bytes: None, read: files::status, write: None },
-    Control { name: "errors", of_session: true, size_bytes: None, read: files::errors, write: None },
-    Control { name: "handle", of_session: true, size_bytes: None, read: files::handle, write: None },
-    Control { name: "log", of_session: true, size_bytes: None, read: files::log, write: None },
-    Control { name: "policy", of_session: true, size_bytes: None, read: files::policy, write: Some(files::set_policy) },
+    Control { name: "new", of_session: false, makes: true, read: files::new, write: None },
+    Control { name: "status", of_session: false, makes: false, read: files::status, write: None },
+    Control { name: "errors", of_session: true, makes: false, read: files::errors, write: None },
+    Control { name: "handle", of_session: true, makes: false, read: files::handle, write: None },
+    Control { name: "log", of_session: true, makes: false, read: files::log, write: None },
+    Control { name: "policy", of_session: true, makes: false, read: files::policy, write: Some(files::set_policy) },
 ];
 
 /// The names of a control directory: a session's, or (`None`) the mount's own.
@@ -87,6 +87,12 @@ pub fn find(session: Option<&SessionId>, name: &str) -> Option<&'static Control>
 }
 
 impl Control {
+    /// Does reading it change the store?
+    #[must_use]
+    pub fn makes(&self) -> bool {
+        self.makes
+    }
+
     /// Can it be written?
     #[must_use]
     pub fn is_switch(&self) -> bool {
@@ -98,10 +104,7 @@ impl Control {
     /// # Errors
     /// As [`Control::read`].
     pub fn size_bytes(&self, context: &Context<'_>) -> Result<u64> {
-        match self.size_bytes {
-            Some(size) => Ok(size),
-            None => Ok(self.read(context)?.len() as u64),
-        }
+        if self.makes { Ok(files::NEW_BYTES) } else { Ok(self.read(context)?.len() as u64) }
     }
 
     /// Its bytes now.

@@ -18,6 +18,9 @@ pub use value::{AttributeChange, Attributes, Content, DirEntry, Entry, Head, Kin
 
 use crate::words::{Author, Dir, Key, LogLine, Policy, Seq, SessionId, Version, Writer};
 
+/// How many versions before the newest are kept of each key.
+pub const KEPT_VERSIONS: u64 = 32;
+
 /// The result of every engine operation.
 pub type Result<T> = std::result::Result<T, EngineError>;
 
@@ -180,6 +183,19 @@ pub trait Engine: Send + Sync + Debug {
     /// # Errors
     /// As [`Engine::head`].
     fn last_version(&self, session: &SessionId, key: &Key) -> Result<Version>;
+
+    /// The versions of a key whose bytes are still there, oldest first, the newest one among them. Versions that were
+    /// only appended to live on in a later one and have none of their own.
+    ///
+    /// # Errors
+    /// As [`Engine::head`].
+    fn versions(&self, session: &SessionId, key: &Key) -> Result<Vec<Version>>;
+
+    /// One of [`Engine::versions`] with its bytes; `Ok(None)` when it is not kept.
+    ///
+    /// # Errors
+    /// As [`Engine::head`].
+    fn open_version(&self, session: &SessionId, key: &Key, version: Version) -> Result<Option<Snapshot>>;
 
     /// An empty place for bytes that a later [`Change`] will carry. Small ones live in memory, larger ones
     /// spill to where only this engine can name them.

@@ -36,7 +36,8 @@ pub(super) fn config(store: &Path, options: &Options) -> Config {
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::FSName(store.to_string_lossy().into_owned()),
-        MountOption::Subtype("batonfs".to_owned()),
+        // Not `Subtype`: fuser gives that to its helper alone, and the type would be plain `fuse` for root.
+        MountOption::CUSTOM("subtype=batonfs".to_owned()),
         MountOption::DefaultPermissions,
         MountOption::NoSuid,
         MountOption::NoDev,

@@ -103,7 +103,7 @@ impl Filesystem {
         if self.waiting.load(Ordering::Relaxed) == 0 {
             return false;
         }
-        let children = self.inodes().children(dir);
+        let children = self.inodes.children(dir);
         children.into_iter().any(|child| self.waits(child))
     }
 
@@ -112,14 +112,12 @@ impl Filesystem {
     /// # Errors
     /// The store's refusal; the draft is gone and the handle keeps answering it.
     pub(super) fn commit_draft(&self, handle: &Handle, writer: &mut Writer) -> Reply<()> {
-        let _names = self.names.read().unwrap_or_else(PoisonError::into_inner);
         let set = std::mem::take(&mut writer.set);
         let Some((draft, base)) = writer.draft.take() else { return Ok(()) };
         self.wait(handle, false);
-        let Ok(place) = self.place(handle.ino) else {
-            // Unlinked or replaced: nothing deleted comes back.
-            return Ok(());
-        };
+        // Without a name it was unlinked or replaced: nothing deleted comes back.
+        let Some(_name) = self.keep_name(handle.ino) else { return Ok(()) };
+        let Ok(place) = self.place(handle.ino) else { return Ok(()) };
         if self.role(handle.ino)? == Role::Scratch {
             return self.keep_scratch(handle.ino, draft);
         }
@@ -132,7 +130,7 @@ impl Filesystem {
         match self.store.write(write, &by) {
             Ok(committed) => {
                 self.commits.fetch_add(1, Ordering::Relaxed);
-                self.inodes().set_fresh(handle.ino, None);
+                self.inodes.committed(handle.ino);
                 writer.draft.committed((!appended).then_some(committed.version));
                 writer.writers.drain(..writer.writers.len().saturating_sub(1));
                 writer.owners.clear();
@@ -243,12 +241,16 @@ impl Filesystem {
 
     /// Takes a released handle off its node; a name that only it reserved is free again.
     pub(super) fn forget_handle(&self, handle: &Handle) {
-        let mut inodes = self.inodes();
-        inodes.drop_handle(handle.ino, handle.id);
-        let reserved = inodes.fresh(handle.ino).is_some();
-        let held = inodes.handles(handle.ino).iter().any(|&id| self.handles.get(id).is_ok_and(|other| other.writes));
-        if reserved && !held {
-            inodes.remove(handle.ino);
+        self.inodes.drop_handle(handle.ino, handle.id);
+        // The neighbour's temporary file stays until it is renamed or removed by name.
+        let reserved = self.inodes.fresh(handle.ino).is_some() && self.inodes.role(handle.ino) == Some(Role::Key);
+        if !reserved {
+            return;
+        }
+        let Some((parent, name)) = self.inodes.name(handle.ino) else { return };
+        let _name = self.names.change((parent, &name));
+        if self.inodes.fresh(handle.ino).is_some() && self.writers_on(handle.ino).is_empty() {
+            self.inodes.remove(handle.ino);
         }
     }
 }

@@ -30,11 +30,22 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// The draft of a handle on an existing value, or (`created`) on a new name, whose empty value counts as written.
+    /// The draft of a handle on an existing value.
     #[must_use]
-    pub fn new(created: bool, document: bool, engine: &dyn Engine) -> Self {
-        let bytes = if created { fresh(engine) } else { Bytes::Untouched };
-        Self { bytes, pinned: None, mine: None, dirty: created, document }
+    pub fn of_existing(document: bool) -> Self {
+        Self { bytes: Bytes::Untouched, pinned: None, mine: None, dirty: false, document }
+    }
+
+    /// The draft of a handle on a new name, whose empty value counts as written.
+    #[must_use]
+    pub fn of_new(document: bool, engine: &dyn Engine) -> Self {
+        Self { bytes: fresh(engine), dirty: true, ..Self::of_existing(document) }
+    }
+
+    /// The same for a handle that appends: whoever else creates the name, its bytes go after theirs.
+    #[must_use]
+    pub fn of_new_log() -> Self {
+        Self { bytes: Bytes::Append(Vec::new()), dirty: true, ..Self::of_existing(false) }
     }
 
     /// Is there something to commit?
@@ -43,10 +54,10 @@ impl Draft {
         self.dirty
     }
 
-    /// Is what there is to commit an append?
+    /// Is what there is to commit an append of some bytes?
     #[must_use]
     pub fn is_append(&self) -> bool {
-        self.dirty && matches!(self.bytes, Bytes::Append(_))
+        self.dirty && matches!(&self.bytes, Bytes::Append(bytes) if !bytes.is_empty())
     }
 
     /// How many bytes a reader of the draft sees.

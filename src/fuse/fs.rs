@@ -2,18 +2,19 @@
 //! This file holds the shared state and the small questions; the operations are in the `ops_` files beside it.
 //!
 //! Locks, in the order they may be taken: a handle's state, then `names`, then the store's, then `inodes`.
-//! `names` is held for reading from the moment a commit asks for its key's name until the commit is made, and for
-//! writing by whoever takes a name away from a node with open drafts, so that no draft lands on a name it has lost.
+//! `names` are kept from the moment a commit asks for its key's name until the commit is made, and held alone by whoever
+//! makes or takes a name, so that no draft lands on a name it has lost.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use super::errno::Refusal;
 use super::handles::{Handle, HandleId, Handles, State, Writer};
 use super::inodes::{Ino, Inodes, ROOT, Role};
+use super::names::{Held, Names};
 use super::special::Scratches;
 use super::{OnKill, Options};
 use crate::control::Errors;
@@ -60,7 +61,7 @@ pub struct Filesystem {
     pub(super) mountpoint: PathBuf,
     pub(super) root: Attributes,
     pub(super) handles: Handles,
-    pub(super) names: RwLock<()>,
+    pub(super) names: Names,
     pub(super) scratches: Scratches,
     /// An open just answered, by thread: the O_TRUNC of that open comes as a SETATTR of its own.
     pub(super) opening: Mutex<HashMap<(u32, Ino), (Ino, HandleId)>>,
@@ -71,7 +72,7 @@ pub struct Filesystem {
     pub(super) refusals: AtomicU64,
     /// The words of the latest refusals, for `.baton/errors`.
     pub(super) errors: Errors,
-    inodes: Mutex<Inodes>,
+    pub(super) inodes: Inodes,
 }
 
 /// A key or directory that a node stands for.
@@ -120,20 +121,15 @@ impl Filesystem {
             mountpoint,
             root,
             handles: Handles::default(),
-            names: RwLock::new(()),
+            names: Names::default(),
             scratches: Scratches::default(),
             opening: Mutex::default(),
             waiting: AtomicUsize::new(0),
             commits: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
             errors: Errors::default(),
-            inodes: Mutex::new(Inodes::new(first_ino)),
+            inodes: Inodes::new(first_ino),
         }
-    }
-
-    /// The node table, for a moment.
-    pub(super) fn inodes(&self) -> MutexGuard<'_, Inodes> {
-        self.inodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn engine(&self) -> &dyn Engine {
@@ -142,12 +138,12 @@ impl Filesystem {
 
     /// What a node stands for.
     pub(super) fn role(&self, ino: Ino) -> Reply<Role> {
-        self.inodes().role(ino).ok_or_else(|| Refusal::new(libc::ESTALE, format!("node {ino} is not known")))
+        self.inodes.role(ino).ok_or_else(|| Refusal::new(libc::ESTALE, format!("node {ino} is not known")))
     }
 
     /// Where a node is in the store.
     pub(super) fn place(&self, ino: Ino) -> Reply<Place> {
-        let location = self.inodes().locate(ino);
+        let location = self.inodes.locate(ino);
         let gone = || Refusal::not_found(format!("node {ino}"));
         let location = location.ok_or_else(gone)?;
         Ok(Place { session: location.session.ok_or_else(gone)?, path: location.path })
@@ -164,6 +160,17 @@ impl Filesystem {
         }
         place.path.push_str(name);
         Ok(place)
+    }
+
+    /// Keeps the name a node has now while something is committed under it; `None` when it has none any more.
+    pub(super) fn keep_name(&self, ino: Ino) -> Option<Held<'_>> {
+        loop {
+            let (parent, name) = self.inodes.name(ino)?;
+            let held = self.names.keep((parent, &name));
+            if self.inodes.name(ino) == Some((parent, name)) {
+                return Some(held);
+            }
+        }
     }
 
     /// Everything about the caller. Not in FLUSH or RELEASE.
@@ -206,7 +213,7 @@ impl Filesystem {
 
     /// Handles on a node that may have something to commit.
     pub(super) fn writers_on(&self, ino: Ino) -> Vec<Arc<Handle>> {
-        let ids = self.inodes().handles(ino);
+        let ids = self.inodes.handles(ino);
         ids.into_iter().filter_map(|id| self.handles.get(id).ok()).filter(|handle| handle.writes).collect()
     }
 
@@ -218,11 +225,12 @@ impl Filesystem {
 
     fn open_draft(&self, handle: &Handle) -> Option<super::OpenDraft> {
         // A handle that is busy is in the middle of a write or commit: its numbers are those last noted.
-        let (dirty, pids) = match handle.try_state().as_deref() {
-            Some(State::Writer(writer)) => (writer.draft.is_dirty() && writer.failed.is_none(), writer.pids()),
+        let dirty = match handle.try_state().as_deref() {
+            Some(State::Writer(writer)) => writer.draft.is_dirty() && writer.failed.is_none(),
             Some(_) => return None,
-            None => (true, Vec::new()),
+            None => true,
         };
+        let pids = handle.pids();
         let place = dirty.then(|| self.place(handle.ino).ok())??;
         let size_bytes = handle.draft_size_bytes.load(Ordering::Relaxed);
         Some(super::OpenDraft { key: place.key().ok()?, session: place.session, size_bytes, pids })

@@ -6,8 +6,9 @@
 //! should have the same one.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::engine::Attributes;
+use crate::engine::{AttributeChange, Attributes};
 use crate::words::SessionId;
 
 /// A node's number, as the kernel and `stat` show it.
@@ -66,18 +67,182 @@ struct Node {
     gone: bool,
 }
 
-/// All nodes.
+/// All nodes. Every method takes the table for its own time alone and gives back values: nothing of it stays locked.
 #[derive(Debug)]
 pub struct Inodes {
-    nodes: HashMap<Ino, Node>,
-    names: HashMap<Ino, HashMap<String, Ino>>,
-    next: Ino,
+    table: Mutex<Table>,
 }
+
+/// The name is reserved already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reserved;
 
 impl Inodes {
     /// A tree with its root alone. `base` is the first number given out.
     #[must_use]
     pub fn new(base: Ino) -> Self {
+        Self { table: Mutex::new(Table::new(base)) }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many nodes there are; the root is always one.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.table().nodes.len()
+    }
+
+    /// What a node stands for; `None` for a number we never gave out.
+    #[must_use]
+    pub fn role(&self, ino: Ino) -> Option<Role> {
+        self.table().role(ino)
+    }
+
+    /// The node of a name, if the kernel or a handle knows it.
+    #[must_use]
+    pub fn find(&self, parent: Ino, name: &str) -> Option<Ino> {
+        self.table().find(parent, name)
+    }
+
+    /// The node of a name in a role, for a reply that gives it to the kernel; made when there is none. A node in
+    /// another role there loses its name.
+    pub fn look_up(&self, parent: Ino, name: &str, role: Role) -> Ino {
+        let mut table = self.table();
+        let ino = table.intern(parent, name, role);
+        table.looked_up(ino);
+        ino
+    }
+
+    /// Counts a reply that gives the kernel this node.
+    pub fn looked_up(&self, ino: Ino) {
+        self.table().looked_up(ino);
+    }
+
+    /// The kernel forgets `count` of its lookups.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        self.table().forget(ino, count);
+    }
+
+    /// Reserves a name that no commit has made, or joins the reservation of another.
+    ///
+    /// # Errors
+    /// [`Reserved`] when another has reserved it and this one wants it `alone`.
+    pub fn reserve(&self, parent: Ino, name: &str, role: Role, fresh: Fresh, alone: bool) -> Result<Ino, Reserved> {
+        let mut table = self.table();
+        let ino = table.intern(parent, name, role);
+        match table.fresh_mut(ino) {
+            Some(_) if alone => return Err(Reserved),
+            Some(there) => there.creators.extend(fresh.creators),
+            None => table.set_fresh(ino, Some(fresh)),
+        }
+        Ok(ino)
+    }
+
+    /// Frees a reservation that no handle holds.
+    pub fn unreserve(&self, ino: Ino) {
+        let mut table = self.table();
+        if table.handles(ino).is_empty() {
+            table.remove(ino);
+        }
+    }
+
+    /// The reservation of a name that no commit has made.
+    #[must_use]
+    pub fn fresh(&self, ino: Ino) -> Option<Fresh> {
+        self.table().fresh(ino).cloned()
+    }
+
+    /// Changes the attributes a reserved name will have; `false` when it is not reserved.
+    pub fn change_fresh(&self, ino: Ino, set: &AttributeChange) -> bool {
+        self.table().fresh_mut(ino).is_some_and(|fresh| {
+            set.apply(&mut fresh.attributes);
+            true
+        })
+    }
+
+    /// A commit has made the name; it stands for a key now.
+    pub fn committed(&self, ino: Ino) {
+        let mut table = self.table();
+        table.set_role(ino, Role::Key);
+        table.set_fresh(ino, None);
+    }
+
+    /// A handle is open on the node.
+    pub fn add_handle(&self, ino: Ino, handle: u64) {
+        self.table().add_handle(ino, handle);
+    }
+
+    /// A handle is gone.
+    pub fn drop_handle(&self, ino: Ino, handle: u64) {
+        self.table().drop_handle(ino, handle);
+    }
+
+    /// The handles open on a node.
+    #[must_use]
+    pub fn handles(&self, ino: Ino) -> Vec<u64> {
+        self.table().handles(ino)
+    }
+
+    /// Where the node is; `None` when it or a directory above it has no name any more.
+    #[must_use]
+    pub fn locate(&self, ino: Ino) -> Option<Location> {
+        self.table().locate(ino)
+    }
+
+    /// The parent of a node; the root is its own.
+    #[must_use]
+    pub fn parent(&self, ino: Ino) -> Ino {
+        self.table().parent(ino)
+    }
+
+    /// The directory and the name of a node; `None` when it has no name any more.
+    #[must_use]
+    pub fn name(&self, ino: Ino) -> Option<(Ino, String)> {
+        let table = self.table();
+        let node = table.nodes.get(&ino).filter(|node| !node.gone)?;
+        Some((node.parent, node.name.clone()))
+    }
+
+    /// Is a key's name below this directory reserved by an open draft?
+    #[must_use]
+    pub fn has_fresh_below(&self, dir: Ino) -> bool {
+        self.table().has_fresh_below(dir)
+    }
+
+    /// The nodes directly in a directory.
+    #[must_use]
+    pub fn children(&self, dir: Ino) -> Vec<Ino> {
+        self.table().children(dir)
+    }
+
+    /// Takes the node's name away: nothing of it can be committed any more.
+    pub fn remove(&self, ino: Ino) {
+        self.table().remove(ino);
+    }
+
+    /// The node of one name gets another; what had that name loses it.
+    pub fn rename(&self, from: (Ino, &str), to: (Ino, &str)) {
+        let mut table = self.table();
+        if let Some(ino) = table.find(from.0, from.1) {
+            table.rename(ino, to.0, to.1);
+        } else if let Some(old) = table.find(to.0, to.1) {
+            table.remove(old);
+        }
+    }
+}
+
+/// All nodes.
+#[derive(Debug)]
+struct Table {
+    nodes: HashMap<Ino, Node>,
+    names: HashMap<Ino, HashMap<String, Ino>>,
+    next: Ino,
+}
+
+impl Table {
+    fn new(base: Ino) -> Self {
         let root = Node {
             parent: ROOT,
             name: String::new(),
@@ -91,39 +256,23 @@ impl Inodes {
         Self { nodes: HashMap::from([(ROOT, root)]), names: HashMap::new(), next: base.max(ROOT + 1) }
     }
 
-    /// How many nodes there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.nodes.len()
-    }
-
-    /// Never: the root is always there.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
-    }
-
-    /// What a node stands for; `None` for a number we never gave out.
-    #[must_use]
-    pub fn role(&self, ino: Ino) -> Option<Role> {
+    fn role(&self, ino: Ino) -> Option<Role> {
         self.nodes.get(&ino).map(|node| node.role)
     }
 
     /// Changes what a node stands for (the neighbour's temporary file becomes a key).
-    pub fn set_role(&mut self, ino: Ino, role: Role) {
+    fn set_role(&mut self, ino: Ino, role: Role) {
         if let Some(node) = self.nodes.get_mut(&ino) {
             node.role = role;
         }
     }
 
-    /// The node of a name, if the kernel or a handle knows it.
-    #[must_use]
-    pub fn find(&self, parent: Ino, name: &str) -> Option<Ino> {
+    fn find(&self, parent: Ino, name: &str) -> Option<Ino> {
         self.names.get(&parent)?.get(name).copied()
     }
 
     /// The node of a name in a role, made when there is none. A node in another role there loses its name.
-    pub fn intern(&mut self, parent: Ino, name: &str, role: Role) -> Ino {
+    fn intern(&mut self, parent: Ino, name: &str, role: Role) -> Ino {
         match self.find(parent, name) {
             Some(ino) if self.role(ino) == Some(role) => return ino,
             Some(ino) => self.remove(ino),
@@ -146,45 +295,37 @@ impl Inodes {
         ino
     }
 
-    /// Counts a reply that gives the kernel this node.
-    pub fn looked_up(&mut self, ino: Ino) {
+    fn looked_up(&mut self, ino: Ino) {
         if let Some(node) = self.nodes.get_mut(&ino) {
             node.lookups += 1;
         }
     }
 
-    /// The kernel forgets `count` of its lookups.
-    pub fn forget(&mut self, ino: Ino, count: u64) {
+    fn forget(&mut self, ino: Ino, count: u64) {
         if let Some(node) = self.nodes.get_mut(&ino) {
             node.lookups = node.lookups.saturating_sub(count);
         }
         self.collect(ino);
     }
 
-    /// A handle is open on the node.
-    pub fn add_handle(&mut self, ino: Ino, handle: u64) {
+    fn add_handle(&mut self, ino: Ino, handle: u64) {
         if let Some(node) = self.nodes.get_mut(&ino) {
             node.handles.push(handle);
         }
     }
 
-    /// A handle is gone.
-    pub fn drop_handle(&mut self, ino: Ino, handle: u64) {
+    fn drop_handle(&mut self, ino: Ino, handle: u64) {
         if let Some(node) = self.nodes.get_mut(&ino) {
             node.handles.retain(|&other| other != handle);
         }
         self.collect(ino);
     }
 
-    /// The handles open on a node.
-    #[must_use]
-    pub fn handles(&self, ino: Ino) -> Vec<u64> {
+    fn handles(&self, ino: Ino) -> Vec<u64> {
         self.nodes.get(&ino).map(|node| node.handles.clone()).unwrap_or_default()
     }
 
-    /// Where the node is; `None` when it or a directory above it has no name any more.
-    #[must_use]
-    pub fn locate(&self, ino: Ino) -> Option<Location> {
+    fn locate(&self, ino: Ino) -> Option<Location> {
         let mut parts = Vec::new();
         let mut at = ino;
         while at != ROOT {
@@ -199,59 +340,37 @@ impl Inodes {
         Some(Location { session: SessionId::parse(first).ok(), path: parts.join("/") })
     }
 
-    /// The parent of a node; the root is its own.
-    #[must_use]
-    pub fn parent(&self, ino: Ino) -> Ino {
+    fn parent(&self, ino: Ino) -> Ino {
         self.nodes.get(&ino).map_or(ROOT, |node| node.parent)
     }
 
-    /// The name of a node in its directory.
-    #[must_use]
-    pub fn name(&self, ino: Ino) -> Option<String> {
-        self.nodes.get(&ino).map(|node| node.name.clone())
-    }
-
-    /// Has the node lost its name?
-    #[must_use]
-    pub fn is_gone(&self, ino: Ino) -> bool {
-        self.nodes.get(&ino).is_none_or(|node| node.gone)
-    }
-
-    /// The reservation of a name that no commit has made.
-    #[must_use]
-    pub fn fresh(&self, ino: Ino) -> Option<&Fresh> {
+    fn fresh(&self, ino: Ino) -> Option<&Fresh> {
         self.nodes.get(&ino)?.fresh.as_ref()
     }
 
-    /// The same, to change it.
-    pub fn fresh_mut(&mut self, ino: Ino) -> Option<&mut Fresh> {
+    fn fresh_mut(&mut self, ino: Ino) -> Option<&mut Fresh> {
         self.nodes.get_mut(&ino)?.fresh.as_mut()
     }
 
     /// Reserves the name, or (`None`) tells that a commit has made it.
-    pub fn set_fresh(&mut self, ino: Ino, fresh: Option<Fresh>) {
+    fn set_fresh(&mut self, ino: Ino, fresh: Option<Fresh>) {
         if let Some(node) = self.nodes.get_mut(&ino) {
             node.fresh = fresh;
         }
         self.collect(ino);
     }
 
-    /// Is a key's name below this directory reserved by an open draft?
-    #[must_use]
-    pub fn has_fresh_below(&self, dir: Ino) -> bool {
+    fn has_fresh_below(&self, dir: Ino) -> bool {
         let reserved = |ino| self.role(ino) == Some(Role::Key) && self.fresh(ino).is_some();
         let mut names = self.names.get(&dir).into_iter().flat_map(HashMap::values);
         names.any(|&ino| reserved(ino) || self.has_fresh_below(ino))
     }
 
-    /// The nodes directly in a directory.
-    #[must_use]
-    pub fn children(&self, dir: Ino) -> Vec<Ino> {
+    fn children(&self, dir: Ino) -> Vec<Ino> {
         self.names.get(&dir).map(|names| names.values().copied().collect()).unwrap_or_default()
     }
 
-    /// Takes the node's name away: nothing of it can be committed any more.
-    pub fn remove(&mut self, ino: Ino) {
+    fn remove(&mut self, ino: Ino) {
         let Some(node) = self.nodes.get_mut(&ino).filter(|node| !node.gone) else { return };
         node.gone = true;
         node.fresh = None;
@@ -260,8 +379,7 @@ impl Inodes {
         self.collect(ino);
     }
 
-    /// Gives the node another name; what had that name loses it.
-    pub fn rename(&mut self, ino: Ino, parent: Ino, name: &str) {
+    fn rename(&mut self, ino: Ino, parent: Ino, name: &str) {
         if let Some(old) = self.find(parent, name).filter(|&old| old != ino) {
             self.remove(old);
         }
@@ -318,69 +436,61 @@ mod tests {
         inodes.locate(ino).map(|at| at.path)
     }
 
-    fn looked_up(inodes: &mut Inodes, parent: Ino, name: &str, role: Role) -> Ino {
-        let ino = inodes.intern(parent, name, role);
-        inodes.looked_up(ino);
-        ino
-    }
-
     #[test]
     fn a_renamed_directory_takes_all_below_it_along() {
-        let mut inodes = Inodes::new(100);
-        let session = looked_up(&mut inodes, ROOT, "s", Role::Dir);
-        let dir = looked_up(&mut inodes, session, "a", Role::Dir);
-        let key = looked_up(&mut inodes, dir, "k", Role::Key);
-        inodes.rename(dir, session, "b");
+        let inodes = Inodes::new(100);
+        let session = inodes.look_up(ROOT, "s", Role::Dir);
+        let dir = inodes.look_up(session, "a", Role::Dir);
+        let key = inodes.look_up(dir, "k", Role::Key);
+        inodes.rename((session, "a"), (session, "b"));
         assert_eq!(location(&inodes, key).as_deref(), Some("b/k"));
         assert_eq!(inodes.find(session, "a"), None);
     }
 
     #[test]
     fn a_replaced_node_has_no_name_and_what_is_below_it_neither() {
-        let mut inodes = Inodes::new(100);
-        let session = looked_up(&mut inodes, ROOT, "s", Role::Dir);
-        let (old, new) =
-            (looked_up(&mut inodes, session, "old", Role::Dir), looked_up(&mut inodes, session, "new", Role::Dir));
-        let below = looked_up(&mut inodes, old, "k", Role::Key);
-        inodes.rename(new, session, "old");
+        let inodes = Inodes::new(100);
+        let session = inodes.look_up(ROOT, "s", Role::Dir);
+        let (old, new) = (inodes.look_up(session, "old", Role::Dir), inodes.look_up(session, "new", Role::Dir));
+        let below = inodes.look_up(old, "k", Role::Key);
+        inodes.rename((session, "new"), (session, "old"));
         assert_eq!(location(&inodes, new).as_deref(), Some("old"));
         assert_eq!((location(&inodes, old), location(&inodes, below)), (None, None));
-        assert!(inodes.is_gone(old));
+        assert_eq!(inodes.name(old), None);
     }
 
     #[test]
     fn a_name_that_changed_its_kind_has_another_number() {
-        let mut inodes = Inodes::new(100);
-        let session = looked_up(&mut inodes, ROOT, "s", Role::Dir);
-        let key = looked_up(&mut inodes, session, "x", Role::Key);
-        let dir = looked_up(&mut inodes, session, "x", Role::Dir);
+        let inodes = Inodes::new(100);
+        let session = inodes.look_up(ROOT, "s", Role::Dir);
+        let key = inodes.look_up(session, "x", Role::Key);
+        let dir = inodes.look_up(session, "x", Role::Dir);
         assert_ne!(key, dir);
-        assert!(inodes.is_gone(key) && !inodes.is_gone(dir));
+        assert!(inodes.name(key).is_none() && inodes.name(dir).is_some());
     }
 
     #[test]
     fn the_table_comes_back_to_the_root_when_all_is_forgotten() {
-        let mut inodes = Inodes::new(100);
-        let session = looked_up(&mut inodes, ROOT, "s", Role::Dir);
-        let dir = looked_up(&mut inodes, session, "d", Role::Dir);
-        let key = looked_up(&mut inodes, dir, "k", Role::Key);
-        let other = looked_up(&mut inodes, dir, "o", Role::Key);
+        let inodes = Inodes::new(100);
+        let session = inodes.look_up(ROOT, "s", Role::Dir);
+        let dir = inodes.look_up(session, "d", Role::Dir);
+        let key = inodes.look_up(dir, "k", Role::Key);
+        let other = inodes.look_up(dir, "o", Role::Key);
         inodes.add_handle(key, 1);
-        inodes.rename(key, session, "moved");
+        inodes.rename((dir, "k"), (session, "moved"));
         inodes.remove(other);
         for ino in [session, dir, key, other] {
             inodes.forget(ino, 1);
         }
         assert!(inodes.find(session, "moved").is_some(), "an open handle keeps its node and all above it");
         inodes.drop_handle(key, 1);
-        assert_eq!(inodes.len(), 1);
+        assert_eq!(inodes.count(), 1);
     }
 
     #[test]
     fn a_reserved_name_stays_until_it_is_committed_or_removed() {
-        let mut inodes = Inodes::new(100);
-        let session = looked_up(&mut inodes, ROOT, "s", Role::Dir);
-        let key = looked_up(&mut inodes, session, "k", Role::Key);
+        let inodes = Inodes::new(100);
+        let session = inodes.look_up(ROOT, "s", Role::Dir);
         let attributes = Attributes {
             mode: 0o644,
             uid: 0,
@@ -388,8 +498,11 @@ mod tests {
             mtime: std::time::SystemTime::UNIX_EPOCH,
             xattrs: std::collections::BTreeMap::new(),
         };
-        inodes.set_fresh(key, Some(Fresh { attributes, creators: vec![1] }));
-        inodes.forget(key, 1);
+        let fresh = |pid| Fresh { attributes: attributes.clone(), creators: vec![pid] };
+        let key = inodes.reserve(session, "k", Role::Key, fresh(1), true).unwrap();
+        assert_eq!(inodes.reserve(session, "k", Role::Key, fresh(2), true), Err(Reserved));
+        assert_eq!(inodes.reserve(session, "k", Role::Key, fresh(2), false), Ok(key));
+        assert_eq!(inodes.fresh(key).unwrap().creators, [1, 2]);
         assert_eq!(inodes.find(session, "k"), Some(key));
         assert!(inodes.has_fresh_below(ROOT));
         inodes.remove(key);

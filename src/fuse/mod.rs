@@ -9,6 +9,7 @@ pub mod fs;
 pub mod handles;
 pub mod inodes;
 mod mounted;
+mod names;
 mod ops_attributes;
 mod ops_control;
 mod ops_file;

@@ -1,7 +1,6 @@
 //! Attributes: mode, owner, times, extended attributes. Setting them makes no version.
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
 
 use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Reply};
@@ -59,7 +58,7 @@ impl Filesystem {
         if *set == AttributeChange::default() {
             return Ok(());
         }
-        let _names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(_name) = self.keep_name(ino) else { return Ok(()) };
         let Ok(place) = self.place(ino) else { return Ok(()) };
         if self.engine().entry(&place.session, &place.path)?.is_none() {
             return self.set_fresh_attributes(ino, set);
@@ -69,10 +68,7 @@ impl Filesystem {
     }
 
     fn set_fresh_attributes(&self, ino: Ino, set: &AttributeChange) -> Reply<()> {
-        let mut inodes = self.inodes();
-        let fresh = inodes.fresh_mut(ino).ok_or_else(|| Refusal::not_found(format!("node {ino}")))?;
-        set.apply(&mut fresh.attributes);
-        Ok(())
+        if self.inodes.change_fresh(ino, set) { Ok(()) } else { Err(Refusal::not_found(format!("node {ino}"))) }
     }
 
     /// What is set while a draft is open belongs to the version the draft becomes (`cp -a` sets the time, then closes).
@@ -152,8 +148,8 @@ impl Filesystem {
     }
 
     fn user_xattrs(&self, ino: Ino) -> Reply<BTreeMap<String, Vec<u8>>> {
-        if let Some(fresh) = self.inodes().fresh(ino) {
-            return Ok(fresh.attributes.xattrs.clone());
+        if let Some(fresh) = self.inodes.fresh(ino) {
+            return Ok(fresh.attributes.xattrs);
         }
         Ok(self.head(ino)?.map(|head| head.attributes.xattrs).unwrap_or_default())
     }

@@ -25,17 +25,17 @@ impl Filesystem {
 
     /// The session whose control directory this is; `None` for the mount's own.
     fn control_scope(&self, dir: Ino) -> Reply<Option<SessionId>> {
-        let parent = self.inodes().parent(dir);
+        let parent = self.inodes.parent(dir);
         if parent == ROOT { Ok(None) } else { Ok(Some(self.place(parent)?.session)) }
     }
 
     pub(super) fn control_stat(&self, asker: Asker, ino: Ino) -> Reply<Stat> {
-        let parent = self.inodes().parent(ino);
+        let parent = self.inodes.parent(ino);
         if self.role(ino)? == Role::ControlDir {
             let attributes = self.dir_attributes(parent)?;
             return Ok(dir_stat(ino, Attributes { mode: attributes.mode & !0o222, ..attributes }));
         }
-        let of = self.inodes().parent(parent);
+        let of = self.inodes.parent(parent);
         let attributes = self.dir_attributes(of)?;
         let mode = attributes.mode & if self.control_of(ino)?.0.is_switch() { 0o666 } else { 0o444 };
         let size = self.with_control(asker, ino, |control, context| control.size_bytes(context))?;
@@ -45,14 +45,11 @@ impl Filesystem {
     /// Is this a control file or a directory of them? What they show takes a look at the caller.
     #[must_use]
     pub fn is_control(&self, ino: Ino) -> bool {
-        matches!(self.inodes().role(ino), Some(Role::Control | Role::ControlDir))
+        matches!(self.inodes.role(ino), Some(Role::Control | Role::ControlDir))
     }
 
     fn control_of(&self, ino: Ino) -> Reply<(&'static Control, Option<SessionId>)> {
-        let (dir, name) = {
-            let inodes = self.inodes();
-            (inodes.parent(ino), inodes.name(ino).unwrap_or_default())
-        };
+        let (dir, name) = self.inodes.name(ino).ok_or_else(|| Refusal::not_found(format!("node {ino}")))?;
         let scope = self.control_scope(dir)?;
         let control = control::find(scope.as_ref(), &name).ok_or_else(|| Refusal::not_found(&name))?;
         Ok((control, scope))
@@ -80,6 +77,9 @@ impl Filesystem {
 
     /// Opens a control file: what it reads as is made now.
     pub(super) fn open_control(&self, asker: Asker, ino: Ino, writes: bool) -> Reply<State> {
+        if self.control_of(ino)?.0.makes() {
+            self.writable()?;
+        }
         if !writes {
             let bytes = self.with_control(asker, ino, |control, context| control.read(context))?;
             return Ok(State::Fixed(Staged::from(bytes)));
@@ -125,7 +125,7 @@ impl Filesystem {
             open_handles: self.handles.len(),
             drafts: self.open_drafts().len(),
             waiting: self.waiting.load(Relaxed),
-            nodes: self.inodes().len(),
+            nodes: self.inodes.count(),
             commits: self.commits.load(Relaxed),
             refusals: self.refusals.load(Relaxed),
         }

@@ -12,7 +12,7 @@ use super::inodes::{Fresh, Ino, Role};
 use super::ops_tree::too_long;
 use super::special;
 use crate::engine::{AttributeChange, Snapshot};
-use crate::identity::{self, holders};
+use crate::identity::{self, Observed, holders};
 use crate::store::{Base, Draft as StoreDraft, Rule, StoreError, Write};
 use crate::words::key::NAME_MAX_BYTES;
 
@@ -26,8 +26,7 @@ impl Filesystem {
     /// Opens an existing file. `writes` when the access mode allows writing.
     ///
     /// # Errors
-    /// EBUSY when the opener is known and the key is another writer's under `error`; EINVAL when its environment
-    /// cannot be used; EROFS, EPERM.
+    /// EINVAL when the opener's environment cannot be used; EROFS, EPERM.
     pub fn open(&self, asker: Asker, ino: Ino, writes: bool) -> Reply<Arc<Handle>> {
         let role = self.role(ino)?;
         if writes {
@@ -50,7 +49,7 @@ impl Filesystem {
             }
             Role::Key | Role::Scratch => {
                 self.look_again(ino);
-                State::Writer(Box::new(self.open_writer(asker, ino, false)?))
+                State::Writer(Box::new(self.writer_on(ino, self.observe(asker)?, None)?))
             }
         };
         let handle = self.open_handle(ino, writes, state);
@@ -71,22 +70,25 @@ impl Filesystem {
         self.writable()?;
         let (role, place) = self.new_name(parent, name)?;
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        // Facts about a process are waited for before the name is held.
+        let opener = self.observe(asker)?;
+        let name_held = self.names.change((parent, name));
         if role == Role::Key
             && let Some(entry) = self.engine().entry(&place.session, &place.path)?
         {
+            drop(name_held);
             return self.create_existing(asker, parent, name, entry.kind, flags, writes);
         }
         let ino = self.reserve(asker, parent, name, role, mode, flags & libc::O_EXCL != 0)?;
-        let opened = self.open_writer(asker, ino, true);
-        let writer = match opened {
+        let writer = match self.writer_on(ino, opener, Some(flags)) {
             Ok(writer) => writer,
             Err(refusal) => {
-                self.unreserve(ino);
+                self.inodes.unreserve(ino);
                 return Err(refusal);
             }
         };
         let handle = self.open_handle(ino, true, State::Writer(Box::new(writer)));
-        self.inodes().looked_up(ino);
+        self.inodes.looked_up(ino);
         Ok((self.stat(asker, ino)?, handle))
     }
 
@@ -125,12 +127,7 @@ impl Filesystem {
         if kind == crate::engine::Kind::Dir {
             return Err(Refusal::new(libc::EISDIR, format!("'{name}' is a directory")));
         }
-        let ino = {
-            let mut inodes = self.inodes();
-            let ino = inodes.intern(parent, name, Role::Key);
-            inodes.looked_up(ino);
-            ino
-        };
+        let ino = self.inodes.look_up(parent, name, Role::Key);
         let opened = self.open(asker, ino, writes).and_then(|handle| {
             self.opening_done(asker, ino);
             if flags & libc::O_TRUNC != 0 {
@@ -148,23 +145,9 @@ impl Filesystem {
     fn reserve(&self, asker: Asker, parent: Ino, name: &str, role: Role, mode: u32, exclusive: bool) -> Reply<Ino> {
         let attributes = self.made_by(asker, mode, &self.dir_attributes(parent)?, false);
         let pid = holders::tgid(asker.thread).unwrap_or(0);
-        let mut inodes = self.inodes();
-        let ino = inodes.intern(parent, name, role);
-        match inodes.fresh_mut(ino) {
-            Some(_) if exclusive => {
-                return Err(Refusal::new(libc::EEXIST, format!("'{name}' is being created by another process")));
-            }
-            Some(fresh) => fresh.creators.push(pid),
-            None => inodes.set_fresh(ino, Some(Fresh { attributes, creators: vec![pid] })),
-        }
-        Ok(ino)
-    }
-
-    fn unreserve(&self, ino: Ino) {
-        let mut inodes = self.inodes();
-        if inodes.handles(ino).is_empty() {
-            inodes.remove(ino);
-        }
+        let fresh = Fresh { attributes, creators: vec![pid] };
+        let reserved = self.inodes.reserve(parent, name, role, fresh, exclusive);
+        reserved.map_err(|_| Refusal::new(libc::EEXIST, format!("'{name}' is being created by another process")))
     }
 
     fn open_handle(&self, ino: Ino, writes: bool, state: State) -> Arc<Handle> {
@@ -173,28 +156,36 @@ impl Filesystem {
         if let State::Writer(writer) = &*handle.state() {
             handle.note(writer);
         }
-        self.inodes().add_handle(ino, handle.id);
+        self.inodes.add_handle(ino, handle.id);
         handle
     }
 
-    /// A writer for a handle: who opens it, and whether that one may write the key at all.
-    fn open_writer(&self, asker: Asker, ino: Ino, created: bool) -> Reply<Writer> {
-        let opener = self.observe(asker)?;
+    /// A writer for a handle: on an existing file, or (`created`, with the flags of its open) on a new name.
+    fn writer_on(&self, ino: Ino, opener: Observed, created: Option<i32>) -> Reply<Writer> {
         let place = self.place(ino)?;
-        if self.role(ino)? == Role::Scratch {
-            return Ok(Writer::new(Draft::new(created, false, self.engine()), opener, None));
-        }
-        let key = place.key()?;
-        let check = self.store.document(&key).map(|document| document.prefix_check());
-        let draft = Draft::new(created, check.is_some(), self.engine());
-        let execed = opener.execed;
-        let writer = Writer::new(draft, opener, check);
-        let by = self.caller_of(&place.session, &writer);
-        match self.store.check(&place.session, &key, &by) {
+        let document = match self.role(ino)? {
+            Role::Scratch => None,
+            _ => self.store.document(&place.key()?),
+        };
+        let check = document.map(|document| document.prefix_check());
+        let appends = created.is_some_and(|flags| flags & libc::O_APPEND != 0);
+        let draft = match created {
+            None => Draft::of_existing(check.is_some()),
+            Some(_) if appends && check.is_none() => Draft::of_new_log(),
+            Some(_) => Draft::of_new(check.is_some(), self.engine()),
+        };
+        Ok(Writer::new(draft, opener, check))
+    }
+
+    /// Refuses an open that would truncate another writer's value, where the opener is who will write.
+    fn check_opener(&self, asker: Asker, ino: Ino, writer: &Writer) -> Reply<()> {
+        let place = self.place(ino)?;
+        let by = self.caller_of(&place.session, writer);
+        match self.store.check(&place.session, &place.key()?, &by) {
             // A shell's forked child that has not exec'd yet, or a shell that is about to exec a command with other
             // declarations, is not the one who will write: the first write will tell.
-            Err(StoreError::Conflict { .. }) if !execed || identity::may_declare(asker.thread) => Ok(writer),
-            checked => checked.map(|()| writer).map_err(Refusal::from),
+            Err(StoreError::Conflict { .. }) if !writer.opener.execed || identity::may_declare(asker.thread) => Ok(()),
+            checked => Ok(checked?),
         }
     }
 
@@ -232,7 +223,7 @@ impl Filesystem {
             None => match self.newest(ino)? {
                 Some(newest) => pinned.insert(newest),
                 // A name that no commit has made, opened by who made it.
-                None if self.inodes().fresh(ino).is_some() => return Ok(Vec::new()),
+                None if self.inodes.fresh(ino).is_some() => return Ok(Vec::new()),
                 None => return Err(Refusal::new(libc::ENOENT, "the key was deleted before its first read")),
             },
         };
@@ -252,7 +243,7 @@ impl Filesystem {
     /// A name is about to lose its value: who has it open for reading keeps what it opened.
     pub(super) fn pin_readers(&self, ino: Option<Ino>) -> Reply<()> {
         let Some(ino) = ino else { return Ok(()) };
-        let ids = self.inodes().handles(ino);
+        let ids = self.inodes.handles(ino);
         for handle in ids.into_iter().filter_map(|id| self.handles.get(id).ok()) {
             match &mut *handle.state() {
                 State::Reader(pinned @ None) => *pinned = self.newest(ino)?,
@@ -396,10 +387,11 @@ impl Filesystem {
         self.opening.lock().unwrap_or_else(PoisonError::into_inner).remove(&opening_of(asker, ino));
     }
 
-    /// O_TRUNC of a handle just opened: its draft starts empty. On a handle for reading it is a truncation.
+    /// O_TRUNC of a handle just opened: its draft starts empty. On a handle for reading it is a truncation. The kernel
+    /// fails the open when this is refused.
     ///
     /// # Errors
-    /// As [`Filesystem::truncate`].
+    /// EBUSY when the opener is known and the value is another writer's under `error`; as [`Filesystem::truncate`].
     pub fn truncate_opened(&self, asker: Asker, ino: Ino, id: HandleId) -> Reply<()> {
         let handle = self.handles.get(id)?;
         let mut state = handle.state();
@@ -408,8 +400,11 @@ impl Filesystem {
             drop(state);
             return if switch { Ok(()) } else { self.truncate(asker, ino, 0) };
         };
-        let size = self.stat(asker, ino)?.size_bytes;
-        writer.draft.restart(size > 0, self.engine());
+        let counts = self.stat(asker, ino)?.size_bytes > 0;
+        if counts {
+            self.check_opener(asker, ino, writer)?;
+        }
+        writer.draft.restart(counts, self.engine());
         writer.written_at = SystemTime::now();
         handle.note(writer);
         Ok(())
@@ -449,7 +444,7 @@ impl Filesystem {
             set: AttributeChange { mtime: Some(SystemTime::now()), ..AttributeChange::default() },
             rule: Rule::Policy,
         };
-        let _names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(_name) = self.keep_name(ino) else { return Ok(()) };
         self.store.write(write, &by)?;
         Ok(())
     }

@@ -1,7 +1,5 @@
 //! Making, removing and moving names: mkdir, mknod, unlink, rmdir, rename. Each is durable when it returns.
 
-use std::sync::PoisonError;
-
 use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Place, Reply, Stat};
 use super::inodes::{Ino, ROOT, Role};
@@ -39,17 +37,19 @@ impl Filesystem {
             return Err(Refusal::new(libc::EPERM, format!("'{name}': nothing can be made here")));
         }
         let dir = place.dir()?;
-        if self.inodes().find(parent, name).is_some_and(|ino| self.inodes_fresh(ino)) {
+        let by = self.caller(&place.session, asker)?;
+        let name_held = self.names.change((parent, name));
+        if self.inodes.find(parent, name).is_some_and(|ino| self.inodes_fresh(ino)) {
             return Err(Refusal::new(libc::EEXIST, format!("'{name}' is being created by another process")));
         }
         let attributes = self.made_by(asker, mode, &self.dir_attributes(parent)?, true);
-        let by = self.caller(&place.session, asker)?;
         self.store.make_dir(&place.session, &dir, attributes, &by)?;
+        drop(name_held);
         self.lookup(asker, parent, name)
     }
 
     fn inodes_fresh(&self, ino: Ino) -> bool {
-        self.inodes().fresh(ino).is_some()
+        self.inodes.fresh(ino).is_some()
     }
 
     /// `mknod` of a regular file: an empty value, committed.
@@ -62,12 +62,13 @@ impl Filesystem {
             return Err(Refusal::has_not("a device, FIFO or socket"));
         }
         let (role, place) = self.new_name(parent, name)?;
-        let reserved = self.inodes().find(parent, name).is_some_and(|ino| self.inodes_fresh(ino));
+        let by = self.caller(&place.session, asker)?;
+        let name_held = self.names.change((parent, name));
+        let reserved = self.inodes.find(parent, name).is_some_and(|ino| self.inodes_fresh(ino));
         if role != Role::Key || reserved || self.engine().entry(&place.session, &place.path)?.is_some() {
             return Err(Refusal::new(libc::EEXIST, format!("'{name}' exists already")));
         }
         let key = place.key()?;
-        let by = self.caller(&place.session, asker)?;
         let write = Write {
             session: &place.session,
             key: &key,
@@ -78,6 +79,7 @@ impl Filesystem {
             rule: Rule::Policy,
         };
         self.store.write(write, &by)?;
+        drop(name_held);
         self.lookup(asker, parent, name)
     }
 
@@ -88,13 +90,13 @@ impl Filesystem {
     pub fn unlink(&self, asker: Asker, parent: Ino, name: &str) -> Reply<()> {
         self.writable()?;
         let role = self.find_role(asker, parent, name)?;
-        let known = self.inodes().find(parent, name);
+        let known = self.inodes.find(parent, name);
         match role {
             Role::Key => {}
             Role::Scratch => {
                 if let Some(ino) = known {
                     self.scratches.remove(ino);
-                    self.inodes().remove(ino);
+                    self.inodes.remove(ino);
                 }
                 return Ok(());
             }
@@ -106,14 +108,14 @@ impl Filesystem {
         let place = self.place_in(parent, name)?;
         let by = self.caller(&place.session, asker)?;
         self.pin_readers(known)?;
-        self.with_names_still(known.into_iter(), || {
-            let existed = self.store.delete(&place.session, &place.key()?, &by, false)?;
-            let reserved = known.is_some_and(|ino| self.inodes_fresh(ino));
-            if let Some(ino) = known {
-                self.inodes().remove(ino);
-            }
-            if existed || reserved { Ok(()) } else { Err(Refusal::not_found(name)) }
-        })
+        let _name = self.names.change((parent, name));
+        let existed = self.store.delete(&place.session, &place.key()?, &by, false)?;
+        let known = self.inodes.find(parent, name);
+        let reserved = known.is_some_and(|ino| self.inodes_fresh(ino));
+        if let Some(ino) = known {
+            self.inodes.remove(ino);
+        }
+        if existed || reserved { Ok(()) } else { Err(Refusal::not_found(name)) }
     }
 
     /// Removes an empty directory; a session takes its reserved names with it.
@@ -130,15 +132,16 @@ impl Filesystem {
             _ => return Err(Refusal::new(libc::ENOTDIR, format!("'{name}' is not a directory"))),
         }
         let place = self.place_in(parent, name)?;
-        let known = self.inodes().find(parent, name);
+        let known = self.inodes.find(parent, name);
         let by = self.caller(&place.session, asker)?;
-        let _names = self.names.write().unwrap_or_else(PoisonError::into_inner);
-        if known.is_some_and(|ino| self.inodes().has_fresh_below(ino)) {
+        let _names = self.names.tree();
+        if known.is_some_and(|ino| self.inodes.has_fresh_below(ino)) {
             return Err(Refusal::new(libc::ENOTEMPTY, format!("a file is being written in '{name}'")));
         }
         self.store.remove_dir(&place.session, &place.dir()?, &by)?;
         if let Some(ino) = known {
-            self.inodes().remove(ino);
+            self.forget_scratches(ino);
+            self.inodes.remove(ino);
         }
         Ok(())
     }
@@ -185,7 +188,7 @@ impl Filesystem {
             Err(refusal) => return Err(refusal),
         };
         let place = self.place_in(parent, name)?;
-        let ino = self.inodes().find(parent, name);
+        let ino = self.inodes.find(parent, name);
         Ok(End { parent, name: name.to_owned(), place, role, ino })
     }
 
@@ -195,8 +198,8 @@ impl Filesystem {
         }
         let (source, target) = (from.place.dir()?, to.place.dir()?);
         let by = self.caller(&from.place.session, asker)?;
-        let _names = self.names.write().unwrap_or_else(PoisonError::into_inner);
-        if to.ino.is_some_and(|ino| self.inodes().has_fresh_below(ino)) {
+        let _names = self.names.tree();
+        if to.ino.is_some_and(|ino| self.inodes.has_fresh_below(ino)) {
             return Err(Refusal::new(libc::ENOTEMPTY, format!("a file is being written in '{}'", to.name)));
         }
         self.store.rename_dir(&from.place.session, &source, &target, &by)?;
@@ -215,7 +218,8 @@ impl Filesystem {
         let session = &from.place.session;
         let by = self.caller(session, asker)?;
         self.pin_readers(to.ino)?;
-        self.with_names_still(from.ino.into_iter().chain(to.ino), || {
+        let _names = self.names.change_two((from.parent, &from.name), (to.parent, &to.name));
+        {
             match self.store.rename(session, &source, &target, replace, &by) {
                 Ok(_) => {}
                 // A name that no commit has made: only its draft moves, the old value there stays until it commits.
@@ -226,9 +230,9 @@ impl Filesystem {
                 }
                 Err(error) => return Err(error.into()),
             }
-            self.move_node(from, to);
-            Ok(())
-        })
+        }
+        self.move_node(from, to);
+        Ok(())
     }
 
     fn rename_scratch(&self, asker: Asker, from: &End, to: &End) -> Reply<()> {
@@ -247,45 +251,31 @@ impl Filesystem {
             Some(Role::Key | Role::Scratch) | None => {
                 self.keep_open_scratch(ino)?;
                 self.pin_readers(to.ino)?;
-                let version = self.with_names_still([ino].into_iter().chain(to.ino), || {
-                    let version = self.commit_scratch(ino, &to.place, asker)?;
-                    self.move_node(from, to);
-                    let mut inodes = self.inodes();
-                    inodes.set_role(ino, Role::Key);
-                    inodes.set_fresh(ino, None);
-                    Ok(version)
-                })?;
-                self.go_on_from(ino, version);
-                Ok(())
+                self.scratch_becomes_key(asker, ino, from, to)
             }
         }
     }
 
+    fn scratch_becomes_key(&self, asker: Asker, ino: Ino, from: &End, to: &End) -> Reply<()> {
+        let by = self.caller(&to.place.session, asker)?;
+        let version = {
+            let _names = self.names.change_two((from.parent, &from.name), (to.parent, &to.name));
+            let version = self.commit_scratch(ino, &to.place, &by)?;
+            self.move_node(from, to);
+            self.inodes.committed(ino);
+            version
+        };
+        self.go_on_from(ino, version);
+        Ok(())
+    }
+
     fn declare(&self, ino: Ino, to: &End, asker: Asker) -> Reply<()> {
         self.declare_by_scratch(ino, &to.place, asker)?;
-        self.inodes().remove(ino);
+        self.inodes.remove(ino);
         Ok(())
     }
 
     fn move_node(&self, from: &End, to: &End) {
-        let mut inodes = self.inodes();
-        if let Some(ino) = from.ino {
-            inodes.rename(ino, to.parent, &to.name);
-        } else if let Some(old) = to.ino {
-            inodes.remove(old);
-        }
-    }
-
-    /// Does `change`, alone where a draft is open on one of the nodes: no commit may be between asking for its name
-    /// and landing there.
-    fn with_names_still<T>(&self, nodes: impl Iterator<Item = Ino>, change: impl FnOnce() -> Reply<T>) -> Reply<T> {
-        let drafts = nodes.map(|ino| self.writers_on(ino).len()).sum::<usize>() > 0;
-        if drafts {
-            let _alone = self.names.write().unwrap_or_else(PoisonError::into_inner);
-            change()
-        } else {
-            let _shared = self.names.read().unwrap_or_else(PoisonError::into_inner);
-            change()
-        }
+        self.inodes.rename((from.parent, &from.name), (to.parent, &to.name));
     }
 }

@@ -23,12 +23,7 @@ impl Filesystem {
             return Err(too_long(name));
         }
         let role = self.find_role(asker, parent, name)?;
-        let ino = {
-            let mut inodes = self.inodes();
-            let ino = inodes.intern(parent, name, role);
-            inodes.looked_up(ino);
-            ino
-        };
+        let ino = self.inodes.look_up(parent, name, role);
         let stat = self.stat(asker, ino);
         if stat.is_err() {
             self.forget(ino, 1);
@@ -46,7 +41,7 @@ impl Filesystem {
                 return Err(Refusal::new(libc::ENOTDIR, "not a directory"));
             }
         }
-        let known = self.inodes().find(parent, name);
+        let known = self.inodes.find(parent, name);
         if special::is_scratch(name) {
             return known.map(|_| Role::Scratch).ok_or_else(not_found);
         }
@@ -69,8 +64,8 @@ impl Filesystem {
 
     /// May this caller see a name that no commit has made? Those may who made it or hold it.
     fn sees_fresh(&self, asker: Asker, ino: Ino) -> bool {
-        let creators = match self.inodes().fresh(ino) {
-            Some(Fresh { creators, .. }) => creators.clone(),
+        let creators = match self.inodes.fresh(ino) {
+            Some(Fresh { creators, .. }) => creators,
             None => return false,
         };
         let Some(pid) = holders::tgid(asker.thread) else { return false };
@@ -79,7 +74,7 @@ impl Filesystem {
 
     /// The kernel forgets some of its lookups of a node.
     pub fn forget(&self, ino: Ino, count: u64) {
-        self.inodes().forget(ino, count);
+        self.inodes.forget(ino, count);
     }
 
     /// What `stat` shows of a node: committed things, but for a name nobody else can see.
@@ -113,7 +108,7 @@ impl Filesystem {
         };
         match self.engine().entry(&place.session, &place.path)? {
             Some(entry) => Ok(entry_stat(ino, entry)),
-            None if self.inodes().fresh(ino).is_some() => {
+            None if self.inodes.fresh(ino).is_some() => {
                 Ok(file_stat(ino, self.draft_size(ino), self.fresh_attributes(ino)))
             }
             None => Err(Refusal::not_found(place.path)),
@@ -122,7 +117,7 @@ impl Filesystem {
 
     /// Unlinked while open: `fstat` shows what the handles on it have.
     fn stat_unnamed(&self, ino: Ino) -> Option<Stat> {
-        let ids = self.inodes().handles(ino);
+        let ids = self.inodes.handles(ino);
         let handles = ids.into_iter().filter_map(|id| self.handles.get(id).ok());
         let sizes = handles.map(|handle| match handle.try_state().as_deref() {
             Some(State::Reader(Some(snapshot))) => snapshot.head.size_bytes,
@@ -157,10 +152,8 @@ impl Filesystem {
 
     /// The attributes a name will have at its first commit.
     pub(super) fn fresh_attributes(&self, ino: Ino) -> Attributes {
-        let inodes = self.inodes();
-        inodes
-            .fresh(ino)
-            .map_or_else(|| Attributes { mode: 0o644, ..self.root.clone() }, |fresh| fresh.attributes.clone())
+        let fresh = self.inodes.fresh(ino).map(|fresh| fresh.attributes);
+        fresh.unwrap_or_else(|| Attributes { mode: 0o644, ..self.root.clone() })
     }
 
     /// Opens a directory: its entries as they are now. Looks again at commits that wait below it.
@@ -168,7 +161,7 @@ impl Filesystem {
     /// # Errors
     /// ENOENT, ENOTDIR.
     pub fn open_dir(&self, ino: Ino) -> Reply<Arc<Handle>> {
-        for child in self.inodes().children(ino) {
+        for child in self.inodes.children(ino) {
             self.look_again(child);
         }
         let entries = match (ino, self.role(ino)?) {
@@ -182,7 +175,7 @@ impl Filesystem {
             _ => return Err(Refusal::new(libc::ENOTDIR, "not a directory")),
         };
         let handle = self.handles.open(ino, false, State::Directory(entries));
-        self.inodes().add_handle(ino, handle.id);
+        self.inodes.add_handle(ino, handle.id);
         Ok(handle)
     }
 
@@ -197,10 +190,10 @@ impl Filesystem {
         let State::Directory(entries) = &*state else {
             return Err(Refusal::new(libc::EBADF, "not an open directory"));
         };
-        let dots = [(handle.ino, "."), (self.inodes().parent(handle.ino), "..")];
+        let dots = [(handle.ino, "."), (self.inodes.parent(handle.ino), "..")];
         let dots = dots.into_iter().map(|(ino, name)| (ino, Kind::Dir, name));
         let names = entries.iter().map(|entry| {
-            let ino = self.inodes().find(handle.ino, &entry.name).unwrap_or(0);
+            let ino = self.inodes.find(handle.ino, &entry.name).unwrap_or(0);
             (ino, entry.kind, entry.name.as_str())
         });
         let from = usize::try_from(offset).unwrap_or(usize::MAX);
@@ -215,7 +208,7 @@ impl Filesystem {
     /// Closes a directory.
     pub fn release_dir(&self, id: HandleId) {
         if let Some(handle) = self.handles.close(id) {
-            self.inodes().drop_handle(handle.ino, id);
+            self.inodes.drop_handle(handle.ino, id);
         }
     }
 

@@ -111,9 +111,8 @@ impl Filesystem {
 
     /// The neighbour renames its temporary file onto a key: its commit, checked by itself. The bytes are those of
     /// [`Filesystem::keep_open_scratch`]; the version made.
-    pub(super) fn commit_scratch(&self, ino: Ino, to: &Place, asker: Asker) -> Reply<Version> {
+    pub(super) fn commit_scratch(&self, ino: Ino, to: &Place, by: &Caller) -> Reply<Version> {
         let key = to.key()?;
-        let by = self.caller(&to.session, asker)?;
         let fresh = self.fresh_attributes(ino);
         let write = Write {
             session: &to.session,
@@ -124,7 +123,7 @@ impl Filesystem {
             fresh,
             rule: Rule::NeighbourChecked,
         };
-        let committed = self.store.write(write, &by)?;
+        let committed = self.store.write(write, by)?;
         self.scratches.remove(ino);
         let pid = by.author.process.as_ref().map_or(0, |process| process.pid);
         let mut undeclared = self.scratches.undeclared();
@@ -173,6 +172,21 @@ impl Filesystem {
         self.scratches.undeclared().remove(&place);
         self.scratches.remove(ino);
         Ok(())
+    }
+
+    /// The temporary files below a directory that goes.
+    pub(super) fn forget_scratches(&self, dir: Ino) {
+        for child in self.inodes.children(dir) {
+            let role = self.inodes.role(child);
+            match role {
+                Some(Role::Scratch) => {
+                    self.scratches.remove(child);
+                    self.inodes.remove(child);
+                }
+                Some(Role::Dir | Role::MetaDir) => self.forget_scratches(child),
+                _ => {}
+            }
+        }
     }
 
     /// Takes what open handles have written to a temporary file: a rename carries all of it.

@@ -1,3 +1,17 @@
-//! The store's rules and documents, without a mount.
+//! The engines and the rules of the store, without a kernel between.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "builders fail their test as tests do")]
+
+#[path = "../common/disks.rs"]
+mod disks;
+#[path = "../common/engines.rs"]
+mod engines;
+
+mod contract;
+mod crash;
+mod forgotten;
+mod format;
 mod handoff;
+mod neighbour;
+mod race;
+mod rules;

@@ -1,1 +1,281 @@
+#![doc = include_str!("../FORMAT.md")]
+//!
+//! # Rooms
+//!
+//! The local engine: values as plain files, made durable by a journal. Knows the store's directory; must not know who
+//! may change what. The road of a commit: `commit` judges and journals, `journal` syncs, `publish` renames.
 
+mod commit;
+pub mod disk;
+mod draft;
+mod history;
+mod journal;
+mod log;
+mod look;
+mod mark;
+mod paths;
+mod publish;
+mod read;
+mod record;
+mod recover;
+mod session;
+mod stage;
+mod time;
+mod tree;
+mod unpublished;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+
+use self::disk::{Access, Disk, Form, LocalDisk};
+use self::journal::Journal;
+use self::look::Look;
+use self::session::Session;
+use super::{Change, Context, DirEntry, Engine, EngineError, Entry, Head, Receipt, Result, Snapshot, Space, Stage};
+use crate::words::{Dir, Key, LogLine, Policy, Seq, SessionId, Version};
+
+/// How often a place is looked at again when programs beside the store replace what is there.
+const ROUNDS_MAX: usize = 64;
+/// A journal longer than this is followed by a checkpoint.
+const JOURNAL_MAX_BYTES: u64 = 32 << 20;
+/// Sessions kept in memory; each has its log open.
+const SESSIONS_MAX: usize = 128;
+
+/// A store in a directory of the local file system.
+#[derive(Debug)]
+pub struct LocalEngine {
+    disk: Arc<dyn Disk>,
+    journal: Journal,
+    /// Held shared from a record's place in the journal to its publication, alone by a checkpoint.
+    gate: RwLock<()>,
+    sessions: Mutex<HashMap<SessionId, Arc<Session>>>,
+}
+
+impl LocalEngine {
+    /// Opens the store in the existing directory `root`, and finishes what a crash interrupted. The caller holds the
+    /// store's lock: two open engines on one store destroy each other's work.
+    ///
+    /// # Errors
+    /// [`EngineError::Damaged`]: what was durable cannot be read, or a newer version wrote the store.
+    /// [`EngineError::Io`]: also when the file system keeps no user xattrs. Nothing is lost in either case.
+    pub fn open(root: &Path) -> Result<Self> {
+        let disk = LocalDisk::open_at(root).map_err(|e| EngineError::io(format!("opening {}", root.display()), e))?;
+        Self::open_on(Arc::new(disk))
+    }
+
+    /// Opens the store on any disk.
+    ///
+    /// # Errors
+    /// As [`LocalEngine::open`].
+    pub fn open_on(disk: Arc<dyn Disk>) -> Result<Self> {
+        recover::prepare(&*disk)?;
+        let (journal, contents) = Journal::open(&*disk)?;
+        let engine = Self { disk, journal, gate: RwLock::default(), sessions: Mutex::default() };
+        engine.recover(&contents)?;
+        Ok(engine)
+    }
+
+    /// Makes everything published durable and starts the journal again. While a change cannot be put in its place,
+    /// nothing happens: the journal keeps it.
+    ///
+    /// # Errors
+    /// [`EngineError::Closed`]: a sync failed. [`EngineError::Io`]: the journal still has everything.
+    fn checkpoint(&self) -> Result<()> {
+        let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        self.checkpoint_alone()
+    }
+
+    fn checkpoint_alone(&self) -> Result<()> {
+        self.journal.check_open()?;
+        let sessions: Vec<_> = self.all().values().cloned().collect();
+        for session in sessions {
+            self.settle(&session, true)?;
+            session.unstuck(&*self.disk);
+            if !session.order().is_settled() {
+                let doing = format!("the log of session '{}' cannot be written", session.id);
+                return Err(EngineError::io(doing, std::io::Error::from_raw_os_error(libc::EIO)));
+            }
+        }
+        if let Err(e) = self.disk.sync_everything() {
+            let words = format!("syncing the store failed: {e}");
+            self.journal.close(&words);
+            return Err(EngineError::Closed(words));
+        }
+        self.journal.restart()
+    }
+
+    /// A renamed directory is alone in its generation of the journal: run again among changes before or after it,
+    /// it would take them for what it moves.
+    fn make_alone(&self, session: &Session, change: Change, context: &Context) -> Result<Receipt> {
+        let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        self.settle(session, true)?;
+        if self.journal.len() > 0 {
+            self.checkpoint_alone()?;
+        }
+        let receipt = self.make(session, change, context)?;
+        if let Err(e) = self.checkpoint_alone() {
+            // It is committed. Nothing may follow it in the journal until it is in its place for good.
+            tracing::error!("a renamed directory is not durable in its place: {e}");
+            self.journal.close(&format!("a renamed directory could not be made durable in its place: {e}"));
+        }
+        Ok(receipt)
+    }
+
+    fn pass(&self) -> RwLockReadGuard<'_, ()> {
+        self.gate.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn all(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Arc<Session>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A session's state in memory, if it has one: one without has nothing on its way.
+    fn known(&self, id: &SessionId) -> Option<Arc<Session>> {
+        self.all().get(id).cloned()
+    }
+
+    /// A session's state in memory, read from its log where there is none.
+    fn session(&self, id: &SessionId) -> Result<Arc<Session>> {
+        let mut all = self.all();
+        if let Some(session) = all.get(id) {
+            return Ok(Arc::clone(session));
+        }
+        if all.len() >= SESSIONS_MAX {
+            // All that is dropped can be read again. Whoever uses one has it from here, under this lock.
+            all.retain(|_, session| {
+                Arc::strong_count(session) > 1 || session.is_stuck() || !session.order().is_settled()
+            });
+        }
+        let session = Arc::new(Session::load(&*self.disk, id)?);
+        all.insert(id.clone(), Arc::clone(&session));
+        Ok(session)
+    }
+
+    fn require(&self, id: &SessionId) -> Result<()> {
+        match self.read_entry(id, "")? {
+            Some(_) => Ok(()),
+            None => Err(EngineError::NotFound(id.to_string())),
+        }
+    }
+}
+
+impl Engine for LocalEngine {
+    fn name(&self) -> &'static str {
+        "filesystem"
+    }
+
+    fn sessions(&self) -> Result<Vec<SessionId>> {
+        let names = self.disk.read_dir("").map_err(|e| EngineError::io("listing the store", e))?;
+        let dirs = names.into_iter().filter(|(_, form)| *form == Form::Dir);
+        let mut ids: Vec<_> = dirs.filter_map(|(name, _)| SessionId::parse(name.to_str()?).ok()).collect();
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    fn entry(&self, session: &SessionId, path: &str) -> Result<Option<Entry>> {
+        self.read_entry(session, path)
+    }
+
+    fn read_dir(&self, session: &SessionId, dir: &Dir) -> Result<Vec<DirEntry>> {
+        self.read_names(session, dir)
+    }
+
+    fn list(&self, session: &SessionId) -> Result<Vec<Key>> {
+        self.read_list(session)
+    }
+
+    fn head(&self, session: &SessionId, key: &Key) -> Result<Option<Head>> {
+        self.read_head(session, key)
+    }
+
+    fn open(&self, session: &SessionId, key: &Key) -> Result<Option<Snapshot>> {
+        self.read_snapshot(session, key)
+    }
+
+    fn last_version(&self, session: &SessionId, key: &Key) -> Result<Version> {
+        let current = self.read_head(session, key)?.map_or(0, |head| head.version);
+        let known = self.session(session)?.order().versions()?.get(key.as_str());
+        Ok(current.max(known))
+    }
+
+    fn versions(&self, session: &SessionId, key: &Key) -> Result<Vec<Version>> {
+        let mut versions = self.kept(session, key)?;
+        versions.extend(self.read_head(session, key)?.map(|head| head.version));
+        versions.sort_unstable();
+        versions.dedup();
+        Ok(versions)
+    }
+
+    fn open_version(&self, session: &SessionId, key: &Key, version: Version) -> Result<Option<Snapshot>> {
+        match self.read_snapshot(session, key)? {
+            Some(current) if current.head.version == version => Ok(Some(current)),
+            _ => self.open_kept(session, key, version),
+        }
+    }
+
+    fn stage(&self) -> Box<dyn Stage> {
+        Box::new(stage::LocalStage::new(Arc::clone(&self.disk)))
+    }
+
+    fn commit(&self, session: &SessionId, change: Change, context: &Context) -> Result<Receipt> {
+        self.journal.check_open()?;
+        let makes = matches!(&change, Change::MakeDir { dir, .. } if dir.is_root());
+        if !makes && self.known(session).is_none() && self.read_entry(session, "")?.is_none() {
+            return Err(EngineError::NoSession(session.to_string()));
+        }
+        let session = self.session(session)?;
+        if matches!(change, Change::RenameDir { .. }) {
+            return self.make_alone(&session, change, context);
+        }
+        let receipt = {
+            let _gate = self.pass();
+            self.settle(&session, false)?;
+            self.make(&session, change, context)?
+        };
+        if self.journal.len() > JOURNAL_MAX_BYTES
+            && let Err(e) = self.checkpoint()
+        {
+            tracing::warn!("the journal cannot start again and grows: {e}");
+        }
+        Ok(receipt)
+    }
+
+    fn receipt(&self, session: &SessionId, operation: uuid::Uuid) -> Result<Option<Receipt>> {
+        self.session(session)?.order().receipt(&operation.to_string())
+    }
+
+    fn changes(&self, session: &SessionId, after: Seq) -> Result<Vec<LogLine>> {
+        self.require(session)?;
+        self.session(session)?.order().changes(after)
+    }
+
+    fn policy(&self, session: &SessionId) -> Result<Policy> {
+        self.require(session)?;
+        if let Some(known) = self.known(session).filter(|known| known.is_stuck())
+            && let Some(policy) = known.stuck().policy
+        {
+            return Ok(policy);
+        }
+        let place = paths::policy(session);
+        let Look::File(found) = look::look_at(&*self.disk, &place, Access::Read)? else {
+            return Ok(Policy::default());
+        };
+        let text = stage::read_whole(&*found.file, &place)?;
+        Policy::parse(&String::from_utf8_lossy(&text)).map_err(|e| EngineError::Damaged { place, what: e.to_string() })
+    }
+
+    fn space(&self) -> Result<Space> {
+        self.disk.space().map_err(|e| EngineError::io("asking for free space", e))
+    }
+
+    fn close(&self) -> Result<()> {
+        let checkpointed = if self.journal.len() > 0 { self.checkpoint() } else { Ok(()) };
+        self.journal.close("it was closed");
+        match checkpointed {
+            // Closed before, by a failed sync or by an earlier call: what is committed is in the journal.
+            Err(EngineError::Closed(_)) | Ok(()) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+}

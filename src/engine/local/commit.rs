@@ -1,0 +1,451 @@
+//! From a change to a committed record: what is there is judged, the bytes are staged, the record is journaled.
+//! The commit point is in [`LocalEngine::carry_out`]; what comes after it is in `publish.rs`.
+
+use std::sync::Arc;
+
+use super::super::{AttributeChange, Attributes, Change, Context, EngineError, Receipt, Result, Staged};
+use super::disk::{Access, Form};
+use super::look::{self, Found, Look};
+use super::mark::Mark;
+use super::record::{Act, Append, Body, Kept, KeptChange, Record, Value};
+use super::session::{Hold, Session};
+use super::stage::{self, INLINE_BYTES};
+use super::{LocalEngine, paths, time, tree};
+use crate::words::{Author, Dir, Key, Version};
+
+/// A change that may be made, with all that its record and its readers need.
+#[derive(Debug)]
+pub(super) struct Decision {
+    pub(super) act: Act,
+    /// The bytes that go into the record.
+    pub(super) body: Vec<u8>,
+    /// The bytes of a staged value.
+    pub(super) content: Option<Staged>,
+    /// The value that was there (of a rename: the source).
+    pub(super) base: Option<(Found, Mark)>,
+    /// Milliseconds since 1970: one time for the record, the mark and the sidecar.
+    pub(super) time_ms: u64,
+}
+
+impl Decision {
+    fn of(act: Act) -> Self {
+        Self { act, body: Vec::new(), content: None, base: None, time_ms: time::now_ms() }
+    }
+}
+
+/// A value that is there, with its mark.
+type Current = Option<(Found, Mark)>;
+
+fn version_of(current: &Current) -> Option<Version> {
+    current.as_ref().map(|(_, mark)| mark.version)
+}
+
+fn expect(current: &Current, expected: Option<Version>) -> Result<()> {
+    let current = version_of(current);
+    if current == expected { Ok(()) } else { Err(EngineError::Stale { current }) }
+}
+
+impl LocalEngine {
+    /// Makes a change of one session's keys or directories.
+    pub(super) fn make(&self, session: &Session, change: Change, context: &Context) -> Result<Receipt> {
+        let _hold = hold(session, &change);
+        // Looked up under the hold: the same operation asked again waits for its first run, and finds it made.
+        let operation = context.operation.to_string();
+        if let Some(receipt) = session.order().recent(&operation) {
+            return Ok(receipt);
+        }
+        self.require_session(session, &change)?;
+        let decision = self.decide(session, change, context, &operation).inspect_err(|_| self.discard(&operation))?;
+        self.carry_out(session, decision, &context.author, &operation, context.conflict.clone())
+    }
+
+    /// Journals a decision, makes it durable, publishes it, and answers. A crash before the sync leaves nothing of it;
+    /// after it, recovery publishes it.
+    pub(super) fn carry_out(
+        &self,
+        session: &Session,
+        decision: Decision,
+        author: &Author,
+        operation: &str,
+        conflict: Option<String>,
+    ) -> Result<Receipt> {
+        let mut record = Record {
+            session: session.id.clone(),
+            seq: 0,
+            time_ms: decision.time_ms,
+            operation: operation.to_owned(),
+            author: author.clone(),
+            conflict,
+            act: decision.act.clone(),
+        };
+        let end = {
+            // One lock over number and place, so that the journal's order is the session's.
+            let mut order = session.order();
+            record.seq = order.next();
+            let appended = record.encode().and_then(|header| self.journal.append(&header, &decision.body));
+            let end = appended.inspect_err(|_| self.discard(operation))?;
+            order.take(record.line(), false);
+            end
+        };
+        self.journal.sync_to(end).inspect_err(|_| session.abandoned())?;
+        // Committed. Whatever fails from here on, the change stands.
+        let receipt = Receipt { seq: record.seq, version: record.version() };
+        let published = self.publish(session, &record, &decision.body, None);
+        let stuck = published.is_err();
+        if let Err(e) = published {
+            tracing::error!(session = %session.id, seq = record.seq, "committed, but not yet in its place: {e}");
+            self.serve_from_memory(session, record, decision);
+        }
+        session.finished(&*self.disk, receipt.seq, stuck, || self.journal.check_open().is_err());
+        Ok(receipt)
+    }
+
+    /// Gives a stranger's value its version. The caller holds the key.
+    pub(super) fn adopt_held(&self, session: &Session, key: &Key, found: &Found) -> Result<()> {
+        let io = |e| EngineError::io(format!("reading {key}"), e);
+        let read = |at, buffer: &mut [u8]| found.file.read_at(at, buffer).map_err(io);
+        // A file that we may not mark would get a new version at every look: better no version than those.
+        found.file.set_xattr(super::mark::NAME, b"").map_err(|e| EngineError::io(format!("marking {key}"), e))?;
+        let crc = stage::checksum(found.stat.size_bytes, read)?;
+        let known = session.order().versions()?.get(key.as_str());
+        let version = known.max(found.mark.as_ref().map_or(0, |mark| mark.version)) + 1;
+        let writer = look::foreign_writer(&*self.disk, &session.id, key.as_str(), found.stat.mtime_ns)?;
+        let act = Act::Adopt {
+            key: key.clone(),
+            version,
+            size: found.stat.size_bytes,
+            crc,
+            mtime_ns: found.stat.mtime_ns,
+            writer: writer.clone(),
+        };
+        let author = Author { writer, ..Author::default() };
+        let operation = uuid::Uuid::now_v7().to_string();
+        self.carry_out(session, Decision::of(act), &author, &operation, None)?;
+        Ok(())
+    }
+
+    /// Removes what was staged for an operation that was not committed.
+    fn discard(&self, operation: &str) {
+        for path in [paths::draft(operation), paths::draft_sidecar(operation)] {
+            if let Err(e) = tree::unlink(&*self.disk, &path) {
+                tracing::warn!("a draft stays until the store is opened again: {e}");
+            }
+        }
+    }
+
+    fn require_session(&self, session: &Session, change: &Change) -> Result<()> {
+        let makes = matches!(change, Change::MakeDir { dir, .. } if dir.is_root());
+        if !makes && self.form(session, "")? != Some(Form::Dir) {
+            return Err(EngineError::NoSession(session.id.to_string()));
+        }
+        Ok(())
+    }
+
+    fn decide(&self, session: &Session, change: Change, context: &Context, operation: &str) -> Result<Decision> {
+        match change {
+            Change::Put { key, content, expected, attributes } => {
+                self.decide_put(session, key, content, expected, attributes, context, operation)
+            }
+            Change::Append { key, bytes, expected, mtime } => {
+                let current = self.current(session, &key)?;
+                expect(&current, Some(expected))?;
+                self.decide_append(key, bytes, time::to_ns(mtime), current, context, operation)
+            }
+            Change::Delete { key, expected } => {
+                expect(&self.current(session, &key)?, Some(expected))?;
+                Ok(Decision::of(Act::Delete { key, over: expected }))
+            }
+            Change::Rename { from, to, expected_from, expected_to, content } => {
+                let source = self.current(session, &from)?;
+                expect(&source, Some(expected_from))?;
+                self.decide_rename(session, (from, source), (to, expected_to), content, context, operation)
+            }
+            Change::RenameDir { from, to } => self.decide_rename_dir(session, from, to),
+            Change::MakeDir { dir, attributes } => {
+                self.require_parent(session, dir.parent())?;
+                match self.form(session, dir.as_str())? {
+                    None => Ok(Decision::of(Act::MakeDir { dir, kept: Kept::of(&attributes) })),
+                    Some(_) => Err(EngineError::Exists(self.name(session, dir.as_str()))),
+                }
+            }
+            Change::RemoveDir { dir } => {
+                self.require_empty_dir(session, &dir)?;
+                Ok(Decision::of(Act::RemoveDir { dir }))
+            }
+            Change::Attributes { path, set } => self.decide_attributes(session, path, &set),
+            Change::Declare { key, expected } => {
+                let current = self.current(session, &key)?;
+                expect(&current, Some(expected))?;
+                let decision = Decision::of(Act::Declare { key: key.clone(), version: expected });
+                self.stage_sidecar(operation, &context.author, decision.time_ms)?;
+                Ok(Decision { base: current, ..decision })
+            }
+            Change::SetPolicy(policy) => Ok(Decision::of(Act::Policy { policy })),
+            Change::Drop { key, size_bytes } => Ok(Decision::of(Act::Drop { key, size: size_bytes })),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the members of one change and its context")]
+    fn decide_put(
+        &self,
+        session: &Session,
+        key: Key,
+        content: Staged,
+        expected: Option<Version>,
+        attributes: Attributes,
+        context: &Context,
+        operation: &str,
+    ) -> Result<Decision> {
+        self.require_dirs_or_nothing(session, &key.parent())?;
+        let current = self.current(session, &key)?;
+        expect(&current, expected)?;
+        let version = self.next_version(session, &key, &current)?;
+        let time_ms = time::now_ms();
+        self.stage_sidecar(operation, &context.author, time_ms)?;
+        let staged = self.stage_value(operation, &content, &attributes)?;
+        let kept = Kept { mtime_ns: staged.mtime_ns, ..Kept::of(&attributes) };
+        let value =
+            Value { key, version, over: expected, size: content.len(), crc: staged.crc, kept, body: staged.body };
+        Ok(Decision { act: Act::Put(value), body: staged.bytes, content: Some(content), base: None, time_ms })
+    }
+
+    fn decide_append(
+        &self,
+        key: Key,
+        bytes: Vec<u8>,
+        mtime_ns: i64,
+        current: Current,
+        context: &Context,
+        operation: &str,
+    ) -> Result<Decision> {
+        let Some((found, mark)) = current else { return Err(EngineError::Stale { current: None }) };
+        let append = Append {
+            key,
+            version: mark.next(),
+            // Across a gap in the numbers a reader could not tell the two apart from a put in between.
+            since: if mark.next() == mark.version + 1 { mark.since } else { mark.next() },
+            over: mark.version,
+            offset: mark.size,
+            len: bytes.len() as u64,
+            crc: crc32c::crc32c_append(mark.crc, &bytes),
+            mtime_ns,
+        };
+        if append.offset.checked_add(append.len).is_none_or(|end| i64::try_from(end).is_err()) {
+            return Err(EngineError::io("appending", std::io::Error::from_raw_os_error(libc::EFBIG)));
+        }
+        let decision = Decision::of(Act::Append(append));
+        self.stage_sidecar(operation, &context.author, decision.time_ms)?;
+        Ok(Decision { body: bytes, base: Some((found, mark)), ..decision })
+    }
+
+    fn decide_rename(
+        &self,
+        session: &Session,
+        (from, source): (Key, Current),
+        (to, expected): (Key, Option<Version>),
+        content: Option<Staged>,
+        context: &Context,
+        operation: &str,
+    ) -> Result<Decision> {
+        let Some((found, mark)) = source else { return Err(EngineError::Stale { current: None }) };
+        let attributes = look::attributes(&*found.file, &found.stat)?;
+        if from == to {
+            let content = match content {
+                Some(content) => content,
+                None => self.copy_of(&found, mark.size)?,
+            };
+            return self.decide_put(session, to, content, expected, attributes, context, operation);
+        }
+        self.require_parent(session, Some(to.parent()))?;
+        let target = self.current(session, &to)?;
+        expect(&target, expected)?;
+        let version = self.next_version(session, &to, &target)?;
+        let time_ms = time::now_ms();
+        self.stage_sidecar(operation, &context.author, time_ms)?;
+        let mut body = Vec::new();
+        let mut value = Value {
+            key: to,
+            version,
+            over: expected,
+            size: mark.size,
+            crc: mark.crc,
+            kept: Kept::of(&attributes),
+            body: Body::Source,
+        };
+        match &content {
+            Some(content) => {
+                let staged = self.stage_value(operation, content, &attributes)?;
+                value.size = content.len();
+                (value.crc, value.kept.mtime_ns, value.body) = (staged.crc, staged.mtime_ns, staged.body);
+                body = staged.bytes;
+            }
+            // A second name keeps the bytes, whatever a program beside the mount does to the first one.
+            None => self.link_source(session, &from, &found, operation)?,
+        }
+        let act = Act::Rename { from, over_from: mark.version, value };
+        Ok(Decision { act, body, content, base: Some((found, mark)), time_ms })
+    }
+
+    fn decide_rename_dir(&self, session: &Session, from: Dir, to: Dir) -> Result<Decision> {
+        if from.is_root() || format!("{to}/").starts_with(&format!("{from}/")) && from != to {
+            return Err(EngineError::IntoItself(from.to_string()));
+        }
+        match self.form(session, from.as_str())? {
+            None => return Err(EngineError::NotFound(from.to_string())),
+            Some(Form::Dir) => {}
+            Some(_) => return Err(EngineError::NotADirectory(from.to_string())),
+        }
+        self.require_parent(session, to.parent())?;
+        if to.is_root() {
+            return Err(EngineError::NotEmpty(self.name(session, "")));
+        }
+        if from != to && self.form(session, to.as_str())?.is_some() {
+            self.require_empty_dir(session, &to)?;
+        }
+        let mut floors = Vec::new();
+        for (key, version) in session.order().versions()?.below(to.as_str()) {
+            if let Ok(key) = Key::literal(key) {
+                floors.push((key, version));
+            }
+        }
+        Ok(Decision::of(Act::RenameDir { from, to, floors }))
+    }
+
+    fn decide_attributes(&self, session: &Session, path: String, set: &AttributeChange) -> Result<Decision> {
+        let base = match self.form(session, &path)? {
+            None => return Err(EngineError::NotFound(self.name(session, &path))),
+            Some(Form::Dir) => None,
+            Some(_) => match Key::literal(&path) {
+                Ok(key) => self.current(session, &key)?,
+                Err(_) => return Err(EngineError::NotFound(path)),
+            },
+        };
+        let version = version_of(&base);
+        let act = Act::Attributes { path, version, set: KeptChange::of(set) };
+        Ok(Decision { base, ..Decision::of(act) })
+    }
+
+    /// The value at a key, a stranger's adopted. The caller holds the key.
+    fn current(&self, session: &Session, key: &Key) -> Result<Current> {
+        // Each round lost means that a program beside the mount replaced the value once more.
+        for _ in 0..super::ROUNDS_MAX {
+            match look::look(&*self.disk, &session.id, key.as_str(), Access::Read)? {
+                Look::Nothing => return Ok(None),
+                Look::Dir => return Err(EngineError::IsADirectory(key.to_string())),
+                Look::InTheWay => return Err(in_the_way(key)),
+                Look::File(found) => match found.ours().cloned() {
+                    Some(mark) => return Ok(Some((found, mark))),
+                    None => self.adopt_held(session, key, &found)?,
+                },
+            }
+        }
+        Err(EngineError::Stale { current: None })
+    }
+
+    fn next_version(&self, session: &Session, key: &Key, current: &Current) -> Result<Version> {
+        match current {
+            Some((_, mark)) => Ok(mark.next()),
+            None => Ok(session.order().versions()?.get(key.as_str()) + 1),
+        }
+    }
+
+    /// What is at a path, by one stat.
+    fn form(&self, session: &Session, path: &str) -> Result<Option<Form>> {
+        let place = paths::value(&session.id, path);
+        match self.disk.stat(&place) {
+            Ok(stat) => Ok(Some(stat.form)),
+            Err(e) if tree::is_missing(&e) => Ok(None),
+            Err(e) => Err(EngineError::io(format!("reading {place}"), e)),
+        }
+    }
+
+    /// How messages call a path: the session by its id.
+    fn name(&self, session: &Session, path: &str) -> String {
+        if path.is_empty() { session.id.to_string() } else { path.to_owned() }
+    }
+
+    fn require_parent(&self, session: &Session, parent: Option<Dir>) -> Result<()> {
+        let Some(parent) = parent else { return Ok(()) };
+        self.require_dirs_or_nothing(session, &parent)?;
+        match self.form(session, parent.as_str())? {
+            Some(_) => Ok(()),
+            None => Err(EngineError::NotFound(parent.to_string())),
+        }
+    }
+
+    /// Whatever exists of a directory's path must be directories.
+    fn require_dirs_or_nothing(&self, session: &Session, dir: &Dir) -> Result<()> {
+        let place = paths::value(&session.id, dir.as_str());
+        match self.disk.stat(&place) {
+            Ok(stat) if stat.form == Form::Dir => Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Ok(_) => Err(EngineError::NotADirectory(dir.to_string())),
+            Err(e) if tree::is_missing(&e) => Err(EngineError::NotADirectory(dir.to_string())),
+            Err(e) => Err(EngineError::io(format!("reading {place}"), e)),
+        }
+    }
+
+    fn require_empty_dir(&self, session: &Session, dir: &Dir) -> Result<()> {
+        let name = self.name(session, dir.as_str());
+        match self.form(session, dir.as_str())? {
+            None => Err(EngineError::NotFound(name)),
+            Some(Form::Dir) => match tree::is_empty(&*self.disk, &session.id, dir.as_str()) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(EngineError::NotEmpty(name)),
+                Err(e) => Err(EngineError::io(format!("reading {name}"), e)),
+            },
+            Some(_) => Err(EngineError::NotADirectory(name)),
+        }
+    }
+
+    fn link_source(&self, session: &Session, from: &Key, found: &Found, operation: &str) -> Result<()> {
+        let (place, draft) = (paths::value(&session.id, from.as_str()), paths::draft(operation));
+        let io = |e| EngineError::io(format!("linking {place}"), e);
+        tree::unlink(&*self.disk, &draft)?;
+        self.disk.link(&place, &draft).map_err(io)?;
+        if self.disk.stat(&draft).map_err(io)?.ino != found.stat.ino {
+            return Err(EngineError::Stale { current: None });
+        }
+        Ok(())
+    }
+
+    fn copy_of(&self, found: &Found, size: u64) -> Result<Staged> {
+        use super::super::Stage;
+        let mut copy = stage::LocalStage::new(Arc::clone(&self.disk));
+        let mut buffer = vec![0; INLINE_BYTES as usize];
+        let mut at = 0;
+        while at < size {
+            let io = |e| EngineError::io("copying a value", e);
+            let got = found.file.read_at(at, &mut buffer).map_err(io)?;
+            if got == 0 {
+                break;
+            }
+            copy.write_at(at, buffer.get(..got).unwrap_or_default())?;
+            at += got as u64;
+        }
+        Ok(Box::new(copy).freeze())
+    }
+}
+
+fn in_the_way(key: &Key) -> EngineError {
+    let doing = format!("'{key}' is neither a file nor a directory");
+    EngineError::Io { doing, source: std::io::Error::from_raw_os_error(libc::EPERM) }
+}
+
+fn hold<'a>(session: &'a Session, change: &Change) -> Hold<'a> {
+    match change {
+        Change::Put { key, .. }
+        | Change::Append { key, .. }
+        | Change::Delete { key, .. }
+        | Change::Declare { key, .. }
+        | Change::Drop { key, .. } => session.hold_keys(&[key]),
+        Change::Rename { from, to, .. } => session.hold_keys(&[from, to]),
+        Change::Attributes { path, .. } => match Key::literal(path) {
+            Ok(key) => session.hold_keys(&[&key]),
+            Err(_) => session.hold_tree(),
+        },
+        Change::RenameDir { .. } | Change::MakeDir { .. } | Change::RemoveDir { .. } | Change::SetPolicy(_) => {
+            session.hold_tree()
+        }
+    }
+}

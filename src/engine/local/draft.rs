@@ -1,0 +1,153 @@
+//! Staging: values and sidecars under names nobody reads, ready to be renamed into place. Knows files and attributes;
+//! must not know what is at the place they go to.
+
+use super::super::{Attributes, EngineError, Result, Staged, sidecar};
+use super::disk::{Access, DiskFile};
+use super::look::{self, Look};
+use super::record::{Body, Record, Value};
+use super::stage::{self, INLINE_BYTES};
+use super::{LocalEngine, paths, tree};
+use crate::words::Author;
+
+/// A staged value.
+#[derive(Debug)]
+pub(super) struct StagedValue {
+    pub(super) body: Body,
+    /// The bytes for the record; none when they are in the draft.
+    pub(super) bytes: Vec<u8>,
+    pub(super) crc: u32,
+    /// The modification time as the file system keeps it.
+    pub(super) mtime_ns: i64,
+}
+
+fn io(e: std::io::Error) -> EngineError {
+    EngineError::io("writing a draft", e)
+}
+
+impl LocalEngine {
+    /// Makes the draft of a value. A large one is durable afterwards; a small one is so with its record.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSpace`], [`EngineError::Io`].
+    pub(super) fn stage_value(
+        &self,
+        operation: &str,
+        content: &Staged,
+        attributes: &Attributes,
+    ) -> Result<StagedValue> {
+        let path = paths::draft(operation);
+        tree::unlink(&*self.disk, &path)?;
+        if content.len() <= INLINE_BYTES {
+            let bytes = content.read_all()?;
+            let mtime_ns = self.write_draft(&path, &bytes, attributes)?;
+            return Ok(StagedValue { body: Body::Inline, crc: crc32c::crc32c(&bytes), bytes, mtime_ns });
+        }
+        let file = self.place_large(&path, content)?;
+        let crc = stage::checksum(content.len(), |at, buffer| file.read_at(at, buffer).map_err(io))?;
+        look::set_attributes(&*file, attributes, &path)?;
+        let mtime_ns = file.stat().map_err(io)?.mtime_ns;
+        // Both before the record: a record never names bytes that a crash can take.
+        file.sync().map_err(io)?;
+        self.disk.sync_dir(paths::DRAFTS).map_err(io)?;
+        Ok(StagedValue { body: Body::Draft, bytes: Vec::new(), crc, mtime_ns })
+    }
+
+    /// Makes the draft of a sidecar; none for an empty writer, which the neighbour would take for damage.
+    ///
+    /// # Errors
+    /// As [`LocalEngine::stage_value`].
+    pub(super) fn stage_sidecar(&self, operation: &str, author: &Author, time_ms: u64) -> Result<()> {
+        if author.writer.is_empty() {
+            return Ok(());
+        }
+        let path = paths::draft_sidecar(operation);
+        tree::unlink(&*self.disk, &path)?;
+        let file = self.disk.create(&path).map_err(io)?;
+        file.write_at(0, &sidecar(&author.writer, time_ms / 1000)).map_err(io)?;
+        // The neighbour may run as somebody else.
+        file.set_mode(SIDECAR_MODE).map_err(io)
+    }
+
+    /// Makes sure that the draft of a committed value is there, marked; its inode number. `None`: it is not, and
+    /// cannot be made again (it has been published and replaced since).
+    ///
+    /// # Errors
+    /// As [`LocalEngine::stage_value`].
+    pub(super) fn ready_draft(&self, record: &Record, value: &Value, body: &[u8], replay: bool) -> Result<Option<u64>> {
+        let path = paths::draft(&record.operation);
+        let inline = value.body == Body::Inline;
+        if inline && replay {
+            // What a crash left of a small draft may be torn: its bytes are in the record.
+            tree::unlink(&*self.disk, &path)?;
+        }
+        let mut look = look::look_at(&*self.disk, &path, Access::Read)?;
+        if matches!(look, Look::Nothing) && inline {
+            self.write_draft(&path, body, &value.kept.attributes())?;
+            look = look::look_at(&*self.disk, &path, Access::Read)?;
+        }
+        let Look::File(draft) = look else { return Ok(None) };
+        let target = paths::value(&record.session, value.key.as_str());
+        let span = super::mark::Span { mtime_ns: draft.stat.mtime_ns, ..value.span() };
+        record.mark(&target, span).write(&*draft.file, &path)?;
+        Ok(Some(draft.stat.ino))
+    }
+
+    fn write_draft(&self, path: &str, bytes: &[u8], attributes: &Attributes) -> Result<i64> {
+        let file = self.disk.create(path).map_err(io)?;
+        if !bytes.is_empty() {
+            file.write_at(0, bytes).map_err(io)?;
+        }
+        look::set_attributes(&*file, attributes, path)?;
+        Ok(file.stat().map_err(io)?.mtime_ns)
+    }
+
+    fn place_large(&self, path: &str, content: &Staged) -> Result<Box<dyn DiskFile>> {
+        match content {
+            Staged::File { file, len } => match self.link_large(path, file, *len) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => self.copy_large(path, content),
+                other => other.map_err(io),
+            },
+            Staged::Memory(_) => self.copy_large(path, content),
+        }
+    }
+
+    /// Gives the draft file a name instead of copying it. ENOENT when it has, or had, one: then it is, or was, another
+    /// commit's value.
+    fn link_large(&self, path: &str, file: &std::fs::File, len: u64) -> std::io::Result<Box<dyn DiskFile>> {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = file.metadata()?;
+        if metadata.nlink() != 0 {
+            return Err(std::io::ErrorKind::NotFound.into());
+        }
+        if metadata.len() != len {
+            file.set_len(len)?;
+        }
+        self.disk.link_anonymous(file, path)?;
+        self.disk.open(path, Access::Write)
+    }
+
+    fn copy_large(&self, path: &str, content: &Staged) -> Result<Box<dyn DiskFile>> {
+        let to = self.disk.create(path).map_err(io)?;
+        match content {
+            Staged::Memory(bytes) => to.write_at(0, bytes).map_err(io)?,
+            Staged::File { file, len } => {
+                use std::os::unix::fs::FileExt;
+                let mut buffer = vec![0; COPY_BYTES];
+                let mut at = 0;
+                while at < *len {
+                    let want = COPY_BYTES.min(usize::try_from(*len - at).unwrap_or(COPY_BYTES));
+                    let part = buffer.get_mut(..want).unwrap_or_default();
+                    file.read_exact_at(part, at).map_err(io)?;
+                    to.write_at(at, part).map_err(io)?;
+                    at += want as u64;
+                }
+            }
+        }
+        Ok(to)
+    }
+}
+
+/// How much is copied at a time.
+const COPY_BYTES: usize = 1 << 20;
+/// Mode of sidecars: the neighbour's default.
+const SIDECAR_MODE: u32 = 0o644;

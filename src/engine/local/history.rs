@@ -1,0 +1,86 @@
+//! Earlier versions of values: moved there by the commit that replaced them, pruned by number.
+
+use super::super::{EngineError, Head, KEPT_VERSIONS, Result, Snapshot};
+use super::disk::{Access, Form};
+use super::look::{self, Look};
+use super::mark::Mark;
+use super::stage::FileContent;
+use super::{LocalEngine, paths, tree};
+use crate::words::{Key, SessionId, Version};
+
+impl LocalEngine {
+    /// Moves the file at `place` to a key's history as `version`, and prunes what is too far before `newest`.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`], [`EngineError::NoSpace`]: the file is where it was.
+    pub(super) fn keep(
+        &self,
+        session: &SessionId,
+        key: &Key,
+        version: Version,
+        newest: Version,
+        place: &str,
+    ) -> Result<()> {
+        let to = paths::history(session, key.as_str(), version);
+        let renamed = match self.disk.rename(place, &to) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                tree::make_dirs_above(&*self.disk, &to)?;
+                self.disk.rename(place, &to)
+            }
+            other => other,
+        };
+        renamed.map_err(|e| EngineError::io(format!("keeping {to}"), e))?;
+        // Most puts follow a put: then one name is too old. After a gap the directory says which are.
+        if newest.is_multiple_of(KEPT_VERSIONS) {
+            return self.prune(session, key, newest);
+        }
+        match newest.checked_sub(KEPT_VERSIONS + 1) {
+            Some(old) if old > 0 => tree::unlink(&*self.disk, &paths::history(session, key.as_str(), old)),
+            _ => Ok(()),
+        }
+    }
+
+    fn prune(&self, session: &SessionId, key: &Key, newest: Version) -> Result<()> {
+        for old in self.kept(session, key)?.into_iter().filter(|old| old.saturating_add(KEPT_VERSIONS) < newest) {
+            tree::unlink(&*self.disk, &paths::history(session, key.as_str(), old))?;
+        }
+        Ok(())
+    }
+
+    /// The versions in a key's history, oldest first.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`].
+    pub(super) fn kept(&self, session: &SessionId, key: &Key) -> Result<Vec<Version>> {
+        let place = paths::history_key(session, key.as_str());
+        let names = match self.disk.read_dir(&place) {
+            Err(e) if tree::is_missing(&e) => Vec::new(),
+            other => other.map_err(|e| EngineError::io(format!("reading {place}"), e))?,
+        };
+        let files = names.into_iter().filter(|(_, form)| *form == Form::File);
+        let mut versions: Vec<Version> = files.filter_map(|(name, _)| name.to_str()?.parse().ok()).collect();
+        versions.sort_unstable();
+        Ok(versions)
+    }
+
+    /// A version of a key's history with its bytes.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`].
+    pub(super) fn open_kept(&self, session: &SessionId, key: &Key, version: Version) -> Result<Option<Snapshot>> {
+        let place = paths::history(session, key.as_str(), version);
+        let Look::File(found) = look::look_at(&*self.disk, &place, Access::Read)? else { return Ok(None) };
+        // Its mark was put on it at its key's path.
+        let mark = Mark::read(&*found.file).map_err(|e| EngineError::io(format!("reading {place}"), e))?;
+        let head = Head {
+            version,
+            appends_since: mark.as_ref().map_or(version, |mark| mark.since),
+            seq: mark.as_ref().map_or(0, |mark| mark.seq),
+            size_bytes: found.stat.size_bytes,
+            writer: mark.as_ref().map(|mark| mark.writer.clone()).unwrap_or_default(),
+            committed_at_s: mark.as_ref().map_or(0, |mark| mark.at_s),
+            attributes: look::attributes(&*found.file, &found.stat)?,
+        };
+        Ok(Some(Snapshot { head, content: std::sync::Arc::new(FileContent(found.file)) }))
+    }
+}

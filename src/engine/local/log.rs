@@ -1,0 +1,217 @@
+//! The log of one session: a line of JSON for each change, in order. Knows the file; must not know what changes do.
+
+use std::collections::BTreeMap;
+
+use super::super::{EngineError, Receipt, Result};
+use super::disk::{Access, Disk, DiskFile};
+use super::paths;
+use crate::words::{LogLine, Op, Seq, SessionId, Version};
+
+/// How much is read at a time.
+const CHUNK_BYTES: usize = 1 << 16;
+/// How many lines apart the remembered places are.
+const PLACE_EVERY: u64 = 256;
+
+/// A session's log file, made at its first line.
+#[derive(Debug)]
+pub(super) struct Log {
+    session: SessionId,
+    file: Option<Box<dyn DiskFile>>,
+    len: u64,
+    last: Seq,
+    /// Where the lines after some numbers begin, so that whoever follows a long log need not read it all.
+    places: Vec<(Seq, u64)>,
+}
+
+impl Log {
+    /// Opens a session's log and cuts a torn last line.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`]; [`EngineError::Damaged`] when no line can be read where there are some.
+    pub(super) fn open(disk: &dyn Disk, session: &SessionId) -> Result<Self> {
+        let path = paths::log(session);
+        let file = match disk.open(&path, Access::Write) {
+            Ok(file) => file,
+            Err(e) if super::tree::is_missing(&e) => {
+                return Ok(Self { session: session.clone(), file: None, len: 0, last: 0, places: Vec::new() });
+            }
+            Err(e) => return Err(EngineError::io(format!("opening {path}"), e)),
+        };
+        let io = |e| EngineError::io(format!("reading {path}"), e);
+        let size = file.stat().map_err(io)?.size_bytes;
+        let (len, last) = last_line(&*file, size).map_err(io)?;
+        if len < size {
+            file.set_len(len).map_err(io)?;
+        }
+        Ok(Self { session: session.clone(), file: Some(file), len, last, places: vec![(last, len)] })
+    }
+
+    /// The sequence number of the last line; 0 when there is none.
+    pub(super) fn last(&self) -> Seq {
+        self.last
+    }
+
+    /// Puts a line after the last one. It is not synced: the journal has it until a checkpoint did.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`], [`EngineError::NoSpace`]: the line is not there.
+    pub(super) fn push(&mut self, disk: &dyn Disk, line: &LogLine) -> Result<()> {
+        let path = paths::log(&self.session);
+        let io = |e| EngineError::io(format!("writing {path}"), e);
+        let mut bytes = serde_json::to_vec(line).map_err(|e| io(std::io::Error::other(e)))?;
+        bytes.push(b'\n');
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => {
+                super::tree::make_dirs(disk, &paths::session(&self.session))?;
+                match disk.create(&path) {
+                    Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => disk.open(&path, Access::Write),
+                    other => other,
+                }
+                .map_err(io)?
+            }
+        };
+        let written = file.write_at(self.len, &bytes);
+        self.file = Some(file);
+        written.map_err(io)?;
+        self.len += bytes.len() as u64;
+        self.last = line.seq;
+        if line.seq.is_multiple_of(PLACE_EVERY) {
+            self.places.push((self.last, self.len));
+        }
+        Ok(())
+    }
+
+    /// Gives every line after number `after` to `each`, oldest first, and perhaps some before it.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`]; [`EngineError::Damaged`] at a line that is none.
+    pub(super) fn each(&self, after: Seq, mut each: impl FnMut(LogLine)) -> Result<()> {
+        let known = self.places.iter().rev().find(|(seq, _)| *seq <= after);
+        self.each_raw(known.map_or(0, |(_, at)| *at), |raw| {
+            let line = serde_json::from_slice(raw).map_err(|e| EngineError::Damaged {
+                place: paths::log(&self.session),
+                what: format!("a line is not a log line: {e}"),
+            })?;
+            each(line);
+            Ok(true)
+        })
+    }
+
+    /// The receipt of an operation, searched through the whole log.
+    ///
+    /// # Errors
+    /// As [`Log::each`].
+    pub(super) fn receipt(&self, operation: &str) -> Result<Option<Receipt>> {
+        let mut found = None;
+        self.each_raw(0, |raw| {
+            // Looking for the id in the text first: parsing every line of a long log would take seconds.
+            if raw.windows(operation.len().max(1)).any(|part| part == operation.as_bytes()) {
+                let line: Option<LogLine> = serde_json::from_slice(raw).ok();
+                found = line
+                    .filter(|line| line.operation == operation)
+                    .map(|line| Receipt { seq: line.seq, version: line.version });
+            }
+            Ok(found.is_none())
+        })?;
+        Ok(found)
+    }
+
+    fn each_raw(&self, from: u64, mut each: impl FnMut(&[u8]) -> Result<bool>) -> Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let (mut at, mut rest) = (from, Vec::new());
+        let mut chunk = vec![0; CHUNK_BYTES];
+        while at < self.len {
+            let want = chunk.len().min(usize::try_from(self.len - at).unwrap_or(usize::MAX));
+            let place = chunk.get_mut(..want).unwrap_or_default();
+            let io = |e| EngineError::io(format!("reading {}", paths::log(&self.session)), e);
+            let got = file.read_at(at, place).map_err(io)?;
+            if got == 0 {
+                break;
+            }
+            at += got as u64;
+            rest.extend_from_slice(place.get(..got).unwrap_or_default());
+            let whole = rest.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+            let tail = rest.split_off(whole);
+            for line in rest.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
+                if !each(line)? {
+                    return Ok(());
+                }
+            }
+            rest = tail;
+        }
+        Ok(())
+    }
+}
+
+/// The end of the last whole line and its number. Lines after it that are none are a crash's leavings.
+fn last_line(file: &dyn DiskFile, size: u64) -> std::io::Result<(u64, Seq)> {
+    let mut window = CHUNK_BYTES as u64;
+    loop {
+        let from = size.saturating_sub(window);
+        let mut bytes = vec![0; usize::try_from(size - from).unwrap_or(0)];
+        let got = file.read_at(from, &mut bytes)?;
+        bytes.truncate(got);
+        let mut end = bytes.len();
+        while let Some(newline) = bytes.get(..end).and_then(|bytes| bytes.iter().rposition(|b| *b == b'\n')) {
+            let before = bytes.get(..newline).unwrap_or_default();
+            let start = before.iter().rposition(|b| *b == b'\n').map(|at| at + 1);
+            if start.is_none() && from > 0 {
+                break;
+            }
+            let line = before.get(start.unwrap_or(0)..).unwrap_or_default();
+            if let Ok(line) = serde_json::from_slice::<LogLine>(line) {
+                return Ok((from + newline as u64 + 1, line.seq));
+            }
+            end = newline;
+        }
+        if from == 0 {
+            return Ok((0, 0));
+        }
+        window = window.saturating_mul(4);
+    }
+}
+
+/// The last version of each key, as the log tells it.
+#[derive(Debug, Default)]
+pub(super) struct Versions(BTreeMap<String, Version>);
+
+impl Versions {
+    /// Takes the next line in.
+    pub(super) fn note(&mut self, line: &LogLine) {
+        match (line.op, &line.to, line.version) {
+            (Op::Rename, Some(to), None) => self.move_dir(&line.key, to),
+            (_, to, Some(version)) => self.raise(to.as_ref().unwrap_or(&line.key), version),
+            _ => {}
+        }
+    }
+
+    /// The last version a key had; 0 when none is known.
+    pub(super) fn get(&self, key: &str) -> Version {
+        self.0.get(key).copied().unwrap_or(0)
+    }
+
+    /// The keys that are or were below a directory.
+    pub(super) fn below<'a>(&'a self, dir: &'a str) -> impl Iterator<Item = (&'a str, Version)> + 'a {
+        let prefix = format!("{dir}/");
+        self.0
+            .range(prefix.clone()..)
+            .take_while(move |(key, _)| key.starts_with(&prefix))
+            .map(|(key, version)| (key.as_str(), *version))
+    }
+
+    fn raise(&mut self, key: &str, version: Version) {
+        let last = self.0.entry(key.to_owned()).or_default();
+        *last = version.max(*last);
+    }
+
+    /// The old names keep their numbers too: none is ever given twice.
+    fn move_dir(&mut self, from: &str, to: &str) {
+        let moved: Vec<_> = self.below(from).map(|(key, version)| (key.to_owned(), version)).collect();
+        for (key, version) in moved {
+            if let Some(rest) = key.strip_prefix(from) {
+                self.raise(&format!("{to}{rest}"), version);
+            }
+        }
+    }
+}

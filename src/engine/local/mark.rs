@@ -1,0 +1,130 @@
+//! The mark: what a published file says of itself, in the xattr `user.batonfs`. Knows the xattr's form only.
+
+use serde::{Deserialize, Serialize};
+
+use super::super::{EngineError, Result};
+use super::disk::{DiskFile, Stat};
+use crate::words::{Seq, Version, Writer};
+
+/// The xattr's name.
+pub(super) const NAME: &str = "user.batonfs";
+/// The form written here; a mark of another form is a stranger's.
+const FORM: u32 = 1;
+/// Marks are padded to a multiple of this, so that a longer number needs no more room beside the user's xattrs.
+const PAD_BYTES: usize = 128;
+
+/// Version, writer and checksum of a published file, published with its bytes by one rename.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Mark {
+    pub(super) form: u32,
+    /// Checksum of the path it was published at, so that a file moved or copied beside the mount is seen as such.
+    pub(super) place: u32,
+    /// The version these bytes are.
+    pub(super) version: Version,
+    /// The oldest version this one only appended to.
+    pub(super) since: Version,
+    /// Its place in the session's order.
+    pub(super) seq: Seq,
+    /// Size in bytes.
+    pub(super) size: u64,
+    /// The file's modification time, nanoseconds since 1970.
+    pub(super) mtime_ns: i64,
+    /// CRC-32C of the bytes.
+    pub(super) crc: u32,
+    /// Seconds since 1970 of the commit.
+    pub(super) at_s: u64,
+    /// Who made it.
+    pub(super) writer: Writer,
+    /// Found, not made by us: its writer is in the neighbour's sidecar, which comes after the value.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) foreign: bool,
+    /// A version number that this name had before under another directory; the next one is above it too.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) floor: Version,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(version: &Version) -> bool {
+    *version == 0
+}
+
+/// The bytes and place of a mark.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    /// The version.
+    pub(super) version: Version,
+    /// The oldest version it only appended to.
+    pub(super) since: Version,
+    /// Size in bytes.
+    pub(super) size: u64,
+    /// Modification time, nanoseconds since 1970.
+    pub(super) mtime_ns: i64,
+    /// CRC-32C of the bytes.
+    pub(super) crc: u32,
+}
+
+impl Mark {
+    /// A mark for bytes committed at `seq`.
+    pub(super) fn new(path: &str, span: Span, seq: Seq, at_s: u64, writer: Writer) -> Self {
+        let Span { version, since, size, mtime_ns, crc } = span;
+        Self {
+            form: FORM,
+            place: place(path),
+            version,
+            since,
+            seq,
+            size,
+            mtime_ns,
+            crc,
+            at_s,
+            writer,
+            foreign: false,
+            floor: 0,
+        }
+    }
+
+    /// The mark of a file; `None` where there is none that we understand.
+    pub(super) fn read(file: &dyn DiskFile) -> std::io::Result<Option<Self>> {
+        let bytes = file.xattr(NAME)?;
+        let mark = bytes.and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
+        Ok(mark.filter(|mark| mark.form == FORM))
+    }
+
+    /// Puts the mark on a file.
+    pub(super) fn write(&self, file: &dyn DiskFile, place: &str) -> Result<()> {
+        let mut bytes = serde_json::to_vec(self)
+            .map_err(|e| EngineError::io(format!("writing the mark of {place}"), std::io::Error::other(e)))?;
+        bytes.resize(bytes.len().next_multiple_of(PAD_BYTES), b' ');
+        file.set_xattr(NAME, &bytes).map_err(|e| EngineError::io(format!("marking {place}"), e))
+    }
+
+    /// Was it put on a file at this path?
+    pub(super) fn is_of(&self, path: &str) -> bool {
+        self.place == place(path)
+    }
+
+    /// The same mark for the file at another path.
+    pub(super) fn moved(self, path: &str) -> Self {
+        Self { place: place(path), ..self }
+    }
+
+    /// Does it speak of the file as it is? Otherwise a program beside the mount changed the file in place, or a crash
+    /// left it half.
+    pub(super) fn fits(&self, stat: &Stat) -> bool {
+        self.size == stat.size_bytes && self.mtime_ns == stat.mtime_ns
+    }
+
+    /// Are these bytes that version, or that version with appends after it?
+    pub(super) fn covers(&self, version: Version) -> bool {
+        self.since <= version && version <= self.version
+    }
+
+    /// The number the next version gets.
+    pub(super) fn next(&self) -> Version {
+        self.version.max(self.floor) + 1
+    }
+}
+
+fn place(path: &str) -> u32 {
+    crc32c::crc32c(path.as_bytes())
+}

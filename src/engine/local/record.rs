@@ -1,0 +1,220 @@
+//! What one journal record says: everything needed to publish a change again. Knows no disk.
+
+use serde::{Deserialize, Serialize};
+
+use super::super::value::Attributes;
+use super::super::{AttributeChange, EngineError, Result};
+use super::mark::{Mark, Span};
+use crate::words::{Author, Dir, Key, LogLine, Op, Policy, Seq, SessionId, Version, Writer};
+
+/// Attributes as records keep them: times in nanoseconds, also those before 1970.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Kept {
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) mtime_ns: i64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) xattrs: Vec<(String, Vec<u8>)>,
+}
+
+impl Kept {
+    pub(super) fn of(attributes: &Attributes) -> Self {
+        Self {
+            mode: attributes.mode & 0o7777,
+            uid: attributes.uid,
+            gid: attributes.gid,
+            mtime_ns: super::time::to_ns(attributes.mtime),
+            xattrs: attributes.xattrs.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        }
+    }
+
+    pub(super) fn attributes(&self) -> Attributes {
+        Attributes {
+            mode: self.mode,
+            uid: self.uid,
+            gid: self.gid,
+            mtime: super::time::from_ns(self.mtime_ns),
+            xattrs: self.xattrs.iter().cloned().collect(),
+        }
+    }
+}
+
+/// A change of attributes as records keep it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct KeptChange {
+    pub(super) mode: Option<u32>,
+    pub(super) uid: Option<u32>,
+    pub(super) gid: Option<u32>,
+    pub(super) mtime_ns: Option<i64>,
+    pub(super) xattrs: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl KeptChange {
+    pub(super) fn of(set: &AttributeChange) -> Self {
+        Self {
+            mode: set.mode.map(|mode| mode & 0o7777),
+            uid: set.uid,
+            gid: set.gid,
+            mtime_ns: set.mtime.map(super::time::to_ns),
+            xattrs: set.xattrs.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        }
+    }
+
+    pub(super) fn change(&self) -> AttributeChange {
+        AttributeChange {
+            mode: self.mode,
+            uid: self.uid,
+            gid: self.gid,
+            mtime: self.mtime_ns.map(super::time::from_ns),
+            xattrs: self.xattrs.iter().cloned().collect(),
+        }
+    }
+}
+
+/// Where the bytes of a published value are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Body {
+    /// In the record.
+    Inline,
+    /// In the operation's draft, synced before the record was written.
+    Draft,
+    /// In the source of a rename, which the operation's draft is a second name of.
+    Source,
+}
+
+/// A whole value on its way to a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Value {
+    pub(super) key: Key,
+    pub(super) version: Version,
+    /// The version it replaces.
+    pub(super) over: Option<Version>,
+    pub(super) size: u64,
+    pub(super) crc: u32,
+    pub(super) kept: Kept,
+    pub(super) body: Body,
+}
+
+impl Value {
+    pub(super) fn span(&self) -> Span {
+        Span {
+            version: self.version,
+            since: self.version,
+            size: self.size,
+            mtime_ns: self.kept.mtime_ns,
+            crc: self.crc,
+        }
+    }
+}
+
+/// Bytes on their way to the end of a value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Append {
+    pub(super) key: Key,
+    pub(super) version: Version,
+    pub(super) since: Version,
+    /// The version appended to.
+    pub(super) over: Version,
+    /// Its size: where the bytes go.
+    pub(super) offset: u64,
+    /// How many bytes.
+    pub(super) len: u64,
+    /// Checksum of the whole result.
+    pub(super) crc: u32,
+    pub(super) mtime_ns: i64,
+}
+
+/// What a record does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Act {
+    Put(Value),
+    Append(Append),
+    Delete { key: Key, over: Version },
+    Rename { from: Key, over_from: Version, value: Value },
+    RenameDir { from: Dir, to: Dir, floors: Vec<(Key, Version)> },
+    MakeDir { dir: Dir, kept: Kept },
+    RemoveDir { dir: Dir },
+    Attributes { path: String, version: Option<Version>, set: KeptChange },
+    Declare { key: Key, version: Version },
+    Policy { policy: Policy },
+    Drop { key: Key, size: u64 },
+    Adopt { key: Key, version: Version, size: u64, crc: u32, mtime_ns: i64, writer: Writer },
+}
+
+/// One change with its place in the session's order and who made it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) session: SessionId,
+    pub(super) seq: Seq,
+    pub(super) time_ms: u64,
+    pub(super) operation: String,
+    #[serde(default)]
+    pub(super) author: Author,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) conflict: Option<String>,
+    pub(super) act: Act,
+}
+
+impl Record {
+    pub(super) fn encode(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self).map_err(|e| EngineError::io("writing a journal record", std::io::Error::other(e)))
+    }
+
+    /// Seconds since 1970 of the commit.
+    pub(super) fn at_s(&self) -> u64 {
+        self.time_ms / 1000
+    }
+
+    /// The mark of bytes this record makes.
+    pub(super) fn mark(&self, path: &str, span: Span) -> Mark {
+        Mark::new(path, span, self.seq, self.at_s(), self.author.writer.clone())
+    }
+
+    /// The version it makes, where it makes one.
+    pub(super) fn version(&self) -> Option<Version> {
+        match &self.act {
+            Act::Put(value) | Act::Rename { value, .. } => Some(value.version),
+            Act::Append(append) => Some(append.version),
+            Act::Adopt { version, .. } => Some(*version),
+            _ => None,
+        }
+    }
+
+    /// Its line in the session's log.
+    pub(super) fn line(&self) -> LogLine {
+        let (op, key, to, size_bytes) = match &self.act {
+            Act::Put(v) => (Op::Put, v.key.to_string(), None, Some(v.size)),
+            Act::Append(a) => (Op::Append, a.key.to_string(), None, Some(a.offset.saturating_add(a.len))),
+            Act::Delete { key, .. } => (Op::Delete, key.to_string(), None, None),
+            Act::Rename { from, value, .. } => {
+                (Op::Rename, from.to_string(), Some(value.key.to_string()), Some(value.size))
+            }
+            Act::RenameDir { from, to, .. } => (Op::Rename, from.to_string(), Some(to.to_string()), None),
+            Act::MakeDir { dir, .. } => (Op::Mkdir, dir.to_string(), None, None),
+            Act::RemoveDir { dir } => (Op::Rmdir, dir.to_string(), None, None),
+            Act::Attributes { path, .. } => (Op::Attributes, path.clone(), None, None),
+            Act::Declare { key, .. } => (Op::Declare, key.to_string(), None, None),
+            Act::Policy { .. } => (Op::Policy, String::new(), None, None),
+            Act::Drop { key, size } => (Op::Drop, key.to_string(), None, Some(*size)),
+            Act::Adopt { key, size, .. } => (Op::Adopt, key.to_string(), None, Some(*size)),
+        };
+        let (writer, process, others) = (&self.author.writer, &self.author.process, &self.author.others);
+        LogLine {
+            seq: self.seq,
+            time_ms: self.time_ms,
+            op,
+            key,
+            to,
+            version: self.version(),
+            size_bytes,
+            writer: writer.clone(),
+            process: process.clone(),
+            others: others.clone(),
+            conflict: self.conflict.clone(),
+            operation: self.operation.clone(),
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! What is in memory of one session: its locks, the order of its changes, and changes that are committed but could
+//! not yet be put in their place. Knows when; must not know what a change does.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::super::value::Content;
+use super::super::{Attributes, EngineError, Head, Receipt, Result};
+use super::disk::Disk;
+use super::log::{Log, Versions};
+use super::record::Record;
+use crate::words::{Key, LogLine, Policy, Seq, SessionId};
+
+const SHARDS: usize = 32;
+/// Receipts kept in memory of each session; older ones are found in its log.
+const RECEIPTS_MAX: usize = 4096;
+
+/// One session.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    /// Held shared by changes of keys, alone by changes of directories: from decision to publication.
+    tree: RwLock<()>,
+    /// Held by a change of a key, from decision to publication.
+    keys: Vec<Mutex<()>>,
+    /// Held shared by readers of a key, alone while it is published: moments, never across a sync.
+    values: Vec<RwLock<()>>,
+    /// Held shared by all readers, alone while more than one name changes.
+    names: RwLock<()>,
+    order: Mutex<Order>,
+    moved_on: Condvar,
+    stuck: Mutex<Stuck>,
+    is_stuck: AtomicBool,
+}
+
+/// The order of a session's changes.
+#[derive(Debug)]
+pub(super) struct Order {
+    log: Log,
+    /// The number the next change gets.
+    next: Seq,
+    /// Lines not yet in the log, oldest first.
+    pending: VecDeque<Pending>,
+    versions: Option<Versions>,
+    receipts: HashMap<String, Receipt>,
+    recent: VecDeque<String>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    line: LogLine,
+    state: Progress,
+}
+
+/// How far a change is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// Its sync or its publication is under way.
+    UnderWay,
+    /// Committed and served from memory; its line waits, so that recovery publishes it.
+    Stuck,
+    /// In its place.
+    Visible,
+}
+
+/// What readers see of a path while its change is stuck.
+#[derive(Debug, Clone)]
+pub(super) enum Shown {
+    /// Nothing.
+    Gone,
+    /// A directory.
+    Dir(Attributes),
+    /// A value.
+    Value(Box<Head>, Arc<dyn Content>),
+}
+
+/// Changes that are committed but not in their place.
+#[derive(Debug, Default)]
+pub(super) struct Stuck {
+    pub(super) records: Vec<(Record, Arc<Vec<u8>>)>,
+    pub(super) shown: BTreeMap<String, Shown>,
+    pub(super) policy: Option<Policy>,
+    /// A directory is between two names: nothing below can be told until it is there.
+    pub(super) blocked: bool,
+}
+
+/// What a change of keys holds from decision to publication.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held for their drop")]
+pub(super) enum Hold<'a> {
+    Keys(RwLockReadGuard<'a, ()>, Option<MutexGuard<'a, ()>>, Option<MutexGuard<'a, ()>>),
+    Tree(RwLockWriteGuard<'a, ()>),
+}
+
+/// What publication of a change holds.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held for their drop")]
+pub(super) enum Publishing<'a> {
+    Value(RwLockReadGuard<'a, ()>, RwLockWriteGuard<'a, ()>),
+    Names(RwLockWriteGuard<'a, ()>),
+}
+
+// The guarded values are () or stay whole at every step: poison is passed over.
+fn held<T>(result: std::result::Result<T, PoisonError<T>>) -> T {
+    result.unwrap_or_else(PoisonError::into_inner)
+}
+
+fn shard_of(key: &str) -> usize {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish() as usize % SHARDS
+}
+
+#[expect(clippy::indexing_slicing, reason = "every list of locks has SHARDS of them, and the index is below that")]
+fn lock_at<T>(of: &[T], shard: usize) -> &T {
+    &of[shard]
+}
+
+impl Session {
+    /// Reads a session's place in its order from its log.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub(super) fn load(disk: &dyn Disk, id: &SessionId) -> Result<Self> {
+        let log = Log::open(disk, id)?;
+        let order = Order {
+            next: log.last() + 1,
+            log,
+            pending: VecDeque::new(),
+            versions: None,
+            receipts: HashMap::new(),
+            recent: VecDeque::new(),
+        };
+        Ok(Self {
+            id: id.clone(),
+            tree: RwLock::default(),
+            keys: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            values: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            names: RwLock::default(),
+            order: Mutex::new(order),
+            moved_on: Condvar::new(),
+            stuck: Mutex::default(),
+            is_stuck: AtomicBool::new(false),
+        })
+    }
+
+    /// For a change of up to two keys; taken in one order, so that no two changes wait for each other.
+    pub(super) fn hold_keys(&self, keys: &[&Key]) -> Hold<'_> {
+        let tree = held(self.tree.read());
+        let mut shards: Vec<usize> = keys.iter().map(|key| shard_of(key.as_str())).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        let mut locks = shards.into_iter().map(|shard| held(lock_at(&self.keys, shard).lock()));
+        Hold::Keys(tree, locks.next(), locks.next())
+    }
+
+    /// For a change of directories.
+    pub(super) fn hold_tree(&self) -> Hold<'_> {
+        Hold::Tree(held(self.tree.write()))
+    }
+
+    /// For reading one key as one version.
+    pub(super) fn reading(&self, path: &str) -> (RwLockReadGuard<'_, ()>, RwLockReadGuard<'_, ()>) {
+        (held(self.names.read()), held(lock_at(&self.values, shard_of(path)).read()))
+    }
+
+    /// For reading names.
+    pub(super) fn listing(&self) -> RwLockReadGuard<'_, ()> {
+        held(self.names.read())
+    }
+
+    /// For publishing a change of one path.
+    pub(super) fn publishing(&self, path: &str) -> Publishing<'_> {
+        Publishing::Value(held(self.names.read()), held(lock_at(&self.values, shard_of(path)).write()))
+    }
+
+    /// For publishing a change of several names.
+    pub(super) fn publishing_names(&self) -> Publishing<'_> {
+        Publishing::Names(held(self.names.write()))
+    }
+
+    /// The order of changes; held while a change gets its number and its place in the journal, so that both agree.
+    pub(super) fn order(&self) -> MutexGuard<'_, Order> {
+        held(self.order.lock())
+    }
+
+    /// Changes that are committed but not in their place.
+    pub(super) fn stuck(&self) -> MutexGuard<'_, Stuck> {
+        held(self.stuck.lock())
+    }
+
+    /// Is there any?
+    pub(super) fn is_stuck(&self) -> bool {
+        self.is_stuck.load(Ordering::Acquire)
+    }
+
+    /// Tells readers whether to look at [`Session::stuck`] before the disk.
+    pub(super) fn set_stuck(&self, stuck: bool) {
+        self.is_stuck.store(stuck, Ordering::Release);
+    }
+
+    /// A change is in its place, or (`stuck`) served from memory. Returns when all before it are too, so that whoever
+    /// reads the log after this finds its line.
+    pub(super) fn finished(&self, disk: &dyn Disk, seq: Seq, stuck: bool, closed: impl Fn() -> bool) {
+        let mut order = self.order();
+        order.progress(seq, if stuck { Progress::Stuck } else { Progress::Visible });
+        order.drain(disk);
+        self.moved_on.notify_all();
+        // Those before it have been synced with it or before it: what they wait for is their own publication.
+        while order.under_way_before(seq) && !closed() {
+            order = held(self.moved_on.wait(order));
+        }
+    }
+
+    /// A sync failed: nobody waits for those that will never be in their place.
+    pub(super) fn abandoned(&self) {
+        let _order = self.order();
+        self.moved_on.notify_all();
+    }
+
+    /// All stuck changes are in their place.
+    pub(super) fn unstuck(&self, disk: &dyn Disk) {
+        let mut order = self.order();
+        for pending in &mut order.pending {
+            if pending.state == Progress::Stuck {
+                pending.state = Progress::Visible;
+            }
+        }
+        order.drain(disk);
+        self.moved_on.notify_all();
+    }
+}
+
+impl Order {
+    /// The number the next change gets.
+    pub(super) fn next(&self) -> Seq {
+        self.next
+    }
+
+    /// The last change that is in the log on disk.
+    pub(super) fn logged(&self) -> Seq {
+        self.log.last()
+    }
+
+    /// A change has its place in the journal.
+    pub(super) fn take(&mut self, line: LogLine, visible: bool) {
+        self.next = line.seq + 1;
+        let receipt = Receipt { seq: line.seq, version: line.version };
+        if self.receipts.insert(line.operation.clone(), receipt).is_none() {
+            self.recent.push_back(line.operation.clone());
+        }
+        if self.recent.len() > RECEIPTS_MAX
+            && let Some(oldest) = self.recent.pop_front()
+        {
+            self.receipts.remove(&oldest);
+        }
+        if let Some(versions) = &mut self.versions {
+            versions.note(&line);
+        }
+        let state = if visible { Progress::Visible } else { Progress::UnderWay };
+        self.pending.push_back(Pending { line, state });
+    }
+
+    /// The receipt of a recent operation; none while its sync may still fail.
+    pub(super) fn recent(&self, operation: &str) -> Option<Receipt> {
+        let receipt = self.receipts.get(operation)?;
+        let mut under_way = self.pending.iter().filter(|pending| pending.state == Progress::UnderWay);
+        (!under_way.any(|pending| pending.line.seq == receipt.seq)).then_some(*receipt)
+    }
+
+    /// The receipt of any operation.
+    ///
+    /// # Errors
+    /// As [`Log::receipt`].
+    pub(super) fn receipt(&self, operation: &str) -> Result<Option<Receipt>> {
+        self.recent(operation).map_or_else(|| self.log.receipt(operation), |receipt| Ok(Some(receipt)))
+    }
+
+    /// The last versions of the session's keys; read from the whole log the first time.
+    ///
+    /// # Errors
+    /// As [`Log::each`].
+    pub(super) fn versions(&mut self) -> Result<&Versions> {
+        let versions = match self.versions.take() {
+            Some(versions) => versions,
+            None => {
+                let mut versions = Versions::default();
+                self.log.each(0, |line| versions.note(&line))?;
+                self.pending.iter().for_each(|pending| versions.note(&pending.line));
+                versions
+            }
+        };
+        Ok(self.versions.insert(versions))
+    }
+
+    /// The changes after `after` that readers can see.
+    ///
+    /// # Errors
+    /// As [`Log::each`].
+    pub(super) fn changes(&self, after: Seq) -> Result<Vec<LogLine>> {
+        let mut lines = Vec::new();
+        if after < self.log.last() {
+            self.log.each(after, |line| {
+                if line.seq > after {
+                    lines.push(line);
+                }
+            })?;
+        }
+        let seen = self.pending.iter().take_while(|pending| pending.state != Progress::UnderWay);
+        lines.extend(seen.filter(|pending| pending.line.seq > after).map(|pending| pending.line.clone()));
+        Ok(lines)
+    }
+
+    /// Is nothing on its way to the log?
+    pub(super) fn is_settled(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    fn progress(&mut self, seq: Seq, state: Progress) {
+        if let Some(pending) = self.pending.iter_mut().find(|pending| pending.line.seq == seq) {
+            pending.state = state;
+        }
+    }
+
+    fn under_way_before(&self, seq: Seq) -> bool {
+        self.pending.iter().any(|pending| pending.line.seq < seq && pending.state == Progress::UnderWay)
+    }
+
+    /// Writes the lines of all changes that are in their place, in order. A line that cannot be written now stays:
+    /// the journal has it, and the next change tries again.
+    pub(super) fn drain(&mut self, disk: &dyn Disk) {
+        while let Some(first) = self.pending.front().filter(|pending| pending.state == Progress::Visible) {
+            if let Err(e) = self.log.push(disk, &first.line) {
+                tracing::warn!("the log line of change {} has to wait: {e}", first.line.seq);
+                return;
+            }
+            self.pending.pop_front();
+        }
+    }
+}
+
+impl Stuck {
+    /// Refuses while nothing can be told.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`] with words.
+    pub(super) fn refuse_blocked(&self) -> Result<()> {
+        if self.blocked {
+            let source = std::io::Error::from_raw_os_error(libc::EIO);
+            return Err(EngineError::Io { doing: "a renamed directory is not in its place yet".to_owned(), source });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,165 @@
+//! Changes that are committed but could not be put in their place: they are served from memory and tried again.
+//! Knows what readers must see of a record; must not know how it is published.
+
+use std::sync::Arc;
+
+use super::super::value::Content;
+use super::super::{Head, Result, Snapshot};
+use super::LocalEngine;
+use super::commit::Decision;
+use super::look;
+use super::record::{Act, Record, Value};
+use super::session::{Session, Shown, Stuck};
+use super::stage::{Appended, FileContent, MemoryContent, StagedContent};
+use crate::words::Key;
+
+impl LocalEngine {
+    /// Takes a committed record whose publication failed.
+    pub(super) fn serve_from_memory(&self, session: &Session, record: Record, decision: Decision) {
+        let body = Arc::new(decision.body);
+        let base = decision.base.and_then(|(found, mark)| {
+            let key = base_key(&record.act)?;
+            let head = look::head(&*self.disk, &session.id, key.as_str(), &found, &mark);
+            let head = head.unwrap_or_else(|_| Head {
+                version: mark.version,
+                appends_since: mark.since,
+                seq: mark.seq,
+                size_bytes: mark.size,
+                writer: mark.writer.clone(),
+                committed_at_s: mark.at_s,
+                attributes: look::plain(&found.stat),
+            });
+            Some(Snapshot { head, content: Arc::new(FileContent(found.file)) })
+        });
+        let content: Option<Arc<dyn Content>> =
+            decision.content.map(|staged| Arc::new(StagedContent(staged)) as Arc<dyn Content>);
+        let mut stuck = session.stuck();
+        show(&mut stuck, &record, base, content, &body);
+        stuck.records.push((record, body));
+        session.set_stuck(true);
+    }
+
+    /// Tries to put stuck changes in their place. The caller holds no lock of the session.
+    ///
+    /// # Errors
+    /// Why it failed again; they are still served.
+    pub(super) fn settle(&self, session: &Session, alone: bool) -> Result<()> {
+        if !session.is_stuck() {
+            return Ok(());
+        }
+        let _tree = session.hold_tree();
+        let records = {
+            let stuck = session.stuck();
+            if !alone {
+                stuck.refuse_blocked()?;
+            }
+            stuck.records.clone()
+        };
+        for (record, body) in &records {
+            self.publish(session, record, body, None)?;
+        }
+        {
+            let mut stuck = session.stuck();
+            *stuck = Stuck::default();
+            session.set_stuck(false);
+        }
+        session.unstuck(&*self.disk);
+        Ok(())
+    }
+
+    /// What is served from memory of a path; `None`: look at the disk.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`] while a renamed directory is not in its place.
+    pub(super) fn shown(&self, session: &Session, path: &str) -> Result<Option<Shown>> {
+        if !session.is_stuck() || self.settle(session, false).is_ok() {
+            return Ok(None);
+        }
+        let stuck = session.stuck();
+        stuck.refuse_blocked()?;
+        Ok(stuck.shown.get(path).cloned())
+    }
+}
+
+/// The key whose value a record changes or takes.
+fn base_key(act: &Act) -> Option<Key> {
+    match act {
+        Act::Append(append) => Some(append.key.clone()),
+        Act::Declare { key, .. } => Some(key.clone()),
+        Act::Rename { from, .. } => Some(from.clone()),
+        Act::Attributes { path, .. } => Key::literal(path).ok(),
+        _ => None,
+    }
+}
+
+fn show(
+    stuck: &mut Stuck,
+    record: &Record,
+    base: Option<Snapshot>,
+    content: Option<Arc<dyn Content>>,
+    body: &Arc<Vec<u8>>,
+) {
+    let value = |stuck: &mut Stuck, value: &Value, content: Arc<dyn Content>| {
+        let head = head_of(record, value);
+        stuck.shown.insert(value.key.to_string(), Shown::Value(Box::new(head), content));
+    };
+    let in_memory = || Arc::new(MemoryContent(Arc::clone(body))) as Arc<dyn Content>;
+    match (&record.act, base) {
+        (Act::Put(put), _) => value(stuck, put, content.unwrap_or_else(in_memory)),
+        (Act::Rename { from, value: to, .. }, base) => {
+            let content = content.or(base.map(|base| base.content)).unwrap_or_else(in_memory);
+            stuck.shown.insert(from.to_string(), Shown::Gone);
+            value(stuck, to, content);
+        }
+        (Act::Append(append), Some(base)) => {
+            let head = Head {
+                version: append.version,
+                appends_since: append.since,
+                seq: record.seq,
+                size_bytes: append.offset.saturating_add(append.len),
+                writer: record.author.writer.clone(),
+                committed_at_s: record.at_s(),
+                attributes: crate::engine::Attributes {
+                    mtime: super::time::from_ns(append.mtime_ns),
+                    ..base.head.attributes
+                },
+            };
+            let content = Appended { base: base.content, len: append.offset, more: Arc::clone(body) };
+            stuck.shown.insert(append.key.to_string(), Shown::Value(Box::new(head), Arc::new(content)));
+        }
+        (Act::Declare { key, .. }, Some(base)) => {
+            let head = Head { writer: record.author.writer.clone(), ..base.head };
+            stuck.shown.insert(key.to_string(), Shown::Value(Box::new(head), base.content));
+        }
+        (Act::Attributes { path, set, .. }, Some(base)) => {
+            let mut head = base.head;
+            set.change().apply(&mut head.attributes);
+            stuck.shown.insert(path.clone(), Shown::Value(Box::new(head), base.content));
+        }
+        (Act::Delete { key, .. }, _) => {
+            stuck.shown.insert(key.to_string(), Shown::Gone);
+        }
+        (Act::MakeDir { dir, kept }, _) => {
+            stuck.shown.insert(dir.to_string(), Shown::Dir(kept.attributes()));
+        }
+        (Act::RemoveDir { dir }, _) => {
+            stuck.shown.insert(dir.to_string(), Shown::Gone);
+        }
+        (Act::RenameDir { .. }, _) => stuck.blocked = true,
+        (Act::Policy { policy }, _) => stuck.policy = Some(*policy),
+        // A stranger's value without its mark is found again by the next reader.
+        (Act::Adopt { .. } | Act::Drop { .. } | Act::Append(_) | Act::Declare { .. } | Act::Attributes { .. }, _) => {}
+    }
+}
+
+fn head_of(record: &Record, value: &Value) -> Head {
+    Head {
+        version: value.version,
+        appends_since: value.version,
+        seq: record.seq,
+        size_bytes: value.size,
+        writer: record.author.writer.clone(),
+        committed_at_s: record.at_s(),
+        attributes: value.kept.attributes(),
+    }
+}

@@ -1,0 +1,231 @@
+//! A disk below the local engine that records what is done, and fails when told to.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use batonfs::engine::Space;
+use batonfs::engine::local::disk::{Access, Disk, DiskFile, Form, LocalDisk, Stat};
+
+/// What is done before an operation of the disk below.
+type Before = Box<dyn FnMut(&str) + Send>;
+
+#[derive(Default)]
+struct Plan {
+    done: Vec<String>,
+    /// Changes left until every further one fails with this error.
+    fail_after: Option<(usize, i32)>,
+    written_bytes: u64,
+    before: Option<Before>,
+    boot: Option<String>,
+}
+
+/// The plan a disk and its files share.
+#[derive(Clone, Default)]
+pub(crate) struct Watch(Arc<Mutex<Plan>>);
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Watch")
+    }
+}
+
+impl Watch {
+    /// What was done since the last call: changes and syncs, not reads.
+    pub(crate) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap().done)
+    }
+
+    /// How often something was done since it was taken.
+    pub(crate) fn count(&self, what: &str) -> usize {
+        self.0.lock().unwrap().done.iter().filter(|done| *done == what).count()
+    }
+
+    /// Bytes written since the last call.
+    pub(crate) fn take_written_bytes(&self) -> u64 {
+        std::mem::take(&mut self.0.lock().unwrap().written_bytes)
+    }
+
+    /// After `changes` more changes, every one fails with `errno`; none do with `None`.
+    pub(crate) fn fail(&self, plan: Option<(usize, i32)>) {
+        self.0.lock().unwrap().fail_after = plan;
+    }
+
+    /// Calls `before` ahead of every change.
+    pub(crate) fn before(&self, before: impl FnMut(&str) + Send + 'static) {
+        self.0.lock().unwrap().before = Some(Box::new(before));
+    }
+
+    /// The machine has started again.
+    pub(crate) fn reboot(&self, boot: &str) {
+        self.0.lock().unwrap().boot = Some(boot.to_owned());
+    }
+
+    fn change(&self, what: String) -> io::Result<()> {
+        let before = self.0.lock().unwrap().before.take();
+        if let Some(mut before) = before {
+            before(&what);
+            self.0.lock().unwrap().before.get_or_insert(before);
+        }
+        let mut plan = self.0.lock().unwrap();
+        if let Some((left, errno)) = &mut plan.fail_after {
+            if *left == 0 {
+                return Err(io::Error::from_raw_os_error(*errno));
+            }
+            *left -= 1;
+        }
+        plan.done.push(what);
+        Ok(())
+    }
+}
+
+/// The real disk under watch.
+#[derive(Debug)]
+pub(crate) struct RecordingDisk {
+    disk: LocalDisk,
+    watch: Watch,
+}
+
+impl RecordingDisk {
+    pub(crate) fn open(root: &Path, watch: &Watch) -> Arc<Self> {
+        Arc::new(Self { disk: LocalDisk::open_at(root).unwrap(), watch: watch.clone() })
+    }
+
+    fn file(&self, path: &str, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
+        Box::new(RecordingFile { file, path: path.to_owned(), watch: self.watch.clone() })
+    }
+}
+
+impl Disk for RecordingDisk {
+    fn open(&self, path: &str, access: Access) -> io::Result<Box<dyn DiskFile>> {
+        Ok(self.file(path, self.disk.open(path, access)?))
+    }
+    fn create(&self, path: &str) -> io::Result<Box<dyn DiskFile>> {
+        self.watch.change(format!("create {path}"))?;
+        Ok(self.file(path, self.disk.create(path)?))
+    }
+    fn anonymous(&self, dir: &str) -> io::Result<File> {
+        self.watch.change(format!("anonymous {dir}"))?;
+        self.disk.anonymous(dir)
+    }
+    fn link_anonymous(&self, file: &File, to: &str) -> io::Result<()> {
+        self.watch.change(format!("link_anonymous {to}"))?;
+        self.disk.link_anonymous(file, to)
+    }
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        self.watch.change(format!("link {from} {to}"))?;
+        self.disk.link(from, to)
+    }
+    fn stat(&self, path: &str) -> io::Result<Stat> {
+        self.disk.stat(path)
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.watch.change(format!("rename {from} {to}"))?;
+        self.disk.rename(from, to)
+    }
+    fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
+        self.watch.change(format!("rename_new {from} {to}"))?;
+        self.disk.rename_new(from, to)
+    }
+    fn exchange(&self, a: &str, b: &str) -> io::Result<()> {
+        self.watch.change(format!("exchange {a} {b}"))?;
+        self.disk.exchange(a, b)
+    }
+    fn unlink(&self, path: &str) -> io::Result<()> {
+        self.watch.change(format!("unlink {path}"))?;
+        self.disk.unlink(path)
+    }
+    fn make_dir(&self, path: &str, mode: u32) -> io::Result<()> {
+        self.watch.change(format!("make_dir {path}"))?;
+        self.disk.make_dir(path, mode)
+    }
+    fn remove_dir(&self, path: &str) -> io::Result<()> {
+        self.watch.change(format!("remove_dir {path}"))?;
+        self.disk.remove_dir(path)
+    }
+    fn read_dir(&self, path: &str) -> io::Result<Vec<(OsString, Form)>> {
+        self.disk.read_dir(path)
+    }
+    fn sync_dir(&self, path: &str) -> io::Result<()> {
+        self.watch.change(format!("sync_dir {path}"))?;
+        self.disk.sync_dir(path)
+    }
+    fn sync_everything(&self) -> io::Result<()> {
+        self.watch.change("sync_everything".to_owned())?;
+        self.disk.sync_everything()
+    }
+    fn space(&self) -> io::Result<Space> {
+        self.disk.space()
+    }
+    fn boot(&self) -> String {
+        let boot = self.watch.0.lock().unwrap().boot.clone();
+        boot.unwrap_or_else(|| self.disk.boot())
+    }
+}
+
+#[derive(Debug)]
+struct RecordingFile {
+    file: Box<dyn DiskFile>,
+    path: String,
+    watch: Watch,
+}
+
+impl RecordingFile {
+    fn change(&self, what: &str) -> io::Result<()> {
+        self.watch.change(format!("{what} {}", self.path))
+    }
+}
+
+impl DiskFile for RecordingFile {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file.read_at(offset, buffer)
+    }
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.change("write")?;
+        self.watch.0.lock().unwrap().written_bytes += bytes.len() as u64;
+        self.file.write_at(offset, bytes)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.change("set_len")?;
+        self.file.set_len(len)
+    }
+    fn stat(&self) -> io::Result<Stat> {
+        self.file.stat()
+    }
+    fn xattr(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        self.file.xattr(name)
+    }
+    fn xattr_names(&self) -> io::Result<Vec<String>> {
+        self.file.xattr_names()
+    }
+    fn set_xattr(&self, name: &str, value: &[u8]) -> io::Result<()> {
+        self.change(&format!("set_xattr {name}"))?;
+        self.file.set_xattr(name, value)
+    }
+    fn remove_xattr(&self, name: &str) -> io::Result<()> {
+        self.change(&format!("remove_xattr {name}"))?;
+        self.file.remove_xattr(name)
+    }
+    fn set_mode(&self, mode: u32) -> io::Result<()> {
+        self.change("set_mode")?;
+        self.file.set_mode(mode)
+    }
+    fn set_owner(&self, uid: u32, gid: u32) -> io::Result<()> {
+        self.change("set_owner")?;
+        self.file.set_owner(uid, gid)
+    }
+    fn set_mtime(&self, mtime_ns: i64) -> io::Result<()> {
+        self.change("set_mtime")?;
+        self.file.set_mtime(mtime_ns)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.change("sync_data")?;
+        self.file.sync_data()
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.change("sync")?;
+        self.file.sync()
+    }
+}

@@ -1,0 +1,103 @@
+//! Many at once: one wins, and the order of a session has no gap.
+
+use std::sync::{Arc, Barrier};
+
+use batonfs::store::StoreError;
+use batonfs::words::Policy;
+
+use crate::engines::*;
+
+const WRITERS: usize = 16;
+const ROUNDS: usize = 200;
+
+#[test]
+fn of_many_writers_of_a_fresh_key_exactly_one_wins() {
+    for subject in with_session() {
+        let store = Arc::new(store(&subject.engine, Policy::Error));
+        let start = Arc::new(Barrier::new(WRITERS));
+        let threads: Vec<_> = (0..WRITERS)
+            .map(|n| {
+                let (store, start) = (Arc::clone(&store), Arc::clone(&start));
+                std::thread::spawn(move || {
+                    let mut won = Vec::new();
+                    for round in 0..ROUNDS {
+                        start.wait();
+                        let id = format!("w{n}");
+                        match write(&store, &format!("k{round}"), id.as_bytes(), &caller(&id)) {
+                            Ok(_) => won.push(round),
+                            Err(StoreError::Conflict { .. }) => {}
+                            Err(other) => panic!("{other}"),
+                        }
+                    }
+                    (n, won)
+                })
+            })
+            .collect();
+        let mut winners = vec![Vec::new(); ROUNDS];
+        for thread in threads {
+            let (n, won) = thread.join().unwrap();
+            won.into_iter().for_each(|round| winners[round].push(n));
+        }
+        for (round, winners) in winners.iter().enumerate() {
+            assert_eq!(winners.len(), 1, "round {round}");
+            assert_eq!(value(&*subject.engine, &format!("k{round}")).unwrap(), format!("w{}", winners[0]).as_bytes());
+        }
+        let seqs: Vec<_> = subject.engine.changes(&session(), 0).unwrap().into_iter().map(|line| line.seq).collect();
+        assert_eq!(seqs, (1..=ROUNDS as u64 + 1).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_commit_that_returned_is_in_the_log_and_in_its_place() {
+    for subject in with_session() {
+        let threads: Vec<_> = (0..8)
+            .map(|n| {
+                let engine = Arc::clone(&subject.engine);
+                std::thread::spawn(move || {
+                    let path = format!("d{n}/k");
+                    for round in 1..=50_u64 {
+                        let expected = Some(round - 1).filter(|v| *v > 0);
+                        let receipt = commit(&*engine, put(&path, &round.to_le_bytes(), expected));
+                        assert_eq!(receipt.version, Some(round));
+                        assert_eq!(value(&*engine, &path).unwrap(), round.to_le_bytes());
+                        let lines = engine.changes(&session(), receipt.seq - 1).unwrap();
+                        assert_eq!((lines[0].seq, lines[0].key.as_str()), (receipt.seq, path.as_str()));
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(subject.engine.changes(&session(), 0).unwrap().len(), 401);
+    }
+}
+
+#[test]
+fn a_reader_never_sees_half_a_value_or_two_names() {
+    for subject in with_session() {
+        let engine = &subject.engine;
+        commit(&**engine, put("a", &[0; 5000], None));
+        let writing = Arc::clone(engine);
+        let writer = std::thread::spawn(move || {
+            for n in 1..=150_u64 {
+                let (from, to) = if n % 2 == 1 { ("a", "b") } else { ("b", "a") };
+                let current = version(&*writing, from).unwrap();
+                commit(&*writing, put(from, &vec![n as u8; 5000 + n as usize], Some(current)));
+                commit(&*writing, append(from, &[n as u8; 10], current + 1));
+                commit(&*writing, rename(from, to, current + 2, None));
+            }
+        });
+        while !writer.is_finished() {
+            let names = engine.read_dir(&session(), &dir("")).unwrap();
+            assert_eq!(names.len(), 1, "{names:?}");
+            for path in ["a", "b"] {
+                if let Some(bytes) = value(&**engine, path) {
+                    let n = bytes[0];
+                    let sizes = [5000 + n as usize, 5010 + n as usize, 5000];
+                    assert!(sizes.contains(&bytes.len()), "{} bytes of {n}", bytes.len());
+                    assert!(bytes.iter().all(|b| *b == n));
+                }
+            }
+        }
+        writer.join().unwrap();
+    }
+}
