@@ -29,7 +29,7 @@ mapfile -t rooms_sources < <(printf '%s\n' "${sources[@]}" | grep -vE '(^|/)(tes
 without() { printf '%s\n' "${rooms_sources[@]}" | grep -vE "$1"; }
 
 # --- doors ---
-code $(without '^src/fuse/adapter\.rs$') | { grep -E '\bfuser\b' || true; } |
+code $(without '^src/fuse/adapter\.rs$') | { grep -E '\bfuser::|\buse fuser\b|extern crate fuser' || true; } |
   rule 'only src/fuse/adapter.rs names fuser: the kernel protocol can then change in one file, and all else is tested without a mount'
 
 code $(without '^src/engine/local/disk\.rs$') |
@@ -95,8 +95,10 @@ for page in src/engine/FORMAT.md src/fuse/SEMANTICS.md src/cli/CONTRACT.md; do
   promises=$(grep -oE '^[[:space:]]*([-*] |[0-9]+\. )?\*\*[A-Z]+[0-9]+[.:]?\*\*' "$page" | grep -oE '[A-Z]+[0-9]+' || true)
   [ -n "$promises" ] || echo "$page: no numbered promise at all"
   for promise in $promises; do
-    grep -rqwE "$promise" tests --include=*.rs ||
-      grep -qwE "$promise" $(printf '%s\n' "${sources[@]}" | grep -E '(^|/)(tests|testing)(/|\.rs$)|_tests\.rs$' || echo /dev/null) ||
+    # By its number, or as the beginning of the test's name.
+    named="(^|[^A-Za-z0-9])$promise([^0-9]|\$)|fn ${promise,,}_"
+    grep -rqE "$named" tests --include=*.rs ||
+      grep -qE "$named" $(printf '%s\n' "${sources[@]}" | grep -E '(^|/)(tests|testing)(/|\.rs$)|_tests\.rs$' || echo /dev/null) ||
       echo "$page: $promise"
   done
 done | rule 'every numbered promise has a test that names it: a promise without one is a hope'

@@ -14,12 +14,14 @@ pub struct Refusal {
     pub errno: i32,
     /// Why, for a person.
     pub words: String,
+    /// A handle gives its answer once more; it was kept and told before.
+    pub again: bool,
 }
 
 impl Refusal {
     /// A refusal in words of its own.
     pub fn new(errno: i32, words: impl Into<String>) -> Self {
-        Self { errno, words: words.into() }
+        Self { errno, words: words.into(), again: false }
     }
 
     /// No such name.
@@ -32,13 +34,21 @@ impl Refusal {
         Self::new(libc::EPERM, format!("{what}: this filesystem has regular files and directories only"))
     }
 
-    /// Is this an everyday answer (a name that is not there, or is), which nobody wants in a log?
+    /// The same refusal, given again.
+    #[must_use]
+    pub fn repeated(&self) -> Self {
+        Self { again: true, ..self.clone() }
+    }
+
+    /// Is this an everyday answer (a name that is not there, or is), or one that was told before? Nobody wants that in
+    /// a log.
     #[must_use]
     pub fn is_everyday(&self) -> bool {
-        matches!(
-            self.errno,
-            libc::ENOENT | libc::EEXIST | libc::ENOTEMPTY | libc::ENODATA | libc::ENOTSUP | libc::ENOSYS
-        )
+        self.again
+            || matches!(
+                self.errno,
+                libc::ENOENT | libc::EEXIST | libc::ENOTEMPTY | libc::ENODATA | libc::ENOTSUP | libc::ENOSYS
+            )
     }
 }
 

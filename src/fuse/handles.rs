@@ -118,7 +118,7 @@ impl Writer {
     /// # Errors
     /// The refusal, again.
     pub fn still_good(&self) -> Result<(), Refusal> {
-        self.failed.clone().map_or(Ok(()), Err)
+        self.failed.as_ref().map_or(Ok(()), |refusal| Err(refusal.repeated()))
     }
 
     /// Has an append waited for longer than `age`?

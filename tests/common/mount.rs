@@ -19,7 +19,7 @@ pub(crate) use program::{Ran, Running, eventually};
 
 /// The session every mount starts with.
 pub(crate) const SESSION: &str = "s";
-const BATONFS: &str = env!("CARGO_BIN_EXE_batonfs");
+pub(crate) const BATONFS: &str = env!("CARGO_BIN_EXE_batonfs");
 const CONNECTIONS: &str = "/sys/fs/fuse/connections";
 const STEP: Duration = Duration::from_millis(2);
 

@@ -6,6 +6,7 @@ use crate::harness::{self, Mount};
 
 const CONFLICT: &str = "key 'k' was previously written by 'a' and is now being written by 'b'";
 
+// E1, E5
 #[test]
 fn under_error_another_writer_is_refused_and_the_value_stays() {
     let Some(mount) = Mount::with(&["--conflict-policy", "error"]) else { return };
@@ -43,6 +44,21 @@ fn every_way_to_write_meets_the_conflict_rule() {
     assert_eq!(mount.versions("k"), [1]);
 }
 
+// E2, E5
+#[test]
+fn a_refused_handle_keeps_saying_so_and_its_words_are_kept_once() {
+    let Some(mount) = Mount::with(&["--conflict-policy", "error"]) else { return };
+    mount.by("a", "echo from-a > k").ok();
+    let script = "import os\nfd = os.open('k', os.O_RDWR)\nfor attempt in (lambda: os.write(fd, b'b'), lambda: os.write(fd, b'b'), \
+                  lambda: os.fsync(fd), lambda: os.close(fd)):\n try:\n  attempt()\n  print('accepted')\n \
+                  except OSError as e:\n  print(e.errno)";
+    let command = mount.command(&[harness::BATONFS, "run", "--writer-id", "b", "--", harness::python(), "-c", script]);
+    assert_eq!(mount.run(command).ok(), "16\n16\n16\n16\n");
+    assert_eq!(mount.read("k"), "from-a\n");
+    assert_eq!(mount.errors().matches(CONFLICT).count(), 1, "{}", mount.errors());
+}
+
+// E1
 #[test]
 fn a_writer_is_never_refused_its_own_key() {
     let Some(mount) = Mount::with(&["--conflict-policy", "error"]) else { return };
