@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,9 @@ pub(crate) use program::{Ran, Running, eventually};
 pub(crate) const SESSION: &str = "s";
 pub(crate) const BATONFS: &str = env!("CARGO_BIN_EXE_batonfs");
 const CONNECTIONS: &str = "/sys/fs/fuse/connections";
+/// One mount at a time. Tests are threads of one process: a child that one of them has forked and that has not exec'd yet
+/// holds every file the others have open, and their commits would rightly wait for it.
+static ALONE: Mutex<()> = Mutex::new(());
 const STEP: Duration = Duration::from_millis(2);
 
 /// Are the long rounds wanted (`scripts/check.sh --long`)?
@@ -39,6 +42,8 @@ pub(crate) struct Mount {
     dir: TempDir,
     connection: u32,
     watchdog: Watchdog,
+    // Last, so that the next test starts when everything of this one is gone.
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Mount {
@@ -53,13 +58,14 @@ impl Mount {
             eprintln!("SKIPPED: there is no /dev/fuse here, so nothing can be mounted");
             return None;
         }
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::Builder::new().prefix("batonfs-mount-").tempdir().expect("a temporary directory");
         // Other users get as far as the mountpoint; what they may do there is for the mount to say.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
         for name in ["store", "mnt", "tmp"] {
             fs::create_dir(dir.path().join(name)).expect("mkdir");
         }
-        let mut mount = Self { dir, connection: 0, watchdog: Watchdog::idle() };
+        let mut mount = Self { dir, connection: 0, watchdog: Watchdog::idle(), _alone: alone };
         mount.start(options);
         fs::create_dir(mount.path("")).expect("a new session");
         Some(mount)
