@@ -102,9 +102,9 @@ impl Disk for RecordingDisk {
     fn open(&self, path: &str, access: Access) -> io::Result<Box<dyn DiskFile>> {
         Ok(self.file(path, self.disk.open(path, access)?))
     }
-    fn create(&self, path: &str) -> io::Result<Box<dyn DiskFile>> {
+    fn create(&self, path: &str, mode: u32) -> io::Result<Box<dyn DiskFile>> {
         self.watch.change(format!("create {path}"))?;
-        Ok(self.file(path, self.disk.create(path)?))
+        Ok(self.file(path, self.disk.create(path, mode)?))
     }
     fn anonymous(&self, dir: &str) -> io::Result<File> {
         self.watch.change(format!("anonymous {dir}"))?;

@@ -174,19 +174,19 @@ fn f16_many_commits_share_a_sync() {
             receiver.recv().unwrap();
         }
     });
-    let threads: Vec<_> = (0..8)
+    let threads: Vec<_> = (0..4)
         .map(|n| {
             let engine = Arc::clone(&engine);
             std::thread::spawn(move || commit(&*engine, put(&format!("k{n}"), b"", None)))
         })
         .collect();
-    while watch.count("write .baton/journal") < 8 {
-        std::thread::yield_now();
+    while watch.count("write .baton/journal") < 4 {
+        std::thread::sleep(std::time::Duration::from_millis(1));
     }
     sender.send(()).unwrap();
     threads.into_iter().for_each(|thread| assert!(thread.join().unwrap().version.is_some()));
     let syncs = watch.take().iter().filter(|what| *what == "sync_data .baton/journal").count();
-    assert_eq!(syncs, 2, "syncs for 8 commits");
+    assert_eq!(syncs, 2, "syncs for 4 commits");
 }
 
 #[test]
@@ -214,18 +214,16 @@ fn f19_zeros_are_written_ahead_and_a_checkpoint_starts_again() {
 #[test]
 fn f22_a_small_commit_takes_the_documented_steps() {
     let (_dir, watch, engine) = watched();
-    commit(&*engine, put("k", b"one", None));
+    commit(&*engine, put("k", b"zero", None));
+    commit(&*engine, put("k", b"one", Some(1)));
     watch.take();
     let context = by("w");
-    engine.commit(&session(), put("k", b"two", Some(1)), &context).unwrap();
+    engine.commit(&session(), put("k", b"two", Some(2)), &context).unwrap();
     let operation = context.operation.to_string();
     let done: Vec<String> = watch.take().iter().map(|what| what.replace(&operation, "OP")).collect();
     let expected = [
-        "unlink .baton/drafts/OP.meta",
         "create .baton/drafts/OP.meta",
         "write .baton/drafts/OP.meta",
-        "set_mode .baton/drafts/OP.meta",
-        "unlink .baton/drafts/OP",
         "create .baton/drafts/OP",
         "write .baton/drafts/OP",
         "set_mode .baton/drafts/OP",
@@ -234,12 +232,8 @@ fn f22_a_small_commit_takes_the_documented_steps() {
         "sync_data .baton/journal",
         "set_xattr user.batonfs .baton/drafts/OP",
         "exchange .baton/drafts/OP s/k",
-        "rename .baton/drafts/OP .baton/history/s/kk/1",
-        "make_dir .baton/history/s/kk",
-        "make_dir .baton/history/s",
-        "make_dir .baton/history/s/kk",
-        "rename .baton/drafts/OP .baton/history/s/kk/1",
-        "rename .baton/drafts/OP.meta s/.agent_state_meta/k.json",
+        "rename .baton/drafts/OP .baton/history/s/kk/2",
+        "exchange .baton/drafts/OP.meta s/.agent_state_meta/k.json",
         "unlink .baton/drafts/OP.meta",
         "write .baton/sessions/s/log",
     ];

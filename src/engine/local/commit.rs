@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use super::super::{AttributeChange, Attributes, Change, Context, EngineError, Receipt, Result, Staged};
-use super::disk::{Access, Form};
+use super::disk::{Access, DiskFile, Form};
 use super::look::{self, Found, Look};
 use super::mark::Mark;
+use super::publish::Work;
 use super::record::{Act, Append, Body, Kept, KeptChange, Record, Value};
 use super::session::{Hold, Session};
 use super::stage::{self, INLINE_BYTES};
@@ -21,6 +22,8 @@ pub(super) struct Decision {
     pub(super) body: Vec<u8>,
     /// The bytes of a staged value.
     pub(super) content: Option<Staged>,
+    /// That value's draft, open.
+    pub(super) draft: Option<Box<dyn DiskFile>>,
     /// The value that was there (of a rename: the source).
     pub(super) base: Option<(Found, Mark)>,
     /// Milliseconds since 1970: one time for the record, the mark and the sidecar.
@@ -29,7 +32,7 @@ pub(super) struct Decision {
 
 impl Decision {
     fn of(act: Act) -> Self {
-        Self { act, body: Vec::new(), content: None, base: None, time_ms: time::now_ms() }
+        Self { act, body: Vec::new(), content: None, draft: None, base: None, time_ms: time::now_ms() }
     }
 }
 
@@ -90,7 +93,9 @@ impl LocalEngine {
         self.journal.sync_to(end).inspect_err(|_| session.abandoned())?;
         // Committed. Whatever fails from here on, the change stands.
         let receipt = Receipt { seq: record.seq, version: record.version() };
-        let published = self.publish(session, &record, &decision.body, None);
+        let judged = decision.base.as_ref().filter(|_| matches!(record.act, Act::Put(_))).map(|(found, _)| found);
+        let work = Work { body: &decision.body, draft: decision.draft.as_deref(), judged, replay: None };
+        let published = self.publish(session, &record, &work);
         let stuck = published.is_err();
         if let Err(e) = published {
             tracing::error!(session = %session.id, seq = record.seq, "committed, but not yet in its place: {e}");
@@ -206,7 +211,8 @@ impl LocalEngine {
         let kept = Kept { mtime_ns: staged.mtime_ns, ..Kept::of(&attributes) };
         let value =
             Value { key, version, over: expected, size: content.len(), crc: staged.crc, kept, body: staged.body };
-        Ok(Decision { act: Act::Put(value), body: staged.bytes, content: Some(content), base: None, time_ms })
+        let (body, draft) = (staged.bytes, Some(staged.file));
+        Ok(Decision { act: Act::Put(value), body, content: Some(content), draft, base: current, time_ms })
     }
 
     fn decide_append(
@@ -262,7 +268,7 @@ impl LocalEngine {
         let version = self.next_version(session, &to, &target)?;
         let time_ms = time::now_ms();
         self.stage_sidecar(operation, &context.author, time_ms)?;
-        let mut body = Vec::new();
+        let (mut body, mut draft) = (Vec::new(), None);
         let mut value = Value {
             key: to,
             version,
@@ -277,13 +283,13 @@ impl LocalEngine {
                 let staged = self.stage_value(operation, content, &attributes)?;
                 value.size = content.len();
                 (value.crc, value.kept.mtime_ns, value.body) = (staged.crc, staged.mtime_ns, staged.body);
-                body = staged.bytes;
+                (body, draft) = (staged.bytes, Some(staged.file));
             }
             // A second name keeps the bytes, whatever a program beside the mount does to the first one.
             None => self.link_source(session, &from, &found, operation)?,
         }
         let act = Act::Rename { from, over_from: mark.version, value };
-        Ok(Decision { act, body, content, base: Some((found, mark)), time_ms })
+        Ok(Decision { act, body, content, draft, base: Some((found, mark)), time_ms })
     }
 
     fn decide_rename_dir(&self, session: &Session, from: Dir, to: Dir) -> Result<Decision> {

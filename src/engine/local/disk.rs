@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps, XattrFlags};
 
@@ -93,8 +94,8 @@ pub trait DiskFile: Send + Sync + Debug {
 pub trait Disk: Send + Sync + Debug {
     /// Opens an existing file or directory. ELOOP where a symlink is on the way or at the end.
     fn open(&self, path: &str, access: Access) -> io::Result<Box<dyn DiskFile>>;
-    /// Makes a new file, readable and writable for its owner only.
-    fn create(&self, path: &str) -> io::Result<Box<dyn DiskFile>>;
+    /// Makes a new file, opened for reading and writing; its mode is `mode` less the umask.
+    fn create(&self, path: &str, mode: u32) -> io::Result<Box<dyn DiskFile>>;
     /// A file without a name in directory `dir`, readable and writable.
     fn anonymous(&self, dir: &str) -> io::Result<File>;
     /// Gives a file without a name one. ENOENT where it cannot get one any more: its bytes are then to be copied.
@@ -134,18 +135,24 @@ const PATH_PART_BYTES: usize = 2_000;
 #[derive(Debug)]
 pub struct LocalDisk {
     root: OwnedFd,
+    /// [`HELD_DIR`], opened at its first use.
+    held: OnceLock<OwnedFd>,
 }
 
-/// A parent directory: the store itself, or one opened for this call.
+/// The directory that every commit passes through. Nobody renames or removes it while the store is open, so it is
+/// opened once.
+const HELD_DIR: &str = super::paths::DRAFTS;
+
+/// A parent directory: one that is held open, or one opened for this call.
 enum Parent<'a> {
-    Root(BorrowedFd<'a>),
+    Held(BorrowedFd<'a>),
     Opened(OwnedFd),
 }
 
 impl AsFd for Parent<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Root(fd) => *fd,
+            Self::Held(fd) => *fd,
             Self::Opened(fd) => fd.as_fd(),
         }
     }
@@ -158,7 +165,7 @@ impl LocalDisk {
     /// The system's: ENOENT, ENOTDIR, EACCES.
     pub fn open_at(root: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { root: fs::open(root, flags, Mode::empty())? })
+        Ok(Self { root: fs::open(root, flags, Mode::empty())?, held: OnceLock::new() })
     }
 
     fn beneath(&self, path: &str, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
@@ -191,7 +198,14 @@ impl LocalDisk {
 
     fn parent<'p>(&self, path: &'p str) -> io::Result<(Parent<'_>, &'p str)> {
         match path.rsplit_once('/') {
-            None => Ok((Parent::Root(self.root.as_fd()), path)),
+            None => Ok((Parent::Held(self.root.as_fd()), path)),
+            Some((HELD_DIR, name)) => {
+                if let Some(held) = self.held.get() {
+                    return Ok((Parent::Held(held.as_fd()), name));
+                }
+                let fd = self.beneath(HELD_DIR, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+                Ok((Parent::Held(self.held.get_or_init(|| fd).as_fd()), name))
+            }
             Some((dir, name)) => {
                 let fd = self.beneath(dir, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
                 Ok((Parent::Opened(fd), name))
@@ -228,8 +242,10 @@ impl Disk for LocalDisk {
         Ok(Box::new(LocalFile(File::from(fd))))
     }
 
-    fn create(&self, path: &str) -> io::Result<Box<dyn DiskFile>> {
-        let fd = self.beneath(path, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, Mode::RUSR | Mode::WUSR)?;
+    fn create(&self, path: &str, mode: u32) -> io::Result<Box<dyn DiskFile>> {
+        let (dir, name) = self.parent(path)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = fs::openat(dir, name, flags, Mode::from_raw_mode(mode))?;
         Ok(Box::new(LocalFile(File::from(fd))))
     }
 

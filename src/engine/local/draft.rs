@@ -4,6 +4,7 @@
 use super::super::{Attributes, EngineError, Result, Staged, sidecar};
 use super::disk::{Access, DiskFile};
 use super::look::{self, Look};
+use super::publish::Work;
 use super::record::{Body, Record, Value};
 use super::stage::{self, INLINE_BYTES};
 use super::{LocalEngine, paths, tree};
@@ -18,6 +19,8 @@ pub(super) struct StagedValue {
     pub(super) crc: u32,
     /// The modification time as the file system keeps it.
     pub(super) mtime_ns: i64,
+    /// The draft, open.
+    pub(super) file: Box<dyn DiskFile>,
 }
 
 fn io(e: std::io::Error) -> EngineError {
@@ -36,20 +39,20 @@ impl LocalEngine {
         attributes: &Attributes,
     ) -> Result<StagedValue> {
         let path = paths::draft(operation);
-        tree::unlink(&*self.disk, &path)?;
         if content.len() <= INLINE_BYTES {
             let bytes = content.read_all()?;
-            let mtime_ns = self.write_draft(&path, &bytes, attributes)?;
-            return Ok(StagedValue { body: Body::Inline, crc: crc32c::crc32c(&bytes), bytes, mtime_ns });
+            let (file, mtime_ns) = self.write_draft(&path, &bytes, attributes)?;
+            return Ok(StagedValue { body: Body::Inline, crc: crc32c::crc32c(&bytes), bytes, mtime_ns, file });
         }
+        tree::unlink(&*self.disk, &path)?;
         let file = self.place_large(&path, content)?;
         let crc = stage::checksum(content.len(), |at, buffer| file.read_at(at, buffer).map_err(io))?;
-        look::set_attributes(&*file, attributes, &path)?;
+        look::set_first_attributes(&*file, attributes, &path)?;
         let mtime_ns = file.stat().map_err(io)?.mtime_ns;
         // Both before the record: a record never names bytes that a crash can take.
         file.sync().map_err(io)?;
         self.disk.sync_dir(paths::DRAFTS).map_err(io)?;
-        Ok(StagedValue { body: Body::Draft, bytes: Vec::new(), crc, mtime_ns })
+        Ok(StagedValue { body: Body::Draft, bytes: Vec::new(), crc, mtime_ns, file })
     }
 
     /// Makes the draft of a sidecar; none for an empty writer, which the neighbour would take for damage.
@@ -61,11 +64,8 @@ impl LocalEngine {
             return Ok(());
         }
         let path = paths::draft_sidecar(operation);
-        tree::unlink(&*self.disk, &path)?;
-        let file = self.disk.create(&path).map_err(io)?;
-        file.write_at(0, &sidecar(&author.writer, time_ms / 1000)).map_err(io)?;
-        // The neighbour may run as somebody else.
-        file.set_mode(SIDECAR_MODE).map_err(io)
+        let file = tree::create(&*self.disk, &path, SIDECAR_MODE).map_err(io)?;
+        file.write_at(0, &sidecar(&author.writer, time_ms / 1000)).map_err(io)
     }
 
     /// Makes sure that the draft of a committed value is there, marked; its inode number. `None`: it is not, and
@@ -73,32 +73,37 @@ impl LocalEngine {
     ///
     /// # Errors
     /// As [`LocalEngine::stage_value`].
-    pub(super) fn ready_draft(&self, record: &Record, value: &Value, body: &[u8], replay: bool) -> Result<Option<u64>> {
+    pub(super) fn ready_draft(&self, record: &Record, value: &Value, work: &Work<'_>) -> Result<Option<u64>> {
         let path = paths::draft(&record.operation);
+        let target = paths::value(&record.session, value.key.as_str());
+        if let Some(draft) = work.draft {
+            record.mark(&target, value.span()).write(draft, &path)?;
+            return Ok(Some(draft.stat().map_err(io)?.ino));
+        }
         let inline = value.body == Body::Inline;
-        if inline && replay {
+        if inline && work.replay.is_some() {
             // What a crash left of a small draft may be torn: its bytes are in the record.
             tree::unlink(&*self.disk, &path)?;
         }
         let mut look = look::look_at(&*self.disk, &path, Access::Read)?;
         if matches!(look, Look::Nothing) && inline {
-            self.write_draft(&path, body, &value.kept.attributes())?;
+            self.write_draft(&path, work.body, &value.kept.attributes())?;
             look = look::look_at(&*self.disk, &path, Access::Read)?;
         }
         let Look::File(draft) = look else { return Ok(None) };
-        let target = paths::value(&record.session, value.key.as_str());
         let span = super::mark::Span { mtime_ns: draft.stat.mtime_ns, ..value.span() };
         record.mark(&target, span).write(&*draft.file, &path)?;
         Ok(Some(draft.stat.ino))
     }
 
-    fn write_draft(&self, path: &str, bytes: &[u8], attributes: &Attributes) -> Result<i64> {
-        let file = self.disk.create(path).map_err(io)?;
+    fn write_draft(&self, path: &str, bytes: &[u8], attributes: &Attributes) -> Result<(Box<dyn DiskFile>, i64)> {
+        let file = tree::create(&*self.disk, path, tree::PRIVATE).map_err(io)?;
         if !bytes.is_empty() {
             file.write_at(0, bytes).map_err(io)?;
         }
-        look::set_attributes(&*file, attributes, path)?;
-        Ok(file.stat().map_err(io)?.mtime_ns)
+        look::set_first_attributes(&*file, attributes, path)?;
+        let mtime_ns = file.stat().map_err(io)?.mtime_ns;
+        Ok((file, mtime_ns))
     }
 
     fn place_large(&self, path: &str, content: &Staged) -> Result<Box<dyn DiskFile>> {
@@ -127,7 +132,7 @@ impl LocalEngine {
     }
 
     fn copy_large(&self, path: &str, content: &Staged) -> Result<Box<dyn DiskFile>> {
-        let to = self.disk.create(path).map_err(io)?;
+        let to = self.disk.create(path, tree::PRIVATE).map_err(io)?;
         match content {
             Staged::Memory(bytes) => to.write_at(0, bytes).map_err(io)?,
             Staged::File { file, len } => {
@@ -149,5 +154,5 @@ impl LocalEngine {
 
 /// How much is copied at a time.
 const COPY_BYTES: usize = 1 << 20;
-/// Mode of sidecars: the neighbour's default.
-const SIDECAR_MODE: u32 = 0o644;
+/// Mode of sidecars, less the umask: the neighbour's, which may run as somebody else.
+const SIDECAR_MODE: u32 = 0o666;

@@ -214,7 +214,7 @@ fn make(disk: &dyn Disk, boot: &str) -> Result<(Box<dyn DiskFile>, Vec<u8>)> {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io(e)),
         _ => {}
     }
-    let file = disk.create(&draft).map_err(io)?;
+    let file = disk.create(&draft, super::tree::PRIVATE).map_err(io)?;
     let mut start = vec![0; FIRST as usize];
     if let Some(place) = start.get_mut(..HEADER_BYTES) {
         place.copy_from_slice(&header_bytes(1, boot));

@@ -64,7 +64,7 @@ impl Log {
             Some(file) => file,
             None => {
                 super::tree::make_dirs(disk, &paths::session(&self.session))?;
-                match disk.create(&path) {
+                match disk.create(&path, super::tree::PRIVATE) {
                     Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => disk.open(&path, Access::Write),
                     other => other,
                 }

@@ -148,22 +148,31 @@ pub(super) fn foreign_writer(disk: &dyn Disk, session: &SessionId, key: &str, mt
     Ok(sidecar.map(|sidecar| sidecar.writer).unwrap_or_default())
 }
 
-/// Puts attributes on a file or directory of ours. Owners that only root could give are left as they are.
+/// Puts attributes on a file or directory. Owners that only root could give are left as they are.
 ///
 /// # Errors
 /// [`EngineError::Io`], [`EngineError::NoSpace`].
 pub(super) fn set_attributes(file: &dyn DiskFile, want: &Attributes, place: &str) -> Result<()> {
+    let io = |e| EngineError::io(format!("setting attributes of {place}"), e);
+    for name in file.xattr_names().map_err(io)? {
+        if name.starts_with("user.") && name != mark::NAME && !want.xattrs.contains_key(&name) {
+            file.remove_xattr(&name).map_err(io)?;
+        }
+    }
+    set_first_attributes(file, want, place)
+}
+
+/// Puts attributes on what was just made.
+///
+/// # Errors
+/// As [`set_attributes`].
+pub(super) fn set_first_attributes(file: &dyn DiskFile, want: &Attributes, place: &str) -> Result<()> {
     let io = |e| EngineError::io(format!("setting attributes of {place}"), e);
     let stat = file.stat().map_err(io)?;
     if (stat.uid, stat.gid) != (want.uid, want.gid) {
         match file.set_owner(want.uid, want.gid) {
             Err(e) if e.raw_os_error() != Some(libc::EPERM) => return Err(io(e)),
             _ => {}
-        }
-    }
-    for name in file.xattr_names().map_err(io)? {
-        if name.starts_with("user.") && name != mark::NAME && !want.xattrs.contains_key(&name) {
-            file.remove_xattr(&name).map_err(io)?;
         }
     }
     for (name, value) in want.xattrs.iter().filter(|(name, _)| !name.starts_with(OUR_XATTRS)) {

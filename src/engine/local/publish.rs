@@ -3,7 +3,7 @@
 //! Must not decide whether a change is allowed: it is committed.
 
 use super::super::{EngineError, Result};
-use super::disk::{Access, Form, Stat};
+use super::disk::{Access, DiskFile, Form, Stat};
 use super::look::{self, Found, Look};
 use super::mark::{Mark, Span};
 use super::record::{Act, Append, Body, Kept, KeptChange, Record, Value};
@@ -11,6 +11,26 @@ use super::recover::Replay;
 use super::session::Session;
 use super::{LocalEngine, ROUNDS_MAX, paths, tree};
 use crate::words::{Dir, Key, SessionId, Version};
+
+/// What publication works with beside the record.
+#[derive(Debug)]
+pub(super) struct Work<'a> {
+    /// The record's body.
+    pub(super) body: &'a [u8],
+    /// The staged value, where the commit still has it open.
+    pub(super) draft: Option<&'a dyn DiskFile>,
+    /// What the commit found in the value's place. The exchange checks it again, so it need not be looked at twice.
+    pub(super) judged: Option<&'a Found>,
+    /// The change is published again, after a crash.
+    pub(super) replay: Option<&'a Replay<'a>>,
+}
+
+impl<'a> Work<'a> {
+    /// To publish from the record alone.
+    pub(super) fn again(body: &'a [u8], replay: Option<&'a Replay<'a>>) -> Self {
+        Self { body, draft: None, judged: None, replay }
+    }
+}
 
 /// Whose file is in a value's place.
 enum Whose {
@@ -34,23 +54,23 @@ impl LocalEngine {
     ///
     /// # Errors
     /// [`EngineError::Io`], [`EngineError::NoSpace`]: part of it may be done; doing it again does the rest.
-    pub(super) fn publish(&self, s: &Session, record: &Record, body: &[u8], replay: Option<&Replay<'_>>) -> Result<()> {
+    pub(super) fn publish(&self, s: &Session, record: &Record, work: &Work<'_>) -> Result<()> {
         match &record.act {
             Act::Put(value) => {
                 let _alone = s.publishing(value.key.as_str());
-                self.place(record, value, body, replay)
+                self.place(record, value, work)
             }
             Act::Append(append) => {
                 let _alone = s.publishing(append.key.as_str());
-                self.extend(record, append, body, replay)
+                self.extend(record, append, work)
             }
             Act::Delete { key, over } => {
                 let _alone = s.publishing(key.as_str());
-                self.take_away(record, key, *over, replay)
+                self.take_away(record, key, *over, work)
             }
             Act::Rename { from, over_from, value } => {
                 let _alone = s.publishing_names();
-                self.move_value(record, from, *over_from, value, body, replay)
+                self.move_value(record, from, *over_from, value, work)
             }
             Act::RenameDir { from, to, floors } => {
                 let _alone = s.publishing_names();
@@ -105,41 +125,45 @@ impl LocalEngine {
     }
 
     /// Puts a whole value in its place, and its sidecar beside it.
-    fn place(&self, record: &Record, value: &Value, body: &[u8], replay: Option<&Replay<'_>>) -> Result<()> {
-        if self.place_value(record, value, body, replay)? {
-            self.place_sidecar(record, &value.key)?;
+    fn place(&self, record: &Record, value: &Value, work: &Work<'_>) -> Result<()> {
+        if self.place_value(record, value, work)? {
+            return self.place_sidecar(record, &value.key);
         }
         tree::unlink(&*self.disk, &paths::draft_sidecar(&record.operation))
     }
 
     /// `true`: the value is this version now. `false`: another's is there, this version is in history.
-    fn place_value(&self, record: &Record, value: &Value, body: &[u8], replay: Option<&Replay<'_>>) -> Result<bool> {
+    fn place_value(&self, record: &Record, value: &Value, work: &Work<'_>) -> Result<bool> {
         let target = paths::value(&record.session, value.key.as_str());
         let draft = paths::draft(&record.operation);
+        let mut judged = work.judged;
         for _ in 0..ROUNDS_MAX {
-            let look = look::look_at(&*self.disk, &target, Access::Read)?;
-            let whose = match &look {
-                Look::File(found) => Self::whose(found, value, replay),
-                Look::Nothing => Whose::Before(0),
-                Look::Dir | Look::InTheWay => Whose::Stranger,
+            let look = match judged {
+                Some(_) => Look::Nothing,
+                None => look::look_at(&*self.disk, &target, Access::Read)?,
             };
-            match (whose, look) {
-                (Whose::This, Look::File(found)) => {
-                    if replay.is_some() {
-                        self.mend(record, value, body, &found)?;
+            let (whose, found) = match (judged.take(), &look) {
+                (Some(found), _) | (None, Look::File(found)) => (Self::whose(found, value, work.replay), Some(found)),
+                (None, Look::Nothing) => (Whose::Before(0), None),
+                (None, Look::Dir | Look::InTheWay) => (Whose::Stranger, None),
+            };
+            match (whose, found) {
+                (Whose::This, Some(found)) => {
+                    if work.replay.is_some() {
+                        self.mend(record, value, work.body, found)?;
                     }
                     self.clear_draft(record, value, found.stat.ino)?;
                     // The sidecar of a later append is that append's own to write.
-                    return Ok(found.mark.is_none_or(|mark| mark.version == value.version));
+                    return Ok(found.mark.as_ref().is_none_or(|mark| mark.version == value.version));
                 }
-                (Whose::Before(version), look) => {
-                    let Some(ino) = self.ready_draft(record, value, body, replay.is_some())? else {
-                        tracing::debug!(key = %value.key, "version {} was published and replaced before", value.version);
+                (Whose::Before(version), found) => {
+                    let Some(ino) = self.ready_draft(record, value, work)? else {
+                        tracing::debug!(key = %value.key, version = value.version, "published and replaced before");
                         return Ok(false);
                     };
-                    let placed = match look {
-                        Look::File(found) => self.exchange(&draft, ino, &target, &found.stat)?,
-                        _ => self.place_new(&draft, &target)?,
+                    let placed = match found {
+                        Some(found) => self.exchange(&draft, ino, &target, &found.stat)?,
+                        None => self.place_new(&draft, &target)?,
                     };
                     if placed {
                         if version > 0 {
@@ -149,7 +173,7 @@ impl LocalEngine {
                     }
                 }
                 (Whose::Later | Whose::Stranger | Whose::This, _) => {
-                    if self.ready_draft(record, value, body, replay.is_some())?.is_some() {
+                    if self.ready_draft(record, value, work)?.is_some() {
                         self.keep(&record.session, &value.key, value.version, value.version, &draft)?;
                     }
                     return Ok(false);
@@ -241,22 +265,22 @@ impl LocalEngine {
     }
 
     /// Puts bytes after a published value.
-    fn extend(&self, record: &Record, append: &Append, bytes: &[u8], replay: Option<&Replay<'_>>) -> Result<()> {
+    fn extend(&self, record: &Record, append: &Append, work: &Work<'_>) -> Result<()> {
         let target = paths::value(&record.session, append.key.as_str());
         let Look::File(found) = look::look_at(&*self.disk, &target, Access::Write)? else { return Ok(()) };
         let end = append.offset.saturating_add(append.len);
         match found.mark.clone() {
             Some(mark) if mark.covers(append.version) => {
-                if replay.is_some() {
-                    self.mend_range(&target, &found, append.offset, bytes, mark.mtime_ns)?;
+                if work.replay.is_some() {
+                    self.mend_range(&target, &found, append.offset, work.body, mark.mtime_ns)?;
                 }
                 if mark.version == append.version {
-                    self.place_sidecar(record, &append.key)?;
+                    return self.place_sidecar(record, &append.key);
                 }
             }
             // Not more than ours may be behind the end: whatever else is there, a stranger wrote.
             Some(mark) if mark.version == append.over && mark.size == append.offset && found.stat.size_bytes <= end => {
-                found.file.write_at(append.offset, bytes).map_err(io("appending to", &target))?;
+                found.file.write_at(append.offset, work.body).map_err(io("appending to", &target))?;
                 found.file.set_mtime(append.mtime_ns).map_err(io("appending to", &target))?;
                 let stat = found.file.stat().map_err(io("appending to", &target))?;
                 let span = Span {
@@ -267,7 +291,7 @@ impl LocalEngine {
                     crc: append.crc,
                 };
                 record.mark(&target, span).write(&*found.file, &target)?;
-                self.place_sidecar(record, &append.key)?;
+                return self.place_sidecar(record, &append.key);
             }
             _ => {}
         }
@@ -275,7 +299,7 @@ impl LocalEngine {
     }
 
     /// Moves a deleted value to history; a stranger's that came meanwhile stays.
-    fn take_away(&self, record: &Record, key: &Key, over: Version, replay: Option<&Replay<'_>>) -> Result<()> {
+    fn take_away(&self, record: &Record, key: &Key, over: Version, work: &Work<'_>) -> Result<()> {
         let target = paths::value(&record.session, key.as_str());
         let draft = paths::draft(&record.operation);
         if let Look::File(left) = look::look_at(&*self.disk, &draft, Access::Read)? {
@@ -286,7 +310,8 @@ impl LocalEngine {
         let Look::File(found) = look::look_at(&*self.disk, &target, Access::Read)? else {
             return self.remove_sidecar(&record.session, key);
         };
-        let torn = |mark: &&Mark| mark.fits(&found.stat) || replay.is_some() && mark.mtime_ns == found.stat.mtime_ns;
+        let torn =
+            |mark: &&Mark| mark.fits(&found.stat) || work.replay.is_some() && mark.mtime_ns == found.stat.mtime_ns;
         let Some(mark) = found.mark.as_ref().filter(torn).filter(|mark| mark.version <= over) else {
             return Ok(());
         };
@@ -312,8 +337,7 @@ impl LocalEngine {
         from: &Key,
         over_from: Version,
         value: &Value,
-        body: &[u8],
-        replay: Option<&Replay<'_>>,
+        work: &Work<'_>,
     ) -> Result<()> {
         let source = paths::value(&record.session, from.as_str());
         let draft = paths::draft(&record.operation);
@@ -322,14 +346,14 @@ impl LocalEngine {
             Look::File(found) => {
                 let linked = self.disk.stat(&draft).ok().filter(|_| value.body == Body::Source);
                 let ours = found.ours().is_some_and(|mark| mark.version == over_from);
-                if value.body == Body::Source && ours && linked.is_none() && replay.is_some() {
+                if value.body == Body::Source && ours && linked.is_none() && work.replay.is_some() {
                     self.disk.link(&source, &draft).map_err(io("linking", &source))?;
                 }
                 (ours || linked.is_some_and(|stat| stat.ino == found.stat.ino)).then_some(found.stat.ino)
             }
             _ => None,
         };
-        self.place(record, value, body, replay)?;
+        self.place(record, value, work)?;
         let target = paths::value(&record.session, value.key.as_str());
         if let Ok(stat) = self.disk.stat(&source)
             && (Some(stat.ino) == judged || self.disk.stat(&target).is_ok_and(|target| target.ino == stat.ino))
@@ -423,7 +447,7 @@ impl LocalEngine {
         set: &KeptChange,
     ) -> Result<()> {
         let place = paths::value(session, path);
-        let change = |file: &dyn super::disk::DiskFile, stat: &Stat| {
+        let change = |file: &dyn DiskFile, stat: &Stat| {
             let mut attributes = look::attributes(file, stat)?;
             set.change().apply(&mut attributes);
             look::set_attributes(file, &attributes, &place)
@@ -454,7 +478,7 @@ impl LocalEngine {
         {
             let writer = record.author.writer.clone();
             Mark { writer, foreign: false, ..mark.clone() }.write(&*found.file, &place)?;
-            self.place_sidecar(record, key)?;
+            return self.place_sidecar(record, key);
         }
         tree::unlink(&*self.disk, &paths::draft_sidecar(&record.operation))
     }
@@ -472,9 +496,8 @@ impl LocalEngine {
 
     fn write_policy(&self, record: &Record, policy: crate::words::Policy) -> Result<()> {
         let (place, draft) = (paths::policy(&record.session), paths::draft(&record.operation));
-        tree::unlink(&*self.disk, &draft)?;
         tree::make_dirs_above(&*self.disk, &place)?;
-        let file = self.disk.create(&draft).map_err(io("writing", &place))?;
+        let file = tree::create(&*self.disk, &draft, tree::PRIVATE).map_err(io("writing", &place))?;
         file.write_at(0, format!("{policy}\n").as_bytes()).map_err(io("writing", &place))?;
         self.disk.rename(&draft, &place).map_err(io("writing", &place))
     }
@@ -484,6 +507,7 @@ impl LocalEngine {
         if record.author.writer.is_empty() {
             return self.remove_sidecar(&record.session, key);
         }
+        // A staged sidecar that cannot be placed goes with the drafts, at the next opening.
         let (place, draft) = (paths::sidecar(&record.session, key.as_str()), paths::draft_sidecar(&record.operation));
         // Exchanged, not replaced: some file systems write out a replacing file at once, and here the journal has it.
         if self.disk.exchange(&draft, &place).is_ok() {

@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use super::super::{EngineError, Result};
 use super::disk::{Access, Disk};
 use super::journal::{Contents, Found};
+use super::publish::Work;
 use super::record::{Act, Record};
 use super::stage::read_whole;
 use super::{LocalEngine, paths, tree};
@@ -46,7 +47,7 @@ pub(super) fn prepare(disk: &dyn Disk) -> Result<()> {
         Err(e) if e.kind() == ErrorKind::NotFound => {
             let draft = paths::draft("format");
             tree::unlink(disk, &draft)?;
-            let file = disk.create(&draft).map_err(|e| io("writing", e))?;
+            let file = disk.create(&draft, super::tree::PRIVATE).map_err(|e| io("writing", e))?;
             file.write_at(0, format!("{MARKER}{FORMAT}\n").as_bytes()).map_err(|e| io("writing", e))?;
             file.sync().map_err(|e| io("writing", e))?;
             disk.rename(&draft, paths::FORMAT).map_err(|e| io("writing", e))?;
@@ -75,7 +76,7 @@ fn probe_xattrs(disk: &dyn Disk) -> Result<()> {
     let probe = paths::draft("probe");
     tree::unlink(disk, &probe)?;
     let words = "the file system of the store keeps no user xattrs, which versions and writers are recorded in";
-    let file = disk.create(&probe).map_err(|e| EngineError::io("writing to the store", e))?;
+    let file = disk.create(&probe, super::tree::PRIVATE).map_err(|e| EngineError::io("writing to the store", e))?;
     let result = file.set_xattr(super::mark::NAME, b"{}").map_err(|e| EngineError::io(words, e));
     tree::unlink(disk, &probe)?;
     result
@@ -99,7 +100,7 @@ impl LocalEngine {
                 continue;
             }
             let replay = Replay { session: &record.session, appends: &appends };
-            self.publish(&session, record, body, Some(&replay))?;
+            self.publish(&session, record, &Work::again(body, Some(&replay)))?;
             let mut order = session.order();
             if record.seq > order.next() {
                 let what = format!("the line of change {} is missing", order.next());

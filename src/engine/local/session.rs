@@ -13,7 +13,8 @@ use super::log::{Log, Versions};
 use super::record::Record;
 use crate::words::{Key, LogLine, Policy, Seq, SessionId};
 
-const SHARDS: usize = 32;
+/// Enough that two of the keys that are being changed rarely share a lock, which is held across the sync.
+const SHARDS: usize = 256;
 /// Receipts kept in memory of each session; older ones are found in its log.
 const RECEIPTS_MAX: usize = 4096;
 

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 
 use super::super::{EngineError, Result};
-use super::disk::{Disk, Form};
+use super::disk::{Disk, DiskFile, Form};
 use super::paths;
 use crate::words::SessionId;
 
@@ -11,6 +11,8 @@ use crate::words::SessionId;
 const DIR_MODE: u32 = 0o777;
 /// Mode of our own directories: history shows no one what the modes of the values would hide.
 const OWN_MODE: u32 = 0o700;
+/// Mode of our own files, and of drafts until they get their own.
+pub(super) const PRIVATE: u32 = 0o600;
 
 /// Makes a directory with all that are missing above it; those that exist stay as they are.
 ///
@@ -78,6 +80,20 @@ pub(super) fn is_missing(e: &std::io::Error) -> bool {
     matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
         || e.raw_os_error() == Some(libc::ELOOP)
         || e.raw_os_error() == Some(libc::ENAMETOOLONG)
+}
+
+/// Makes a file of ours at a name that only a failed attempt can have left something at, which goes.
+///
+/// # Errors
+/// The system's.
+pub(super) fn create(disk: &dyn Disk, path: &str, mode: u32) -> std::io::Result<Box<dyn DiskFile>> {
+    match disk.create(path, mode) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+            disk.unlink(path)?;
+            disk.create(path, mode)
+        }
+        other => other,
+    }
 }
 
 /// Removes a file's name if it is there.

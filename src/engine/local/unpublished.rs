@@ -8,6 +8,7 @@ use super::super::{Head, Result, Snapshot};
 use super::LocalEngine;
 use super::commit::Decision;
 use super::look;
+use super::publish::Work;
 use super::record::{Act, Record, Value};
 use super::session::{Session, Shown, Stuck};
 use super::stage::{Appended, FileContent, MemoryContent, StagedContent};
@@ -56,7 +57,7 @@ impl LocalEngine {
             stuck.records.clone()
         };
         for (record, body) in &records {
-            self.publish(session, record, body, None)?;
+            self.publish(session, record, &Work::again(body, None))?;
         }
         {
             let mut stuck = session.stuck();
