@@ -82,7 +82,7 @@ fn a_reader_never_sees_half_a_value_or_two_names() {
                 let (from, to) = if n % 2 == 1 { ("a", "b") } else { ("b", "a") };
                 let current = version(&*writing, from).unwrap();
                 commit(&*writing, put(from, &vec![n as u8; 5000 + n as usize], Some(current)));
-                commit(&*writing, append(from, &vec![n as u8; 10], current + 1));
+                commit(&*writing, append(from, &[n as u8; 10], current + 1));
                 commit(&*writing, rename(from, to, current + 2, None));
             }
         });
