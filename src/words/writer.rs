@@ -47,6 +47,13 @@ impl Writer {
         *self == Self::default()
     }
 
+    /// Has it an id that nobody could declare here? The neighbour knows no bound.
+    #[must_use]
+    pub fn is_oversized(&self) -> bool {
+        let ids = [&self.writer_id, &self.stage_id, &self.session_id, &self.worker_id];
+        ids.into_iter().flatten().any(|id| id.len() > ID_MAX_BYTES)
+    }
+
     /// The name shown to people: the first of writer, worker, stage and session id, else `unknown`.
     #[must_use]
     pub fn display_name(&self) -> &str {

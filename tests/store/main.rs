@@ -14,4 +14,5 @@ mod format;
 mod handoff;
 mod neighbour;
 mod race;
+mod room;
 mod rules;

@@ -12,7 +12,7 @@ use super::record::{Act, Append, Body, Kept, KeptChange, Record, Value};
 use super::session::{Hold, Session};
 use super::stage::{self, INLINE_BYTES};
 use super::{LocalEngine, paths, time, tree};
-use crate::words::{Author, Dir, Key, Version};
+use crate::words::{Author, Dir, Key, Version, Writer};
 
 /// A change that may be made, with all that its record and its readers need.
 #[derive(Debug)]
@@ -109,12 +109,17 @@ impl LocalEngine {
     pub(super) fn adopt_held(&self, session: &Session, key: &Key, found: &Found) -> Result<()> {
         let io = |e| EngineError::io(format!("reading {key}"), e);
         let read = |at, buffer: &mut [u8]| found.file.read_at(at, buffer).map_err(io);
-        // A file that we may not mark would get a new version at every look: better no version than those.
-        found.file.set_xattr(super::mark::NAME, b"").map_err(|e| EngineError::io(format!("marking {key}"), e))?;
         let crc = stage::checksum(found.stat.size_bytes, read)?;
         let known = session.order().versions()?.get(key.as_str());
         let version = known.max(found.mark.as_ref().map_or(0, |mark| mark.version)) + 1;
-        let writer = look::foreign_writer(&*self.disk, &session.id, key.as_str(), found.stat.mtime_ns)?;
+        let mut writer = look::foreign_writer(&*self.disk, &session.id, key.as_str(), found.stat.mtime_ns)?;
+        if writer.is_oversized() {
+            // It would not fit into the mark. The sidecar still tells it.
+            writer = Writer::default();
+        }
+        // A file that we may not mark would get a new version at every look: better no version than those.
+        found.file.set_xattr(super::mark::NAME, b"").map_err(|e| EngineError::io(format!("marking {key}"), e))?;
+        Mark::reserve(&*found.file, key.as_str(), None, &writer)?;
         let act = Act::Adopt {
             key: key.clone(),
             version,
@@ -177,10 +182,13 @@ impl LocalEngine {
                 self.require_empty_dir(session, &dir)?;
                 Ok(Decision::of(Act::RemoveDir { dir }))
             }
-            Change::Attributes { path, set } => self.decide_attributes(session, path, &set),
+            Change::Attributes { path, set } => self.decide_attributes(session, path, &set, operation),
             Change::Declare { key, expected } => {
                 let current = self.current(session, &key)?;
                 expect(&current, Some(expected))?;
+                if let Some((found, mark)) = &current {
+                    Mark::reserve(&*found.file, key.as_str(), Some(mark), &context.author.writer)?;
+                }
                 let decision = Decision::of(Act::Declare { key: key.clone(), version: expected });
                 self.stage_sidecar(operation, &context.author, decision.time_ms)?;
                 Ok(Decision { base: current, ..decision })
@@ -207,7 +215,7 @@ impl LocalEngine {
         let version = self.next_version(session, &key, &current)?;
         let time_ms = time::now_ms();
         self.stage_sidecar(operation, &context.author, time_ms)?;
-        let staged = self.stage_value(operation, &content, &attributes)?;
+        let staged = self.stage_value(operation, &content, &attributes, &context.author)?;
         let kept = Kept { mtime_ns: staged.mtime_ns, ..Kept::of(&attributes) };
         let value =
             Value { key, version, over: expected, size: content.len(), crc: staged.crc, kept, body: staged.body };
@@ -239,6 +247,7 @@ impl LocalEngine {
         if append.offset.checked_add(append.len).is_none_or(|end| i64::try_from(end).is_err()) {
             return Err(EngineError::io("appending", std::io::Error::from_raw_os_error(libc::EFBIG)));
         }
+        Mark::reserve(&*found.file, append.key.as_str(), Some(&mark), &context.author.writer)?;
         let decision = Decision::of(Act::Append(append));
         self.stage_sidecar(operation, &context.author, decision.time_ms)?;
         Ok(Decision { body: bytes, base: Some((found, mark)), ..decision })
@@ -280,13 +289,16 @@ impl LocalEngine {
         };
         match &content {
             Some(content) => {
-                let staged = self.stage_value(operation, content, &attributes)?;
+                let staged = self.stage_value(operation, content, &attributes, &context.author)?;
                 value.size = content.len();
                 (value.crc, value.kept.mtime_ns, value.body) = (staged.crc, staged.mtime_ns, staged.body);
                 (body, draft) = (staged.bytes, Some(staged.file));
             }
             // A second name keeps the bytes, whatever a program beside the mount does to the first one.
-            None => self.link_source(session, &from, &found, operation)?,
+            None => {
+                self.link_source(session, &from, &found, operation)?;
+                Mark::reserve(&*found.file, from.as_str(), Some(&mark), &context.author.writer)?;
+            }
         }
         let act = Act::Rename { from, over_from: mark.version, value };
         Ok(Decision { act, body, content, draft, base: Some((found, mark)), time_ms })
@@ -317,7 +329,13 @@ impl LocalEngine {
         Ok(Decision::of(Act::RenameDir { from, to, floors }))
     }
 
-    fn decide_attributes(&self, session: &Session, path: String, set: &AttributeChange) -> Result<Decision> {
+    fn decide_attributes(
+        &self,
+        session: &Session,
+        path: String,
+        set: &AttributeChange,
+        operation: &str,
+    ) -> Result<Decision> {
         let base = match self.form(session, &path)? {
             None => return Err(EngineError::NotFound(self.name(session, &path))),
             Some(Form::Dir) => None,
@@ -326,9 +344,35 @@ impl LocalEngine {
                 Err(_) => return Err(EngineError::NotFound(path)),
             },
         };
+        if set.xattrs.values().any(Option::is_some) {
+            self.try_attributes(session, &path, &base, set, operation)?;
+        }
         let version = version_of(&base);
         let act = Act::Attributes { path, version, set: KeptChange::of(set) };
         Ok(Decision { base, ..Decision::of(act) })
+    }
+
+    /// Tries on a draft whether the file system takes these xattrs, and a mark beside them.
+    fn try_attributes(
+        &self,
+        session: &Session,
+        path: &str,
+        base: &Current,
+        set: &AttributeChange,
+        operation: &str,
+    ) -> Result<()> {
+        let (place, draft) = (paths::value(&session.id, path), paths::draft(operation));
+        let io = |e| EngineError::io(format!("reading {place}"), e);
+        let there = self.disk.open(&place, Access::Read).map_err(io)?;
+        let mut attributes = look::attributes(&*there, &there.stat().map_err(io)?)?;
+        set.apply(&mut attributes);
+        let trial = tree::create(&*self.disk, &draft, tree::PRIVATE)
+            .map_err(|e| EngineError::io(format!("trying attributes of {place}"), e))?;
+        look::set_first_attributes(&*trial, &attributes, &place)?;
+        if let Some((_, mark)) = base {
+            Mark::reserve(&*trial, &place, None, &mark.writer)?;
+        }
+        tree::unlink(&*self.disk, &draft)
     }
 
     /// The value at a key, a stranger's adopted. The caller holds the key.

@@ -4,6 +4,7 @@
 use super::super::{Attributes, EngineError, Result, Staged, sidecar};
 use super::disk::{Access, DiskFile};
 use super::look::{self, Look};
+use super::mark::Mark;
 use super::publish::Work;
 use super::record::{Body, Record, Value};
 use super::stage::{self, INLINE_BYTES};
@@ -45,17 +46,20 @@ impl LocalEngine {
         operation: &str,
         content: &Staged,
         attributes: &Attributes,
+        author: &Author,
     ) -> Result<StagedValue> {
         let path = paths::draft(operation);
         if content.len() <= INLINE_BYTES {
             let bytes = content.read_all()?;
             let (file, mtime_ns) = self.write_draft(&path, &bytes, attributes)?;
+            Mark::reserve(&*file, &path, None, &author.writer)?;
             return Ok(StagedValue { body: Body::Inline, crc: crc32c::crc32c(&bytes), bytes, mtime_ns, file });
         }
         tree::unlink(&*self.disk, &path)?;
         let file = self.place_large(&path, content)?;
         let crc = stage::checksum(content.len(), |at, buffer| file.read_at(at, buffer).map_err(io))?;
         look::set_first_attributes(&*file, attributes, &path)?;
+        Mark::reserve(&*file, &path, None, &author.writer)?;
         let mtime_ns = file.stat().map_err(io)?.mtime_ns;
         // Both before the record: a record never names bytes that a crash can take.
         file.sync().map_err(io)?;

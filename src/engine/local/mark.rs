@@ -12,6 +12,8 @@ pub(super) const NAME: &str = "user.batonfs";
 const FORM: u32 = 1;
 /// Marks are padded to a multiple of this, so that a longer number needs no more room beside the user's xattrs.
 const PAD_BYTES: usize = 128;
+/// Room that a file without other xattrs has for its mark: opening a store tries it.
+pub(super) const ROOM_BYTES: usize = 768;
 
 /// Version, writer and checksum of a published file, published with its bytes by one rename.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,10 +94,50 @@ impl Mark {
 
     /// Puts the mark on a file.
     pub(super) fn write(&self, file: &dyn DiskFile, place: &str) -> Result<()> {
+        file.set_xattr(NAME, &self.bytes(place, 0)?).map_err(|e| EngineError::io(format!("marking {place}"), e))
+    }
+
+    /// Makes sure, before the commit point, that a mark by `writer` will have room on a file: a file system bounds all
+    /// xattrs of a file together. `now`: the mark it keeps until then.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSpace`], [`EngineError::Io`]: there is none; the file's mark is as it was.
+    pub(super) fn reserve(file: &dyn DiskFile, place: &str, now: Option<&Self>, writer: &Writer) -> Result<()> {
+        let widest = Self::widest(writer).bytes(place, 0)?.len();
+        let beside = || file.xattr_names().map(|names| names.iter().any(|name| name != NAME));
+        if widest <= ROOM_BYTES && !beside().map_err(|e| EngineError::io(format!("reading {place}"), e))? {
+            return Ok(());
+        }
+        let room = match now {
+            Some(now) => now.bytes(place, widest)?,
+            None => vec![b' '; widest],
+        };
+        file.set_xattr(NAME, &room).map_err(|e| EngineError::io(format!("marking {place}"), e))
+    }
+
+    /// As long as a mark by this writer can be.
+    fn widest(writer: &Writer) -> Self {
+        Self {
+            form: FORM,
+            place: u32::MAX,
+            version: u64::MAX,
+            since: u64::MAX,
+            seq: u64::MAX,
+            size: u64::MAX,
+            mtime_ns: i64::MIN,
+            crc: u32::MAX,
+            at_s: u64::MAX,
+            writer: writer.clone(),
+            foreign: true,
+            floor: u64::MAX,
+        }
+    }
+
+    fn bytes(&self, place: &str, least: usize) -> Result<Vec<u8>> {
         let mut bytes = serde_json::to_vec(self)
             .map_err(|e| EngineError::io(format!("writing the mark of {place}"), std::io::Error::other(e)))?;
-        bytes.resize(bytes.len().next_multiple_of(PAD_BYTES), b' ');
-        file.set_xattr(NAME, &bytes).map_err(|e| EngineError::io(format!("marking {place}"), e))
+        bytes.resize(bytes.len().max(least).next_multiple_of(PAD_BYTES), b' ');
+        Ok(bytes)
     }
 
     /// Was it put on a file at this path?

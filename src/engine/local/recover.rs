@@ -77,7 +77,8 @@ fn probe_xattrs(disk: &dyn Disk) -> Result<()> {
     tree::unlink(disk, &probe)?;
     let words = "the file system of the store keeps no user xattrs, which versions and writers are recorded in";
     let file = disk.create(&probe, super::tree::PRIVATE).map_err(|e| EngineError::io("writing to the store", e))?;
-    let result = file.set_xattr(super::mark::NAME, b"{}").map_err(|e| EngineError::io(words, e));
+    let result =
+        file.set_xattr(super::mark::NAME, &[b' '; super::mark::ROOM_BYTES]).map_err(|e| EngineError::io(words, e));
     tree::unlink(disk, &probe)?;
     result
 }

@@ -1,0 +1,102 @@
+//! What a file system has no room for, or does not let us do, is refused before the commit: a change that is
+//! acknowledged can be put in its place.
+
+use std::collections::BTreeMap;
+
+use batonfs::engine::local::LocalEngine;
+use batonfs::engine::{AttributeChange, Change, Context, EngineError};
+use batonfs::words::{Author, Writer};
+
+use crate::engines::*;
+
+/// An author whose ids take the most room a mark can need.
+fn widest() -> Context {
+    let id = Some("\u{1}".repeat(256));
+    let writer = Writer { writer_id: id.clone(), stage_id: id.clone(), session_id: id.clone(), worker_id: id };
+    Context { author: Author { writer, ..Author::default() }, ..by("") }
+}
+
+fn set(path: &str, name: &str, len: usize) -> Change {
+    let xattrs = BTreeMap::from([(format!("user.{name}"), Some(vec![b'x'; len]))]);
+    Change::Attributes { path: path.to_owned(), set: AttributeChange { xattrs, ..AttributeChange::default() } }
+}
+
+/// Nothing of a session waits for its place, and the store opens again with what it had.
+fn is_settled(subject: &Subject, path: &str, bytes: &[u8]) {
+    let root = subject.dir.as_ref().unwrap().path();
+    commit(&*subject.engine, put("probe", b"", version(&*subject.engine, "probe")));
+    subject.engine.close().unwrap();
+    let engine = LocalEngine::open(root).unwrap();
+    assert_eq!(value(&engine, path).unwrap(), bytes);
+    assert_eq!(std::fs::read_dir(root.join(".baton/drafts")).unwrap().count(), 0);
+}
+
+// F30
+#[test]
+fn xattrs_that_fill_a_file_are_refused_and_leave_room_for_every_later_version() {
+    let subject = local();
+    let engine = &*subject.engine;
+    make_session(engine);
+    commit(engine, put("k", b"1", None));
+    let mut taken = 0;
+    // ext4 takes about 4 KB together; a file system without such a bound takes them all.
+    for len in [900, 100, 10, 1] {
+        for _ in 0..12 {
+            match engine.commit(&session(), set("k", &format!("n{taken}"), len), &by("w")) {
+                Ok(_) => taken += 1,
+                Err(EngineError::NoSpace) => break,
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+    assert_eq!(engine.head(&session(), &key("k")).unwrap().unwrap().attributes.xattrs.len(), taken);
+    commit(engine, put("k", b"2", Some(1)));
+    commit(engine, append("k", b"+", 2));
+    commit(engine, rename("k", "d", 3, None));
+    // Longer names of the writer may find no room beside them: then nothing changes.
+    let attributes = engine.head(&session(), &key("d")).unwrap().unwrap().attributes;
+    for change in [
+        Change::Put { key: key("d"), content: b"3".to_vec().into(), expected: Some(1), attributes },
+        append("d", b"+", 1),
+        rename("d", "e", 1, None),
+        Change::Declare { key: key("d"), expected: 1 },
+    ] {
+        if let Err(error) = engine.commit(&session(), change.clone(), &widest()) {
+            assert!(matches!(error, EngineError::NoSpace), "{error}");
+            assert_eq!((value(engine, "d").unwrap(), version(engine, "d")), (b"2+".to_vec(), Some(1)), "{change:?}");
+        } else {
+            return;
+        }
+    }
+    is_settled(&subject, "d", b"2+");
+}
+
+#[test]
+fn a_writer_that_no_mark_can_hold_is_refused_and_the_value_stays() {
+    let subject = local();
+    let engine = &*subject.engine;
+    make_session(engine);
+    commit(engine, put("k", b"old", None));
+    let made = engine.commit(&session(), put("k", b"new", Some(1)), &widest());
+    let there = match made {
+        Ok(_) => &b"new"[..],
+        Err(EngineError::NoSpace) => b"old",
+        Err(other) => panic!("{other}"),
+    };
+    assert_eq!(value(engine, "k").unwrap(), there);
+    is_settled(&subject, "k", there);
+}
+
+#[test]
+fn a_neighbours_endless_writer_id_does_not_keep_its_value_from_being_read() {
+    let subject = local();
+    let engine = &*subject.engine;
+    make_session(engine);
+    let root = subject.dir.as_ref().unwrap().path();
+    std::fs::write(root.join("s/k"), b"theirs").unwrap();
+    std::fs::create_dir(root.join("s/.agent_state_meta")).unwrap();
+    let endless = batonfs::engine::sidecar(&writer(&"x".repeat(100_000)), 1);
+    std::fs::write(root.join("s/.agent_state_meta/k.json"), endless).unwrap();
+    assert_eq!((value(engine, "k").unwrap(), version(engine, "k")), (b"theirs".to_vec(), Some(1)));
+    is_settled(&subject, "k", b"theirs");
+}
