@@ -100,3 +100,36 @@ fn a_neighbours_endless_writer_id_does_not_keep_its_value_from_being_read() {
     assert_eq!((value(engine, "k").unwrap(), version(engine, "k")), (b"theirs".to_vec(), Some(1)));
     is_settled(&subject, "k", b"theirs");
 }
+
+/// Runs as somebody whom modes mean something to.
+fn as_nobody(act: impl FnOnce() + Send + 'static) {
+    let nobody = std::thread::spawn(|| {
+        // SAFETY: both calls change numbers of this thread only.
+        unsafe {
+            libc::setfsgid(65_534);
+            libc::setfsuid(65_534);
+        }
+        act();
+    });
+    nobody.join().unwrap();
+}
+
+#[test]
+fn a_value_in_a_directory_that_may_not_be_written_is_replaced_as_it_would_be_overwritten() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().to_owned();
+    let mode = |mode| std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(&root, mode(0o777)).unwrap();
+    as_nobody(move || {
+        let engine = LocalEngine::open(&root).unwrap();
+        make_session(&engine);
+        commit(&engine, put("d/k", b"1", None));
+        std::fs::set_permissions(root.join("s/d"), mode(0o555)).unwrap();
+        commit(&engine, put("d/k", b"2", Some(1)));
+        assert_eq!(std::fs::read(root.join("s/d/k")).unwrap(), b"2", "in its place");
+        assert_eq!(std::fs::metadata(root.join("s/d")).unwrap().permissions().mode() & 0o777, 0o555);
+        drop(engine);
+        assert_eq!(value(&LocalEngine::open(&root).unwrap(), "d/k").unwrap(), b"2");
+    });
+}

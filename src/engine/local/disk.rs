@@ -220,17 +220,42 @@ impl LocalDisk {
     fn rename_with(&self, from: &str, to: &str, flags: RenameFlags) -> io::Result<()> {
         let (from_dir, from_name) = self.parent(from)?;
         let (to_dir, to_name) = self.parent(to)?;
-        Ok(fs::renameat_with(from_dir, from_name, to_dir, to_name, flags)?)
+        within(&[&from_dir, &to_dir], &|| fs::renameat_with(&from_dir, from_name, &to_dir, to_name, flags))
     }
 
     /// Opens a file of our own whose mode denies it to us: the mode is for its users, the store still has to read it.
     fn open_denied(&self, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
-        let (dir, name) = self.parent(path)?;
-        let mode = Mode::from_raw_mode(fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode & 0o7777);
-        fs::chmodat(&dir, name, mode | Mode::RUSR | Mode::WUSR, AtFlags::empty())?;
-        let opened = self.beneath(path, flags, Mode::empty());
-        fs::chmodat(&dir, name, mode, AtFlags::empty())?;
-        opened
+        // By descriptor: a name could lead elsewhere by now.
+        let denied = self.beneath(path, OFlags::PATH, Mode::empty())?;
+        with_mode(denied.as_fd(), Mode::RUSR | Mode::WUSR, || self.beneath(path, flags, Mode::empty()))?
+    }
+}
+
+/// Acts with more permission bits on a file or directory of our own, and puts its mode back.
+fn with_mode<T>(of: BorrowedFd<'_>, more: Mode, act: impl FnOnce() -> T) -> io::Result<T> {
+    use std::os::fd::AsRawFd;
+    let stat = fs::fstat(of)?;
+    if form_of(FileType::from_raw_mode(stat.st_mode)) == Form::Other {
+        return Err(rustix::io::Errno::ACCESS.into());
+    }
+    let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+    // fchmod does not take a descriptor that is a place only; its link in /proc leads to the same inode.
+    let own = format!("/proc/self/fd/{}", of.as_raw_fd());
+    fs::chmod(own.as_str(), mode | more)?;
+    let result = act();
+    fs::chmod(own.as_str(), mode)?;
+    Ok(result)
+}
+
+/// Changes names in directories of our own, also where their modes deny it to us: whoever may write a value need not
+/// be allowed to write its directory, but we exchange files where they overwrite one.
+fn within(dirs: &[&Parent<'_>], act: &dyn Fn() -> rustix::io::Result<()>) -> io::Result<()> {
+    match (act(), dirs) {
+        (Err(rustix::io::Errno::ACCESS), [dir, rest @ ..]) => {
+            // The first may do; the next are tried with it open.
+            with_mode(dir.as_fd(), Mode::WUSR | Mode::XUSR, || within(rest, act))?
+        }
+        (other, _) => Ok(other?),
     }
 }
 
@@ -302,17 +327,17 @@ impl Disk for LocalDisk {
 
     fn unlink(&self, path: &str) -> io::Result<()> {
         let (dir, name) = self.parent(path)?;
-        Ok(fs::unlinkat(dir, name, AtFlags::empty())?)
+        within(&[&dir], &|| fs::unlinkat(&dir, name, AtFlags::empty()))
     }
 
     fn make_dir(&self, path: &str, mode: u32) -> io::Result<()> {
         let (dir, name) = self.parent(path)?;
-        Ok(fs::mkdirat(dir, name, Mode::from_raw_mode(mode))?)
+        within(&[&dir], &|| fs::mkdirat(&dir, name, Mode::from_raw_mode(mode)))
     }
 
     fn remove_dir(&self, path: &str) -> io::Result<()> {
         let (dir, name) = self.parent(path)?;
-        Ok(fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
+        within(&[&dir], &|| fs::unlinkat(&dir, name, AtFlags::REMOVEDIR))
     }
 
     fn read_dir(&self, path: &str) -> io::Result<Vec<(OsString, Form)>> {
@@ -469,7 +494,8 @@ impl DiskFile for LocalFile {
             other => other,
         }?;
         list.truncate(got);
-        Ok(list.split(|b| *b == 0).filter_map(|name| String::from_utf8(name.to_vec()).ok()).collect())
+        let names = list.split(|b| *b == 0).filter(|name| !name.is_empty());
+        Ok(names.filter_map(|name| String::from_utf8(name.to_vec()).ok()).collect())
     }
 
     fn set_xattr(&self, name: &str, value: &[u8]) -> io::Result<()> {
