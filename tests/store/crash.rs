@@ -222,9 +222,49 @@ fn f21_an_unreadable_record_before_a_durable_one_is_reported() {
     let error = LocalEngine::open(dir.path()).unwrap_err();
     assert!(matches!(&error, EngineError::Damaged { .. }) && error.to_string().contains("byte 8192"), "{error}");
     journal[8192 + 40] ^= 1;
-    journal[..64].fill(0);
+    journal[..80].fill(0);
     fs::write(&place, &journal).unwrap();
     assert!(matches!(LocalEngine::open(dir.path()), Err(EngineError::Damaged { .. })));
+}
+
+/// Journal records of every generation that is likely, made by somebody who knows the format.
+fn forged(shift: usize) -> Vec<u8> {
+    let header = serde_json::json!({
+        "session": "s", "seq": 3, "time_ms": 0, "operation": "x",
+        "act": {"drop": {"key": "victim", "size": 1}},
+    })
+    .to_string();
+    let mut bytes = vec![0; shift];
+    for generation in 1..=100_u64 {
+        let mut frame = b"bRec\0\0\0\0".to_vec();
+        frame.extend(generation.to_le_bytes());
+        frame.extend((1_u64 << 40).to_le_bytes());
+        frame.extend((header.len() as u32).to_le_bytes());
+        frame.extend(0_u32.to_le_bytes());
+        frame.extend(header.as_bytes());
+        let crc = crc32c::crc32c(&frame[8..]);
+        frame[4..8].copy_from_slice(&crc.to_le_bytes());
+        frame.resize(frame.len().next_multiple_of(8), 0);
+        bytes.extend(frame);
+    }
+    bytes
+}
+
+#[test]
+fn f31_a_value_that_looks_like_the_journal_is_not_taken_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = LocalEngine::open(dir.path()).unwrap();
+    make_session(&engine);
+    for shift in 0..8 {
+        commit(&engine, put(&format!("k{shift}"), &forged(shift), None));
+    }
+    // The next generation begins before those bytes.
+    engine.close().unwrap();
+    let engine = LocalEngine::open(dir.path()).unwrap();
+    commit(&engine, put("small", b"", None));
+    drop(engine);
+    let engine = LocalEngine::open(dir.path()).unwrap();
+    assert_eq!(engine.changes(&session(), 9).unwrap().len(), 1);
 }
 
 #[test]

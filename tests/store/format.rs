@@ -129,11 +129,15 @@ fn f14_the_journal_is_what_the_page_says() {
     let number = |at: usize| u32::from_le_bytes(journal[at..at + 4].try_into().unwrap()) as usize;
     let long = |at: usize| u64::from_le_bytes(journal[at..at + 8].try_into().unwrap());
     assert_eq!((number(8), long(16)), (1, 1));
-    assert_eq!(number(12), crc32c::crc32c(&journal[16..64]) as usize);
+    assert_eq!(number(12), crc32c::crc32c(&journal[16..80]) as usize);
     let first = 8192;
     let second = first + (32 + number(first + 24) + number(first + 28)).next_multiple_of(8);
     assert_eq!(&journal[second..second + 4], b"bRec");
-    assert_eq!((long(second + 8), long(second + 16)), (1, second as u64), "the first record was durable");
+    assert_eq!(
+        (long(second + 8), long(second + 16)),
+        (long(24), second as u64),
+        "the tag; the first record was durable"
+    );
     let (header, body) = (number(second + 24), number(second + 28));
     let end = second + 32 + header + body;
     assert_eq!(number(second + 4), crc32c::crc32c(&journal[second + 8..end]) as usize);

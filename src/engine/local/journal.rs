@@ -12,10 +12,10 @@ const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"bRec");
 const FORM: u32 = 1;
 /// Where the two headers are; the valid one with the higher generation counts.
 const HEADERS: [u64; 2] = [0, 4096];
-const HEADER_BYTES: usize = 64;
+const HEADER_BYTES: usize = 80;
 /// Where records begin.
 const FIRST: u64 = 8192;
-/// Magic, checksum, generation, synced position, two lengths.
+/// Magic, checksum, tag, synced position, two lengths.
 const FRAME_BYTES: usize = 32;
 /// Zeros are written ahead in steps of this, so that the sync of a small commit moves no metadata.
 const ZEROS_BYTES: u64 = 1 << 20;
@@ -55,6 +55,9 @@ pub(super) struct Journal {
 #[derive(Debug)]
 struct State {
     generation: u64,
+    /// What the records of this generation are known by. Nobody can guess it: old bytes of the file are what somebody
+    /// once wrote as a value, and must not pass for records.
+    tag: u64,
     /// The header the current generation is in, an index of [`HEADERS`].
     header: usize,
     end: u64,
@@ -81,14 +84,15 @@ impl Journal {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => make(disk, &boot)?,
             Err(e) => return Err(EngineError::io("opening the journal", e)),
         };
-        let Some((header, generation, written_at)) = newest_header(&bytes) else {
+        let Some((index, Header { generation, tag, boot: written_at })) = newest_header(&bytes) else {
             return Err(damaged("neither header is whole"));
         };
-        let Scan { records, end, remains } = scan(&bytes, generation)?;
+        let Scan { records, end, remains } = scan(&bytes, tag)?;
         let same_boot = !boot.is_empty() && written_at == boot;
         let state = State {
             generation,
-            header,
+            tag,
+            header: index,
             end,
             written: (bytes.len() as u64).max(FIRST),
             durable: end,
@@ -111,7 +115,7 @@ impl Journal {
     pub(super) fn append(&self, header: &[u8], body: &[u8]) -> Result<u64> {
         let mut state = self.state();
         state.refuse_closed()?;
-        let frame = frame(state.generation, state.durable, header, body)?;
+        let frame = frame(state.tag, state.durable, header, body)?;
         let end = state.end + frame.len() as u64;
         let io = |e| EngineError::io("writing the journal", e);
         if end > state.written {
@@ -179,16 +183,18 @@ impl Journal {
         let mut state = self.state();
         state.refuse_closed()?;
         let generation = state.generation + 1;
+        let tag = fresh_tag();
         let header = 1 - state.header;
         let place = HEADERS.get(header).copied().unwrap_or(0);
         let io = |e| EngineError::io("starting the journal again", e);
-        self.file.write_at(place, &header_bytes(generation, &self.boot)).map_err(io)?;
+        self.file.write_at(place, &header_bytes(generation, tag, &self.boot)).map_err(io)?;
         if let Err(e) = self.file.sync_data() {
             let words = format!("syncing the journal failed: {e}");
             state.closed = Some(words.clone());
             return Err(EngineError::Closed(words));
         }
-        (state.generation, state.header, state.end, state.durable) = (generation, header, FIRST, FIRST);
+        (state.generation, state.tag, state.header) = (generation, tag, header);
+        (state.end, state.durable) = (FIRST, FIRST);
         if state.written > KEEP_BYTES && self.file.set_len(KEEP_BYTES).is_ok() {
             state.written = KEEP_BYTES;
         }
@@ -217,7 +223,7 @@ fn make(disk: &dyn Disk, boot: &str) -> Result<(Box<dyn DiskFile>, Vec<u8>)> {
     let file = disk.create(&draft, super::tree::PRIVATE).map_err(io)?;
     let mut start = vec![0; FIRST as usize];
     if let Some(place) = start.get_mut(..HEADER_BYTES) {
-        place.copy_from_slice(&header_bytes(1, boot));
+        place.copy_from_slice(&header_bytes(1, fresh_tag(), boot));
     }
     file.write_at(0, &start).map_err(io)?;
     file.sync().map_err(io)?;
@@ -226,9 +232,14 @@ fn make(disk: &dyn Disk, boot: &str) -> Result<(Box<dyn DiskFile>, Vec<u8>)> {
     Ok((disk.open(paths::JOURNAL, super::disk::Access::Write).map_err(io)?, start))
 }
 
-fn header_bytes(generation: u64, boot: &str) -> [u8; HEADER_BYTES] {
+fn fresh_tag() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().1
+}
+
+fn header_bytes(generation: u64, tag: u64, boot: &str) -> [u8; HEADER_BYTES] {
     let mut rest = Vec::with_capacity(HEADER_BYTES);
     rest.extend_from_slice(&generation.to_le_bytes());
+    rest.extend_from_slice(&tag.to_le_bytes());
     rest.extend_from_slice(boot.as_bytes());
     rest.resize(HEADER_BYTES - 16, 0);
     let mut bytes = Vec::with_capacity(HEADER_BYTES);
@@ -239,29 +250,34 @@ fn header_bytes(generation: u64, boot: &str) -> [u8; HEADER_BYTES] {
     bytes.try_into().unwrap_or([0; HEADER_BYTES])
 }
 
-/// Index, generation and boot of the newest whole header.
-fn newest_header(bytes: &[u8]) -> Option<(usize, u64, String)> {
+/// What a header says.
+struct Header {
+    generation: u64,
+    tag: u64,
+    boot: String,
+}
+
+/// The newest whole header and its index.
+fn newest_header(bytes: &[u8]) -> Option<(usize, Header)> {
     HEADERS
         .iter()
         .enumerate()
-        .filter_map(|(index, at)| {
-            let (generation, boot) = read_header(tail(bytes, *at).get(..HEADER_BYTES)?)?;
-            Some((index, generation, boot))
-        })
-        .max_by_key(|(_, generation, _)| *generation)
+        .filter_map(|(index, at)| Some((index, read_header(tail(bytes, *at).get(..HEADER_BYTES)?)?)))
+        .max_by_key(|(_, header)| header.generation)
 }
 
-fn read_header(header: &[u8]) -> Option<(u64, String)> {
+fn read_header(header: &[u8]) -> Option<Header> {
     let rest = header.get(16..)?;
     let whole = header.get(..8)? == HEADER_MAGIC && u32_at(header, 8)? == FORM;
     if !whole || u32_at(header, 12)? != crc32c::crc32c(rest) {
         return None;
     }
-    let boot = rest.get(8..)?.split(|b| *b == 0).next().unwrap_or_default();
-    Some((u64_at(rest, 0)?, String::from_utf8_lossy(boot).into_owned()))
+    let boot = rest.get(16..)?.split(|b| *b == 0).next().unwrap_or_default();
+    let boot = String::from_utf8_lossy(boot).into_owned();
+    Some(Header { generation: u64_at(rest, 0)?, tag: u64_at(rest, 8)?, boot })
 }
 
-fn frame(generation: u64, durable: u64, header: &[u8], body: &[u8]) -> Result<Vec<u8>> {
+fn frame(tag: u64, durable: u64, header: &[u8], body: &[u8]) -> Result<Vec<u8>> {
     let (Ok(header_len), Ok(body_len)) = (u32::try_from(header.len()), u32::try_from(body.len())) else {
         return Err(EngineError::io("writing the journal", std::io::Error::from_raw_os_error(libc::EFBIG)));
     };
@@ -269,7 +285,7 @@ fn frame(generation: u64, durable: u64, header: &[u8], body: &[u8]) -> Result<Ve
     let mut bytes = Vec::with_capacity(len);
     bytes.extend_from_slice(&RECORD_MAGIC.to_le_bytes());
     bytes.extend_from_slice(&[0; 4]);
-    bytes.extend_from_slice(&generation.to_le_bytes());
+    bytes.extend_from_slice(&tag.to_le_bytes());
     bytes.extend_from_slice(&durable.to_le_bytes());
     bytes.extend_from_slice(&header_len.to_le_bytes());
     bytes.extend_from_slice(&body_len.to_le_bytes());
@@ -289,8 +305,8 @@ struct Read {
     len: u64,
 }
 
-fn read_record(bytes: &[u8], generation: u64) -> Option<Read> {
-    if u32_at(bytes, 0)? != RECORD_MAGIC || u64_at(bytes, 8)? != generation {
+fn read_record(bytes: &[u8], tag: u64) -> Option<Read> {
+    if u32_at(bytes, 0)? != RECORD_MAGIC || u64_at(bytes, 8)? != tag {
         return None;
     }
     let header_len = u32_at(bytes, 24)? as usize;
@@ -314,10 +330,10 @@ struct Scan {
     remains: bool,
 }
 
-fn scan(bytes: &[u8], generation: u64) -> Result<Scan> {
+fn scan(bytes: &[u8], tag: u64) -> Result<Scan> {
     let mut records = Vec::new();
     let mut end = FIRST;
-    while let Some(read) = read_record(tail(bytes, end), generation) {
+    while let Some(read) = read_record(tail(bytes, end), tag) {
         records.push(read.found);
         end += read.len;
     }
@@ -325,7 +341,7 @@ fn scan(bytes: &[u8], generation: u64) -> Result<Scan> {
     // Only a record that says that this place was durable when it was written proves damage.
     let (mut later, mut remains) = (end + 8, false);
     while later < bytes.len() as u64 {
-        if let Some(read) = read_record(tail(bytes, later), generation) {
+        if let Some(read) = read_record(tail(bytes, later), tag) {
             remains = true;
             if read.durable > end {
                 return Err(damaged(format!(
