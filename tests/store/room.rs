@@ -133,3 +133,44 @@ fn a_value_in_a_directory_that_may_not_be_written_is_replaced_as_it_would_be_ove
         assert_eq!(value(&LocalEngine::open(&root).unwrap(), "d/k").unwrap(), b"2");
     });
 }
+
+/// A small ext4 of its own, where that can be mounted.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn make(mib: u64) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("image");
+        std::fs::File::create(&image).unwrap().set_len(mib << 20).unwrap();
+        std::fs::create_dir(dir.path().join("at")).unwrap();
+        let disk = Self(dir);
+        let run = |program: &str, args: &[&std::ffi::OsStr]| {
+            std::process::Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
+        };
+        let made = run("mkfs.ext4", &["-q".as_ref(), image.as_ref()])
+            && run("mount", &["-o".as_ref(), "loop".as_ref(), image.as_ref(), disk.at().as_ref()]);
+        made.then_some(disk)
+    }
+
+    fn at(&self) -> std::path::PathBuf {
+        self.0.path().join("at")
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.at()).output();
+    }
+}
+
+#[test]
+fn a_small_disk_is_not_filled_by_the_journal() {
+    // Only root can try this.
+    let Some(disk) = SmallDisk::make(16) else { return };
+    let engine = LocalEngine::open(&disk.at()).unwrap();
+    make_session(&engine);
+    // Three times what the disk holds; with its history the value takes a tenth of it.
+    for n in 0..1_000_u64 {
+        commit(&engine, put("k", &[n as u8; 50_000], Some(n).filter(|n| *n > 0)));
+    }
+}

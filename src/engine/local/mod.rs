@@ -43,6 +43,8 @@ use crate::words::{Dir, Key, LogLine, Policy, Seq, SessionId, Version};
 const ROUNDS_MAX: usize = 64;
 /// A journal longer than this is followed by a checkpoint.
 const JOURNAL_MAX_BYTES: u64 = 32 << 20;
+/// On a full disk a journal longer than this is worth starting again.
+const JOURNAL_WORTH_BYTES: u64 = 512 << 10;
 /// Sessions kept in memory; each has its log open.
 const SESSIONS_MAX: usize = 128;
 
@@ -134,6 +136,12 @@ impl LocalEngine {
             self.journal.close(&format!("a renamed directory could not be made durable in its place: {e}"));
         }
         Ok(receipt)
+    }
+
+    fn pass_and_make(&self, session: &Session, change: Change, context: &Context) -> Result<Receipt> {
+        let _gate = self.pass();
+        self.settle(session, false)?;
+        self.make(session, change, context)
     }
 
     fn pass(&self) -> RwLockReadGuard<'_, ()> {
@@ -242,10 +250,13 @@ impl Engine for LocalEngine {
         if matches!(change, Change::RenameDir { .. }) {
             return self.make_alone(&session, change, context);
         }
-        let receipt = {
-            let _gate = self.pass();
-            self.settle(&session, false)?;
-            self.make(&session, change, context)?
+        let made = self.pass_and_make(&session, change.clone(), context);
+        let receipt = match made {
+            // The journal itself may be what fills the disk.
+            Err(EngineError::NoSpace) if self.journal.len() > JOURNAL_WORTH_BYTES && self.checkpoint().is_ok() => {
+                self.pass_and_make(&session, change, context)?
+            }
+            other => other?,
         };
         if self.journal.len() > JOURNAL_MAX_BYTES
             && let Err(e) = self.checkpoint()
