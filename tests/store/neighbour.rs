@@ -79,6 +79,22 @@ fn f12_the_writer_is_unknown_until_the_sidecar_comes() {
 }
 
 #[test]
+fn an_old_value_put_back_is_not_taken_for_the_last_writers() {
+    let (subject, root) = local_session();
+    let engine = &*subject.engine;
+    // Also where the sidecar's file is written again.
+    for n in 0..3_u64 {
+        commit(engine, put("k", b"ours", Some(n).filter(|n| *n > 0)));
+    }
+    fs::write(root.join("backup"), b"theirs").unwrap();
+    fs::File::open(root.join("backup")).unwrap().set_modified(at(1000)).unwrap();
+    fs::rename(root.join("backup"), root.join("s/k")).unwrap();
+    let head = engine.head(&session(), &key("k")).unwrap().unwrap();
+    assert_eq!((head.version, head.writer.is_empty()), (4, true), "{:?}", head.writer);
+    assert!(engine.changes(&session(), 4).unwrap()[0].writer.is_empty());
+}
+
+#[test]
 fn the_neighbours_value_meets_the_conflict_rule() {
     let (subject, root) = local_session();
     let store = store(&subject.engine, Policy::Error);

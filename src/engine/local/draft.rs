@@ -4,7 +4,7 @@
 use super::super::{Attributes, EngineError, Result, Staged, sidecar};
 use super::disk::{Access, DiskFile};
 use super::look::{self, Look};
-use super::mark::Mark;
+use super::mark::{self, Mark};
 use super::publish::Work;
 use super::record::{Body, Record, Value};
 use super::stage::{self, INLINE_BYTES};
@@ -77,12 +77,21 @@ impl LocalEngine {
         }
         let path = paths::draft_sidecar(operation);
         let bytes = sidecar(&author.writer, time_ms / 1000);
-        match self.spare_sidecars.take(&*self.disk, &path) {
-            Some(spare) => write_over(&*spare, &bytes),
+        let file = match self.spare_sidecars.take(&*self.disk, &path) {
+            Some(spare) => {
+                write_over(&*spare, &bytes)?;
+                spare
+            }
             None => {
                 let file = tree::create(&*self.disk, &path, SIDECAR_MODE).map_err(io)?;
-                file.write_at(0, &bytes).map_err(io)
+                file.write_at(0, &bytes).map_err(io)?;
+                file
             }
+        };
+        // It says whose version it speaks of: never of a stranger's value, however old that value's time is.
+        match file.xattr(mark::NAME).map_err(io)? {
+            Some(_) => Ok(()),
+            None => file.set_xattr(mark::NAME, b" ").map_err(io),
         }
     }
 
@@ -109,7 +118,7 @@ impl LocalEngine {
             look = look::look_at(&*self.disk, &path, Access::Read)?;
         }
         let Look::File(draft) = look else { return Ok(None) };
-        let span = super::mark::Span { mtime_ns: draft.stat.mtime_ns, ..value.span() };
+        let span = mark::Span { mtime_ns: draft.stat.mtime_ns, ..value.span() };
         record.mark(&target, span).write(&*draft.file, &path)?;
         Ok(Some(draft.stat.ino))
     }

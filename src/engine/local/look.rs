@@ -12,6 +12,9 @@ use crate::words::{SessionId, Writer};
 /// The prefix of the xattrs that are ours, on disk and through the mount.
 const OUR_XATTRS: &str = "user.baton";
 
+/// A longer sidecar is none: it is read into memory.
+const SIDECAR_MAX_BYTES: u64 = 1 << 20;
+
 /// What was found at a path.
 #[derive(Debug)]
 #[expect(
@@ -127,8 +130,8 @@ pub(super) fn head(disk: &dyn Disk, session: &SessionId, key: &str, found: &Foun
     })
 }
 
-/// The writer of a value that the neighbour put there: from its sidecar, when that is not older than the value (it
-/// writes it afterwards); else unknown.
+/// The writer of a value that the neighbour put there: from its sidecar, when that is not one of ours (which is left
+/// from the version before) and not older than the value (the neighbour writes it afterwards); else unknown.
 ///
 /// # Errors
 /// [`EngineError::Io`].
@@ -140,7 +143,8 @@ pub(super) fn foreign_writer(disk: &dyn Disk, session: &SessionId, key: &str, mt
     }
     let place = paths::sidecar(session, key);
     let Look::File(found) = look_at(disk, &place, Access::Read)? else { return Ok(Writer::default()) };
-    if found.stat.mtime_ns < mtime_ns {
+    let ours = found.file.xattr(mark::NAME).map_err(|e| EngineError::io(format!("reading {place}"), e))?.is_some();
+    if ours || found.stat.mtime_ns < mtime_ns || found.stat.size_bytes > SIDECAR_MAX_BYTES {
         return Ok(Writer::default());
     }
     // A sidecar we cannot read names nobody: the neighbour's own business, and no reason to hide the value.
