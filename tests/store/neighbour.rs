@@ -95,6 +95,45 @@ fn an_old_value_put_back_is_not_taken_for_the_last_writers() {
 }
 
 #[test]
+fn a_sidecar_that_collides_leaves_no_draft_and_keeps_the_others() {
+    let (subject, root) = local_session();
+    let engine = &*subject.engine;
+    commit(engine, put("a", b"", None));
+    commit(engine, put("a.json/b", b"", None));
+    commit(engine, put("c.json/d", b"", None));
+    commit(engine, put("c", b"", None));
+    for path in ["a.json/b", "c"] {
+        assert_eq!(engine.head(&session(), &key(path)).unwrap().unwrap().writer, writer("w"), "{path}");
+    }
+    assert!(root.join("s/.agent_state_meta/c.json/d.json").is_file());
+    let left: Vec<_> = fs::read_dir(root.join(".baton/drafts")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| name.to_str().unwrap().ends_with(".spare")), "{left:?}");
+}
+
+#[test]
+fn the_sidecars_of_a_directory_outlive_a_crash_between_two_exchanges() {
+    let dir = tempfile::tempdir().unwrap();
+    let watch = Watch::default();
+    let engine = LocalEngine::open_on(RecordingDisk::open(dir.path(), &watch)).unwrap();
+    make_session(&engine);
+    commit(&engine, put("c.json/d", b"", None));
+    let failing = watch.clone();
+    let mut left = 1;
+    watch.before(move |what| {
+        if left > 0 && what.starts_with("exchange") && what.ends_with("c.json") {
+            left -= 1;
+            failing.fail(Some((1, libc::EIO)));
+        }
+    });
+    commit(&engine, put("c", b"", None));
+    drop(engine);
+    assert!(dir.path().join("s/.agent_state_meta/c.json").is_file(), "cut off in between");
+    let engine = LocalEngine::open(dir.path()).unwrap();
+    assert_eq!(keys(&engine), ["c", "c.json/d"]);
+    assert!(dir.path().join("s/.agent_state_meta/c.json/d.json").is_file());
+}
+
+#[test]
 fn the_neighbours_value_meets_the_conflict_rule() {
     let (subject, root) = local_session();
     let store = store(&subject.engine, Policy::Error);

@@ -78,9 +78,12 @@ impl LocalEngine {
         if record.author.writer.is_empty() {
             return self.remove_sidecar(&record.session, key);
         }
-        // A staged sidecar that cannot be placed goes with the drafts, at the next opening.
         let (place, draft) = (paths::sidecar(&record.session, key.as_str()), paths::draft_sidecar(&record.operation));
         if !work.first {
+            if self.disk.stat(&draft).is_ok_and(|left| left.form == Form::Dir) {
+                // An attempt before was cut off while it held the sidecars of a directory that is named like this one.
+                self.disk.exchange(&draft, &place).map_err(io("giving back", &place))?;
+            }
             // An attempt before may have exchanged it: what is there then is the old one.
             self.stage_sidecar(&record.operation, &record.author, record.time_ms)?;
         }
@@ -96,14 +99,13 @@ impl LocalEngine {
         if self.disk.rename_new(&draft, &place).is_ok() {
             return Ok(());
         }
-        if let Err(e) = tree::make_dirs_above(&*self.disk, &place) {
-            return Self::pass_collision(e);
-        }
-        self.disk.rename(&draft, &place).or_else(|e| Self::pass_collision(io("writing", &place)(e)))
+        let made = tree::make_dirs_above(&*self.disk, &place);
+        let placed = made.and_then(|()| self.disk.rename(&draft, &place).map_err(io("writing", &place)));
+        placed.or_else(|e| self.pass_collision(e, &draft))
     }
 
     /// The keys `a` and `a.json/b` collide in the neighbour's sidecars: the second one's writer is in its mark only.
-    fn pass_collision(e: EngineError) -> Result<()> {
+    fn pass_collision(&self, e: EngineError, draft: &str) -> Result<()> {
         match &e {
             EngineError::Io { source, .. }
                 if matches!(
@@ -111,7 +113,7 @@ impl LocalEngine {
                     Some(libc::ENOTDIR | libc::EISDIR | libc::EEXIST | libc::ENOTEMPTY | libc::ENAMETOOLONG)
                 ) =>
             {
-                Ok(())
+                tree::unlink(&*self.disk, draft)
             }
             _ => Err(e),
         }

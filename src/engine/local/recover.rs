@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::io::ErrorKind;
 
 use super::super::{EngineError, Result};
-use super::disk::{Access, Disk};
+use super::disk::{Access, Disk, Form};
 use super::journal::{Contents, Found};
 use super::publish::Work;
 use super::record::{Act, Record};
@@ -120,9 +120,11 @@ impl LocalEngine {
 
     fn clear_drafts(&self) -> Result<()> {
         let io = |e| EngineError::io(format!("reading {}", paths::DRAFTS), e);
-        for (name, _) in self.disk.read_dir(paths::DRAFTS).map_err(io)? {
-            if let Some(name) = name.to_str() {
-                tree::unlink(&*self.disk, &paths::draft(name))?;
+        for (name, form) in self.disk.read_dir(paths::DRAFTS).map_err(io)? {
+            match name.to_str() {
+                Some(name) if form == Form::Dir => tree::remove_tree(&*self.disk, &paths::draft(name))?,
+                Some(name) => tree::unlink(&*self.disk, &paths::draft(name))?,
+                None => {}
             }
         }
         Ok(())
