@@ -134,6 +134,38 @@ fn the_sidecars_of_a_directory_outlive_a_crash_between_two_exchanges() {
 }
 
 #[test]
+fn a_strangers_value_is_given_back_after_a_crash_that_came_before_it_could_be() {
+    for crash in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let watch = Watch::default();
+        let engine = LocalEngine::open_on(RecordingDisk::open(dir.path(), &watch)).unwrap();
+        make_session(&engine);
+        commit(&engine, put("k", b"one", None));
+        let (failing, root) = (watch.clone(), dir.path().to_owned());
+        let mut left = 1;
+        watch.before(move |what| {
+            if left > 0 && what.starts_with("exchange") {
+                left -= 1;
+                place(&root.join("s/k"), b"theirs");
+                failing.fail(Some((1, libc::EIO)));
+            }
+        });
+        commit(&engine, put("k", b"ours", Some(1)));
+        let engine = if crash {
+            drop(engine);
+            LocalEngine::open(dir.path()).unwrap()
+        } else {
+            watch.fail(None);
+            engine
+        };
+        assert_eq!(value(&engine, "k").unwrap(), b"theirs", "crash: {crash}");
+        assert_eq!(version(&engine, "k"), Some(3));
+        let ours = engine.open_version(&session(), &key("k"), 2).unwrap().unwrap();
+        assert_eq!(ours.read_all().unwrap(), b"ours");
+    }
+}
+
+#[test]
 fn the_neighbours_value_meets_the_conflict_rule() {
     let (subject, root) = local_session();
     let store = store(&subject.engine, Policy::Error);

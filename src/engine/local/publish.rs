@@ -155,7 +155,9 @@ impl LocalEngine {
                     if work.replay.is_some() {
                         self.mend(record, value, work.body, found)?;
                     }
-                    self.clear_draft(record, value, found.stat.ino)?;
+                    if self.clear_draft(record, value, found.stat.ino)? {
+                        return Ok(false);
+                    }
                     // The sidecar of a later append is that append's own to write.
                     return Ok(found.mark.as_ref().is_none_or(|mark| mark.version == value.version));
                 }
@@ -253,18 +255,40 @@ impl LocalEngine {
         file.set_mtime(mtime_ns).map_err(io("writing", target))
     }
 
-    /// The draft of a value that is in its place already: the version it replaced, or nothing of worth.
-    fn clear_draft(&self, record: &Record, value: &Value, placed: u64) -> Result<()> {
+    /// The draft of a value that is in its place already: the version it replaced, or nothing of worth. `true`: it was a
+    /// stranger's value, which an attempt cut off had no time to give back; it is in the place now, and ours in history.
+    fn clear_draft(&self, record: &Record, value: &Value, placed: u64) -> Result<bool> {
         let draft = paths::draft(&record.operation);
-        if let Look::File(left) = look::look_at(&*self.disk, &draft, Access::Read)? {
-            let target = paths::value(&record.session, value.key.as_str());
-            let mark = Mark::read(&*left.file).map_err(io("reading", &draft))?.filter(|mark| mark.is_of(&target));
-            match mark.filter(|mark| left.stat.ino != placed && mark.version < value.version) {
-                Some(mark) => self.keep(&record.session, &value.key, mark.version, value.version, &draft)?,
-                None => tree::unlink(&*self.disk, &draft)?,
+        let Look::File(left) = look::look_at(&*self.disk, &draft, Access::Read)? else { return Ok(false) };
+        let source = match &record.act {
+            Act::Rename { from, .. } => self.disk.stat(&paths::value(&record.session, from.as_str())).ok(),
+            _ => None,
+        };
+        if [Some(placed), source.map(|source| source.ino)].contains(&Some(left.stat.ino)) {
+            tree::unlink(&*self.disk, &draft)?;
+            return Ok(false);
+        }
+        let target = paths::value(&record.session, value.key.as_str());
+        match Mark::read(&*left.file).map_err(io("reading", &draft))?.filter(|mark| mark.is_of(&target)) {
+            Some(mark) if mark.version < value.version => {
+                self.keep(&record.session, &value.key, mark.version, value.version, &draft)?;
+                Ok(false)
+            }
+            // Staged by an attempt that got no further.
+            None if (left.stat.size_bytes, left.stat.mtime_ns) == (value.size, value.kept.mtime_ns) => {
+                tree::unlink(&*self.disk, &draft)?;
+                Ok(false)
+            }
+            Some(_) => {
+                tree::unlink(&*self.disk, &draft)?;
+                Ok(false)
+            }
+            None => {
+                self.disk.exchange(&draft, &target).map_err(io("giving back", &target))?;
+                self.keep(&record.session, &value.key, value.version, value.version, &draft)?;
+                Ok(true)
             }
         }
-        Ok(())
     }
 
     /// Puts bytes after a published value.
