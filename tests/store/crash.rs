@@ -484,3 +484,32 @@ fn drafts_left_over_are_removed() {
     LocalEngine::open(dir.path()).unwrap();
     assert_eq!(fs::read_dir(dir.path().join(".baton/drafts")).unwrap().count(), 0);
 }
+
+#[test]
+fn a_version_in_history_that_power_took_is_made_whole_from_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = LocalEngine::open(dir.path()).unwrap();
+    make_session(&engine);
+    commit(&engine, put("k", b"one ", None));
+    commit(&engine, append("k", b"two ", 1));
+    commit(&engine, append("k", b"three", 2));
+    commit(&engine, put("k", b"four", Some(3)));
+    commit(&engine, put("k", b"five", Some(4)));
+    commit(&engine, put("k", b"six", Some(5)));
+    drop(engine);
+    for len in [0, 2, 4, 6, 8, 13] {
+        let dir = copy(dir.path());
+        for version in ["3", "4", "5"] {
+            tear(&dir.path().join(".baton/history/s/kk").join(version), len);
+        }
+        let engine = open(dir.path(), Some("another boot")).unwrap();
+        let read = |version| engine.open_version(&session(), &key("k"), version).unwrap().unwrap().read_all().unwrap();
+        assert_eq!(engine.versions(&session(), &key("k")).unwrap(), [3, 4, 5, 6], "torn to {len}");
+        assert_eq!(
+            (read(3), read(4), read(5)),
+            (b"one two three".to_vec(), b"four".to_vec(), b"five".to_vec()),
+            "{len}"
+        );
+        assert_eq!(value(&engine, "k").unwrap(), b"six");
+    }
+}

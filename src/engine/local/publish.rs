@@ -177,6 +177,7 @@ impl LocalEngine {
                         return Ok(true);
                     }
                 }
+                (Whose::Later, _) if self.mend_kept(record, &value.key, value.version, 0, work)? => return Ok(false),
                 (Whose::Later | Whose::Stranger | Whose::This, _) => {
                     if self.ready_draft(record, value, work)?.is_some() {
                         self.keep(&record.session, &value.key, value.version, value.version, &draft)?;
@@ -255,6 +256,23 @@ impl LocalEngine {
         file.set_mtime(mtime_ns).map_err(io("writing", target))
     }
 
+    /// Puts bytes right that a crash took of a version that is in history by now, alone or with appends after it.
+    /// `false`: it is not there, or there is nothing to put right.
+    fn mend_kept(&self, record: &Record, key: &Key, version: Version, offset: u64, work: &Work<'_>) -> Result<bool> {
+        if work.replay.is_none() {
+            return Ok(false);
+        }
+        let kept = self.kept(&record.session, key)?;
+        let Some(kept) = kept.into_iter().find(|kept| *kept >= version) else { return Ok(false) };
+        let place = paths::history(&record.session, key.as_str(), kept);
+        let Look::File(found) = look::look_at(&*self.disk, &place, Access::Read)? else { return Ok(false) };
+        // Its mark was put on it at its key's path.
+        let mark = Mark::read(&*found.file).map_err(io("reading", &place))?;
+        let Some(mark) = mark.filter(|mark| mark.covers(version)) else { return Ok(false) };
+        self.mend_range(&place, &found, offset, work.body, mark.mtime_ns)?;
+        Ok(true)
+    }
+
     /// The draft of a value that is in its place already: the version it replaced, or nothing of worth. `true`: it was a
     /// stranger's value, which an attempt cut off had no time to give back; it is in the place now, and ours in history.
     fn clear_draft(&self, record: &Record, value: &Value, placed: u64) -> Result<bool> {
@@ -320,7 +338,9 @@ impl LocalEngine {
                 record.mark(&target, span).write(&*found.file, &target)?;
                 return self.place_sidecar(record, &append.key, work);
             }
-            _ => {}
+            _ => {
+                self.mend_kept(record, &append.key, append.version, append.offset, work)?;
+            }
         }
         tree::unlink(&*self.disk, &paths::draft_sidecar(&record.operation))
     }
