@@ -166,6 +166,34 @@ fn a_strangers_value_is_given_back_after_a_crash_that_came_before_it_could_be() 
 }
 
 #[test]
+fn a_strangers_access_list_is_never_another_versions() {
+    let (subject, root) = local_session();
+    let engine = &*subject.engine;
+    // user::rw-, user:65534:rw-, group::r--, mask::rw-, other::---
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, bits, id) in
+        [(1_u16, 6_u16, u32::MAX), (2, 6, 65_534), (4, 4, u32::MAX), (16, 6, u32::MAX), (32, 0, u32::MAX)]
+    {
+        list.extend([tag.to_le_bytes(), bits.to_le_bytes()].concat());
+        list.extend(id.to_le_bytes());
+    }
+    place(&root.join("s/k"), b"theirs");
+    let file = fs::File::open(root.join("s/k")).unwrap();
+    if rustix::fs::fsetxattr(&file, "system.posix_acl_access", &list, rustix::fs::XattrFlags::empty()).is_err() {
+        // The file system has no access lists.
+        return;
+    }
+    drop(file);
+    assert_eq!(version(engine, "k"), Some(1));
+    for n in 1..=40_u64 {
+        commit(engine, put("k", b"ours", Some(n)));
+        let file = fs::File::open(root.join("s/k")).unwrap();
+        let found = rustix::fs::fgetxattr(&file, "system.posix_acl_access", &mut [0_u8; 256][..]);
+        assert!(found.is_err(), "version {}", n + 1);
+    }
+}
+
+#[test]
 fn the_neighbours_value_meets_the_conflict_rule() {
     let (subject, root) = local_session();
     let store = store(&subject.engine, Policy::Error);

@@ -41,8 +41,10 @@ impl Spares {
         let spare = self.names.lock().unwrap_or_else(PoisonError::into_inner).pop_front()?;
         let usable = || {
             let file = disk.open(&spare, Access::Write).ok()?;
+            let stat = file.stat().ok()?;
             // A reader may have the old value open, a backup may have linked it: neither may see it change.
-            let alone = file.stat().ok()?.links == 1 && file.is_open_here_only().ok()?;
+            let alone = stat.links == 1 && file.is_open_here_only().ok()?;
+            let alone = alone && is_plain(&*file, stat.uid).ok()?;
             (alone && disk.rename(&spare, place).is_ok()).then_some(file)
         };
         let file = usable();
@@ -53,4 +55,13 @@ impl Spares {
         }
         file
     }
+}
+
+/// Does a file give nobody more than its mode says? A stranger's may be owned by somebody who could change it back, or
+/// carry an access list.
+fn is_plain(file: &dyn DiskFile, owner: u32) -> std::io::Result<bool> {
+    let us = rustix::process::geteuid();
+    let names = file.xattr_names()?;
+    let known = names.iter().all(|name| name.starts_with("user.") || name == "security.selinux");
+    Ok(known && (us.is_root() || us.as_raw() == owner))
 }
