@@ -166,6 +166,26 @@ fn a_strangers_value_is_given_back_after_a_crash_that_came_before_it_could_be() 
 }
 
 #[test]
+fn a_copy_put_back_with_its_mark_never_makes_a_number_twice() {
+    let (subject, root) = local_session();
+    let engine = &*subject.engine;
+    commit(engine, put("k", b"one", None));
+    let copy = std::process::Command::new("cp").arg("-a").arg(root.join("s/k")).arg(root.join("copy")).status();
+    assert!(copy.unwrap().success());
+    commit(engine, put("k", b"two", Some(1)));
+    commit(engine, put("k", b"three", Some(2)));
+    fs::rename(root.join("copy"), root.join("s/k")).unwrap();
+    let store = store(&subject.engine, Policy::Ignore);
+    write(&store, "k", b"four", &caller("w")).unwrap();
+    let lines = engine.changes(&session(), 1).unwrap();
+    let made: Vec<_> = lines.iter().map(|line| (line.op, line.version)).collect();
+    let expected = [(Op::Put, 1), (Op::Put, 2), (Op::Put, 3), (Op::Adopt, 4), (Op::Put, 5)];
+    assert_eq!(made, expected.map(|(op, version)| (op, Some(version))));
+    let kept = engine.open_version(&session(), &key("k"), 4).unwrap().unwrap();
+    assert_eq!(kept.read_all().unwrap(), b"one");
+}
+
+#[test]
 fn a_strangers_access_list_is_never_another_versions() {
     let (subject, root) = local_session();
     let engine = &*subject.engine;

@@ -384,12 +384,27 @@ impl LocalEngine {
                 Look::Dir => return Err(EngineError::IsADirectory(key.to_string())),
                 Look::InTheWay => return Err(in_the_way(key)),
                 Look::File(found) => match found.ours().cloned() {
-                    Some(mark) => return Ok(Some((found, mark))),
-                    None => self.adopt_held(session, key, &found)?,
+                    Some(mark) if !self.is_past(session, key, &mark)? => return Ok(Some((found, mark))),
+                    _ => self.adopt_held(session, key, &found)?,
                 },
             }
         }
         Err(EngineError::Stale { current: None })
+    }
+
+    /// Is a version in its key's history already? Then the file is a copy that a program beside the mount put back, mark
+    /// and all, and its number was given to others since.
+    fn is_past(&self, session: &Session, key: &Key, mark: &Mark) -> Result<bool> {
+        // Below a renamed directory the numbers in history may be another's.
+        if mark.floor > 0 {
+            return Ok(false);
+        }
+        let place = paths::history(&session.id, key.as_str(), mark.version);
+        match self.disk.stat(&place) {
+            Ok(_) => Ok(true),
+            Err(e) if tree::is_missing(&e) => Ok(false),
+            Err(e) => Err(EngineError::io(format!("reading {place}"), e)),
+        }
     }
 
     fn next_version(&self, session: &Session, key: &Key, current: &Current) -> Result<Version> {
