@@ -221,6 +221,31 @@ fn spare_renamed(what: &str) -> String {
 }
 
 #[test]
+fn a_new_store_and_a_checkpoint_are_durable_before_anything_is_built_on_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let watch = Watch::default();
+    let engine = LocalEngine::open_on(RecordingDisk::open(dir.path(), &watch)).unwrap();
+    let done: Vec<_> = watch.take().into_iter().filter(|what| !what.contains("probe")).collect();
+    let expected = [
+        "sync .baton/drafts/format",
+        "rename .baton/drafts/format .baton/format",
+        "sync_dir .baton",
+        "sync_dir ",
+        "unlink .baton/drafts/journal",
+        "create .baton/drafts/journal",
+        "write .baton/drafts/journal",
+        "sync .baton/drafts/journal",
+        "rename .baton/drafts/journal .baton/journal",
+        "sync_dir .baton",
+    ];
+    assert!(done.ends_with(&expected.map(str::to_owned)), "{done:#?}");
+    make_session(&engine);
+    watch.take();
+    engine.close().unwrap();
+    assert_eq!(watch.take(), ["sync_everything", "write .baton/journal", "sync_data .baton/journal"]);
+}
+
+#[test]
 fn f22_a_small_commit_takes_the_documented_steps() {
     let (_dir, watch, engine) = watched();
     commit(&*engine, put("k", b"zero", None));
