@@ -44,7 +44,7 @@ impl Drop for Daemon {
     }
 }
 
-fn hold(root: &Path, holder: &Holder) -> Lock {
+pub(crate) fn hold(root: &Path, holder: &Holder) -> Lock {
     match Lock::attempt(&Place::make(root).unwrap(), holder).unwrap() {
         Attempt::Taken(lock) => lock,
         Attempt::Held(by) => panic!("held by {by:?}"),

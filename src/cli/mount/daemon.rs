@@ -47,9 +47,12 @@ pub(super) fn serve(plan: &Plan, file: Option<&Path>, ready: impl FnOnce() -> io
         mount(plan, &store, &resolver).and_then(|mounted| {
             server.set_host(Arc::new(MountHost { mounted: Arc::clone(&mounted), at: plan.mountpoint.clone() }));
             tracing::info!("'{}' is mounted at '{}'", plan.root.display(), plan.mountpoint.display());
-            ready()
-                .map_err(|e| Refusal::failed("saying that it serves", e))
-                .and_then(|()| stay(plan, &mounted, signals))
+            if let Err(e) = ready() {
+                // Who asked for it is gone and will not end it either.
+                leave(plan, &mounted);
+                return Err(Refusal::failed("saying that it serves", e));
+            }
+            stay(plan, &mounted, signals)
         })
     };
     if let Err(e) = store.engine().close() {
