@@ -6,6 +6,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
 use super::lock::{self, Attempt, Holder, Lock};
 use super::perform::{Answer, Committer, Peer, execute};
 use super::place::Place;
@@ -65,7 +68,7 @@ pub fn perform(root: &Path, mut call: Call, body: &Staged, limit: Duration) -> R
             Attempt::Taken(lock) => return here(root, &call, body.clone(), lock),
             Attempt::Held(held) => held,
         };
-        match ask(&place, &call, body, &mut |_| {}) {
+        match ask(&place, &call, body, wait.left(), &mut |_| {}) {
             Asked::Answered(answer) => return Ok(*answer),
             Asked::Refused(refusal) => return Err(refusal),
             Asked::NobodyServes => {}
@@ -81,11 +84,22 @@ pub fn perform(root: &Path, mut call: Call, body: &Staged, limit: Duration) -> R
 /// Asks the daemon that holds the store at `root`; `tell` hears what it waits for. `None` when no daemon serves there.
 ///
 /// # Errors
-/// [`Refusal`]; Failed when the connection broke, which leaves unknown whether it was done.
+/// [`Refusal`]; InUse when it does not answer within [`LIMIT`]; Failed when the connection broke, which leaves unknown
+/// whether it was done.
 pub fn ask_daemon(root: &Path, call: &Call, tell: &mut dyn FnMut(&[HeldDraft])) -> Result<Option<Reply>, Refusal> {
     let Ok(place) = Place::open(root) else { return Ok(None) };
-    match ask(&place, call, &Staged::from(Vec::new()), tell) {
+    match ask(&place, call, &Staged::from(Vec::new()), LIMIT, tell) {
         Asked::Answered(answer) => Ok(Some(answer.0)),
+        Asked::Lost(e) if e.kind() == io::ErrorKind::WouldBlock => {
+            let held = holder(root);
+            let refusal = in_use(root, held.as_ref(), None);
+            Err(match held {
+                Some(held) => {
+                    refusal.with_hint(format!("'kill -KILL {}' ends it; what is being written is lost", held.pid))
+                }
+                None => refusal,
+            })
+        }
         Asked::Refused(refusal) => Err(refusal),
         Asked::NobodyServes => Ok(None),
         Asked::Lost(e) => Err(Refusal::failed("the daemon's answer was lost", e)),
@@ -139,28 +153,36 @@ enum Asked {
     Lost(io::Error),
 }
 
-fn ask(place: &Place, call: &Call, body: &Staged, tell: &mut dyn FnMut(&[HeldDraft])) -> Asked {
-    let path = place.path(server::NAME);
-    let stream = match UnixStream::connect(&path) {
+fn ask(place: &Place, call: &Call, body: &Staged, limit: Duration, tell: &mut dyn FnMut(&[HeldDraft])) -> Asked {
+    // The system takes no time at all for no limit.
+    let limit = limit.max(FIRST_PAUSE);
+    let stream = match connect(place, limit) {
         Ok(stream) => stream,
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
             return Asked::Refused(Refusal::failed("asking the process that holds the store", e));
         }
         Err(_) => return Asked::NobodyServes,
     };
-    converse(&stream, call, body, tell).unwrap_or_else(Asked::Lost)
+    converse(&stream, call, body, limit, tell).unwrap_or_else(Asked::Lost)
+}
+
+/// The limit counts for the connection too: who holds the store and takes nobody in has a queue that fills.
+fn connect(place: &Place, limit: Duration) -> io::Result<UnixStream> {
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_socket_timeout(&socket, Timeout::Send, Some(limit))?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(place.path(server::NAME))?)?;
+    Ok(UnixStream::from(socket))
 }
 
 fn converse(
     mut stream: &UnixStream,
     call: &Call,
     body: &Staged,
+    limit: Duration,
     tell: &mut dyn FnMut(&[HeldDraft]),
 ) -> io::Result<Asked> {
-    // The holder answers within its own limits, or it tells that it waits.
-    stream.set_read_timeout(Some(PATIENCE * 2))?;
-    stream.set_write_timeout(Some(PATIENCE * 2))?;
-    let sent = protocol::send(&mut stream, call, body.len()).and_then(|()| spool::give(body, &mut stream));
+    stream.set_read_timeout(Some(limit))?;
+    let mut sent = protocol::send(&mut stream, call, body.len());
     // A refusal may come before the body was taken; then it is what counts.
     loop {
         let (reply, size_bytes) = match protocol::receive(&mut stream, ANSWER_MAX_BYTES) {
@@ -170,6 +192,12 @@ fn converse(
             other => other?,
         };
         match reply {
+            Reply::Heard => {
+                // It works within its own limits from here on, or it tells that it waits.
+                stream.set_read_timeout(Some(PATIENCE * 2))?;
+                stream.set_write_timeout(Some(PATIENCE * 2))?;
+                sent = sent.and_then(|()| spool::give(body, &mut stream));
+            }
             Reply::Waiting(drafts) => tell(&drafts),
             Reply::Refused(refusal) => return Ok(Asked::Refused(refusal)),
             Reply::Value => {
@@ -209,8 +237,12 @@ impl Wait {
         Self { until: Instant::now() + limit, next: FIRST_PAUSE }
     }
 
+    fn left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+
     fn pause(&mut self) -> Result<(), Over> {
-        let left = self.until.saturating_duration_since(Instant::now());
+        let left = self.left();
         if left.is_zero() {
             return Err(Over);
         }

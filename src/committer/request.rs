@@ -194,6 +194,8 @@ pub struct Status {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
+    /// To everything that is asked for in a known form, before its value is sent: somebody is there and at work.
+    Heard,
     /// To init and resume.
     Handle(Handle),
     /// To read: the value follows.

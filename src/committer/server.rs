@@ -188,6 +188,8 @@ fn answer(stream: &UnixStream, shared: &Shared) -> io::Result<()> {
         }
         other => other?,
     };
+    // Who has gone by now, because its limit passed, does not hear it, and then nothing is done.
+    protocol::send(&mut &*stream, &Reply::Heard, 0)?;
     if let Request::Unmount { mountpoint, wait_ms } = &call.request {
         return unmount(stream, shared, mountpoint, Duration::from_millis(*wait_ms));
     }

@@ -236,6 +236,21 @@ fn umount_leaves_a_mount_that_somebody_is_in() {
     mount.is_over();
 }
 
+/// K29 K36
+#[test]
+fn umount_waits_ten_seconds_for_a_daemon_that_does_not_answer_and_says_how_to_end_it() {
+    let Some(mount) = bench() else { return };
+    mount.mount(&[]).done();
+    let pid = mount.pid();
+    kill_process(pid, Signal::STOP).unwrap();
+    let since = Instant::now();
+    let ran = mount.bench.run(&["umount", mount.place()]);
+    kill_process(pid, Signal::CONT).unwrap();
+    ran.refused(7, &["does not answer", &format!("kill -KILL {pid}"), mount.place()]);
+    assert!(since.elapsed() < 2 * PATIENCE, "{:?}", since.elapsed());
+    mount.bench.run(&["umount", mount.place()]).done();
+}
+
 /// K37 K30
 #[test]
 fn what_a_killed_daemon_left_is_cleared_by_umount_and_by_the_next_mount() {
