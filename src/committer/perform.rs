@@ -209,8 +209,9 @@ fn done_before(store: &Store, call: &Call, session: &SessionId) -> Result<Option
 /// same program. Over another process's they would make a writer that nobody declared.
 fn caller(at: Committer<'_>, peer: Peer, call: &Call, session: &SessionId) -> Result<Caller, Refusal> {
     let mut seen = at.resolver.observe(peer.pid, peer.uid, peer.gid)?;
-    seen.own = over(&call.claim, seen.own);
-    seen.policy = call.policy.or(seen.policy);
+    let environment = if call.environment.claim.is_empty() { seen.own } else { call.environment.claim.clone() };
+    seen.own = over(&call.claim, environment);
+    seen.policy = call.policy.or(call.environment.policy).or(seen.policy);
     let (author, policy) = at.resolver.author(session, &seen, std::slice::from_ref(&seen));
     Ok(Caller { author, policy, operation: call.operation })
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use batonfs::committer::perform::{Committer, execute};
 use batonfs::committer::{
-    Attempt, Call, Holder, Lock, Peer, Place, RefusalKind, Reply, Request, Server, Service, client, open_store,
-    protocol, spool,
+    Attempt, Call, Holder, Lock, Peer, Place, Refusal, RefusalKind, Reply, Request, Server, Service, client,
+    open_store, protocol, spool,
 };
 use batonfs::engine::Staged;
 use batonfs::identity::Resolver;
@@ -34,6 +34,12 @@ impl Daemon {
         let resolver = Arc::new(Resolver::new(Claim::default(), LIMIT));
         let service = Service { store: Arc::clone(&store), resolver, host: Mutex::new(None) };
         Self { server: Some(Server::start(root, service).unwrap()), store, _lock: lock }
+    }
+
+    /// What it answers this peer.
+    pub(crate) fn execute(&self, peer: Peer, call: &Call) -> Result<Reply, Refusal> {
+        let resolver = Resolver::new(Claim::default(), LIMIT);
+        execute(Committer { store: &self.store, resolver: &resolver, host: None }, peer, call, None).map(|it| it.reply)
     }
 }
 
