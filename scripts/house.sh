@@ -104,5 +104,10 @@ for page in src/engine/FORMAT.md src/fuse/SEMANTICS.md src/cli/CONTRACT.md; do
   done
 done | rule 'every numbered promise has a test that names it: a promise without one is a hope'
 
+# The road of a write names, in its last column, the test that shows each step.
+sed -nE 's/^\/\/! \|.*\| `([a-z0-9_]+)` \|$/\1/p' src/lib.rs | while read -r shown; do
+  grep -rqE "fn $shown\(" tests src --include=*.rs || echo "src/lib.rs: $shown"
+done | rule 'the road of a write names tests that are there'
+
 [ "$broken" = 0 ] || exit 1
 echo "house rules: kept"

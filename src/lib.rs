@@ -11,10 +11,10 @@
 //! | open | [`fuse::Filesystem::open`], [`fuse::Filesystem::create`] | the handle has a draft; the opener is known; a new name is reserved and hidden | nothing | `a_new_name_is_hidden_from_others_until_its_first_commit` |
 //! | buffer | [`fuse::Filesystem::write`], [`fuse::draft`] | the bytes are in the draft, in memory or in a file without a name; the writer is known and was not refused | nothing | `the_writer_reads_its_draft_and_others_the_committed_value` |
 //! | close | [`fuse::Filesystem::flush`] (last descriptor) or [`fuse::Filesystem::fsync`]; `batonfs write` starts here | the draft is taken, who made it is settled | nothing | `one_redirection_is_one_version_however_many_write_through_it` |
-//! | commit | [`store::Store::write`] | under the key's lock: the conflict is decided, a document is made, the expected version is named | nothing | `of_writers_racing_for_a_fresh_key_exactly_one_wins` |
-//! | stage | [`engine::local`] | value, mark and sidecar lie under names nobody reads; a large value is synced | names in `.baton/drafts`, swept at the next open | `the_disk_sees_the_documented_road_and_nothing_else` |
-//! | journal | [`engine::local`] | one checksummed record is synced, with all that waited: **the commit point** | the version; recovery publishes it | `what_was_acknowledged_survives_a_stop_anywhere` |
-//! | visible | [`engine::local`] | renames put value, sidecar and log line in place; the close returns 0 | the version; recovery goes on from any rename | `a_second_recovery_changes_nothing` |
+//! | commit | [`store::Store::write`] | under the key's lock: the conflict is decided, a document is made, the expected version is named | nothing | `of_many_writers_of_a_fresh_key_exactly_one_wins` |
+//! | stage | [`engine::local`] | value, mark and sidecar lie under names nobody reads; a large value is synced | names in `.baton/drafts`, swept at the next open | `f22_a_small_commit_takes_the_documented_steps` |
+//! | journal | [`engine::local`] | one checksummed record is synced, with all that waited: **the commit point** | the version; recovery publishes it | `f27_what_was_acknowledged_is_there_wherever_the_disk_fails` |
+//! | visible | [`engine::local`] | renames put value, sidecar and log line in place; the close returns 0 | the version; recovery goes on from any rename | `f26_publishing_again_changes_nothing` |
 //!
 //! `delete`, `rename`, `mkdir`, `rmdir`, attributes and policies take the same road from *commit* on, as other kinds of
 //! [`engine::Change`].

@@ -71,6 +71,11 @@ impl Adapter {
         Self { fs }
     }
 
+    /// Is this the handle of a writer, whose state may be held across the disk's work?
+    fn writes(&self, handle: FileHandle) -> bool {
+        self.fs.handles.get(handle.0).is_ok_and(|handle| handle.writes)
+    }
+
     /// Does `work` on a thread of its own, so that requests go on being read.
     fn aside(&self, work: impl FnOnce(&Filesystem) + Send + 'static) {
         let fs = Arc::clone(&self.fs);
@@ -338,8 +343,13 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyData,
     ) {
         self.fs.opening_done(asker(request), ino.0);
-        let read = self.fs.read(handle.0, offset, size as usize, lock_owner.is_some());
-        answer!(&self.fs, "read", ino.0, None, reply, read, |bytes: Vec<u8>| reply.data(&bytes));
+        let (ino, own) = (ino.0, lock_owner.is_some());
+        let work = move |fs: &Filesystem| {
+            let read = fs.read(handle.0, offset, size as usize, own);
+            answer!(fs, "read", ino, None, reply, read, |bytes: Vec<u8>| reply.data(&bytes));
+        };
+        // A writer's handle may be in the middle of a commit, or of a look at who writes.
+        if self.writes(handle) { self.aside(work) } else { work(&self.fs) }
     }
 
     fn write(
@@ -386,7 +396,7 @@ impl fuser::Filesystem for Adapter {
             fs.release(handle.0);
             reply.ok();
         };
-        if self.fs.handles.get(handle.0).is_ok_and(|handle| handle.writes) { self.aside(work) } else { work(&self.fs) }
+        if self.writes(handle) { self.aside(work) } else { work(&self.fs) }
     }
 
     fn fsync(&self, _request: &Request, ino: INodeNo, handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
@@ -458,15 +468,23 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let value = text(name, libc::ENODATA).and_then(|name| self.fs.get_xattr(ino.0, &name));
-        answer!(&self.fs, "getxattr", ino.0, None, reply, value, |value: Vec<u8>| send_xattr(reply, &value, size));
+        let (ino, name) = (ino.0, text(name, libc::ENODATA));
+        // The kernel asks for this one at every open that truncates: it is never there.
+        let kernels = name.as_ref().is_ok_and(|name| name.starts_with("security."));
+        let work = move |fs: &Filesystem| {
+            let value = name.and_then(|name| fs.get_xattr(ino, &name));
+            answer!(fs, "getxattr", ino, None, reply, value, |value: Vec<u8>| send_xattr(reply, &value, size));
+        };
+        if kernels { work(&self.fs) } else { self.aside(work) }
     }
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let names = self.fs.list_xattrs(ino.0);
-        answer!(&self.fs, "listxattr", ino.0, None, reply, names, |names: Vec<String>| {
-            let list: String = names.iter().flat_map(|name| [name.as_str(), "\0"]).collect();
-            send_xattr(reply, list.as_bytes(), size);
+        let ino = ino.0;
+        self.aside(move |fs| {
+            answer!(fs, "listxattr", ino, None, reply, fs.list_xattrs(ino), |names: Vec<String>| {
+                let list: String = names.iter().flat_map(|name| [name.as_str(), "\0"]).collect();
+                send_xattr(reply, list.as_bytes(), size);
+            });
         });
     }
 
@@ -501,17 +519,20 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn lseek(&self, request: &Request, ino: INodeNo, handle: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        let size = self.fs.stat_handle(asker(request), ino.0, handle.0).map(|stat| stat.size_bytes as i64);
-        let found = size.and_then(|size| match whence {
-            _ if offset < 0 || offset >= size => Err(Refusal::new(libc::ENXIO, "past the end")),
-            libc::SEEK_DATA => Ok(offset),
-            libc::SEEK_HOLE => Ok(size),
-            _ => Err(Refusal::new(libc::EINVAL, "unknown whence")),
+        let (asker, ino) = (asker(request), ino.0);
+        self.aside(move |fs| {
+            let size = fs.stat_handle(asker, ino, handle.0).map(|stat| stat.size_bytes as i64);
+            let found = size.and_then(|size| match whence {
+                _ if offset < 0 || offset >= size => Err(Refusal::new(libc::ENXIO, "past the end")),
+                libc::SEEK_DATA => Ok(offset),
+                libc::SEEK_HOLE => Ok(size),
+                _ => Err(Refusal::new(libc::EINVAL, "unknown whence")),
+            });
+            match found {
+                Ok(offset) => reply.offset(offset),
+                Err(refusal) => reply.error(errno(&refusal)),
+            }
         });
-        match found {
-            Ok(offset) => reply.offset(offset),
-            Err(refusal) => reply.error(errno(&refusal)),
-        }
     }
 
     fn copy_file_range(

@@ -9,12 +9,11 @@ use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Place, Reply, Stat};
 use super::handles::{Handle, HandleId, State, Writer};
 use super::inodes::{Fresh, Ino, Role};
-use super::ops_tree::too_long;
+use super::ops_tree::check_length;
 use super::special;
 use crate::engine::{AttributeChange, Snapshot};
 use crate::identity::{self, Observed, holders};
 use crate::store::{Base, Draft as StoreDraft, Rule, StoreError, Write};
-use crate::words::key::NAME_MAX_BYTES;
 
 /// The most one value can hold: what a file offset can say.
 const VALUE_MAX_BYTES: u64 = i64::MAX as u64;
@@ -94,9 +93,7 @@ impl Filesystem {
 
     /// The role and place of a name that is to be made.
     pub(super) fn new_name(&self, parent: Ino, name: &str) -> Reply<(Role, Place)> {
-        if name.len() > NAME_MAX_BYTES && !special::is_scratch(name) {
-            return Err(too_long(name));
-        }
+        check_length(name)?;
         let parent_role = self.role(parent)?;
         if self.place(parent).is_err() {
             return Err(Refusal::has_not("a file at the top of the mount, beside the sessions"));

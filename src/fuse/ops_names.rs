@@ -3,11 +3,10 @@
 use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Place, Reply, Stat};
 use super::inodes::{Ino, ROOT, Role};
-use super::ops_tree::too_long;
+use super::ops_tree::check_length;
 use super::special;
 use crate::engine::{EngineError, Staged};
 use crate::store::{Base, Draft, Rule, StoreError, Write};
-use crate::words::key::NAME_MAX_BYTES;
 
 /// One end of a rename.
 #[derive(Debug)]
@@ -26,9 +25,7 @@ impl Filesystem {
     /// EEXIST, ENOENT, ENAMETOOLONG, EPERM for reserved names, EROFS.
     pub fn make_dir(&self, asker: Asker, parent: Ino, name: &str, mode: u32) -> Reply<Stat> {
         self.writable()?;
-        if name.len() > NAME_MAX_BYTES {
-            return Err(too_long(name));
-        }
+        check_length(name)?;
         let place = self.place_in(parent, name)?;
         if self.special_role(&place)?.is_some() {
             return Err(Refusal::new(libc::EEXIST, format!("'{name}' exists already")));
@@ -162,9 +159,7 @@ impl Filesystem {
         if to.0 == ROOT {
             return Err(Refusal::new(libc::EXDEV, "a directory does not become a session"));
         }
-        if to.1.len() > NAME_MAX_BYTES && !special::is_scratch(to.1) {
-            return Err(too_long(to.1));
-        }
+        check_length(to.1)?;
         let (from, to) = (self.end(asker, from)?, self.end(asker, to)?);
         if from.place.session != to.place.session {
             return Err(Refusal::new(libc::EXDEV, "nothing is moved from one session to another"));

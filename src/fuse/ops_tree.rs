@@ -19,9 +19,7 @@ impl Filesystem {
     /// # Errors
     /// ENOENT, also for a name that another process has reserved; ENAMETOOLONG.
     pub fn lookup(&self, asker: Asker, parent: Ino, name: &str) -> Reply<Stat> {
-        if name.len() > NAME_MAX_BYTES {
-            return Err(too_long(name));
-        }
+        check_length(name)?;
         let role = self.find_role(asker, parent, name)?;
         let ino = self.inodes.look_up(parent, name, role);
         let stat = self.stat(asker, ino);
@@ -239,8 +237,14 @@ impl Filesystem {
     }
 }
 
-pub(super) fn too_long(name: &str) -> Refusal {
-    Refusal::new(libc::ENAMETOOLONG, format!("'{name}' is too long: a name has at most {NAME_MAX_BYTES} bytes"))
+/// Refuses names longer than a key's may be; the neighbour's temporary names may be as long as its own system lets them.
+pub(super) fn check_length(name: &str) -> Reply<()> {
+    let most = if special::is_scratch(name) { special::SCRATCH_MAX_BYTES } else { NAME_MAX_BYTES };
+    if name.len() > most {
+        let words = format!("'{name}' is too long: a name has at most {most} bytes");
+        return Err(Refusal::new(libc::ENAMETOOLONG, words));
+    }
+    Ok(())
 }
 
 fn session_entry(session: &SessionId) -> DirEntry {

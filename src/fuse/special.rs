@@ -19,6 +19,9 @@ use crate::words::{Author, Key, SessionId, Version, Writer};
 /// Commits by a rename of the neighbour's, whose sidecar has not come yet. More than anyone has in flight.
 const UNDECLARED_MAX: usize = 4096;
 
+/// Longest name of a temporary file: what the file systems it usually works on take.
+pub(super) const SCRATCH_MAX_BYTES: usize = 255;
+
 /// What the neighbour has under way.
 #[derive(Debug, Default)]
 pub(super) struct Scratches {

@@ -220,6 +220,9 @@ impl DiskFile for RecordingFile {
         self.change("set_mtime")?;
         self.file.set_mtime(mtime_ns)
     }
+    fn is_open_here_only(&self) -> io::Result<bool> {
+        self.file.is_open_here_only()
+    }
     fn sync_data(&self) -> io::Result<()> {
         self.change("sync_data")?;
         self.file.sync_data()

@@ -134,9 +134,9 @@ fn f27_what_was_acknowledged_is_there_wherever_the_disk_fails() {
             }
         }
         drop(engine);
-        for boot in [None, Some("another boot")] {
-            let dir = copy(dir.path());
-            let engine = open(dir.path(), boot).unwrap();
+        let died = copy(dir.path());
+        for (root, boot) in [(died.path(), None), (dir.path(), Some("another boot"))] {
+            let engine = open(root, boot).unwrap();
             check(&engine, acknowledged, &states, &format!("failed after {n} operations, boot {boot:?}"));
             engine.close().unwrap();
             survived += 1;

@@ -211,6 +211,11 @@ fn f19_zeros_are_written_ahead_and_a_checkpoint_starts_again() {
     assert_eq!(value(&engine, "k").unwrap(), b"after");
 }
 
+fn spare_renamed(what: &str) -> String {
+    let words = what.split(' ').map(|word| if word.ends_with(".spare") { "SPARE" } else { word });
+    words.collect::<Vec<_>>().join(" ")
+}
+
 #[test]
 fn f22_a_small_commit_takes_the_documented_steps() {
     let (_dir, watch, engine) = watched();
@@ -221,9 +226,11 @@ fn f22_a_small_commit_takes_the_documented_steps() {
     engine.commit(&session(), put("k", b"two", Some(2)), &context).unwrap();
     let operation = context.operation.to_string();
     let done: Vec<String> = watch.take().iter().map(|what| what.replace(&operation, "OP")).collect();
+    // The old sidecar is kept, to be written again for the next commit.
+    let done: Vec<String> = done.iter().map(|what| spare_renamed(what)).collect();
     let expected = [
-        "create .baton/drafts/OP.meta",
-        "write .baton/drafts/OP.meta",
+        "rename SPARE .baton/drafts/OP.meta",
+        "write SPARE",
         "create .baton/drafts/OP",
         "write .baton/drafts/OP",
         "set_mode .baton/drafts/OP",
@@ -234,10 +241,36 @@ fn f22_a_small_commit_takes_the_documented_steps() {
         "exchange .baton/drafts/OP s/k",
         "rename .baton/drafts/OP .baton/history/s/kk/2",
         "exchange .baton/drafts/OP.meta s/.agent_state_meta/k.json",
-        "unlink .baton/drafts/OP.meta",
+        "rename .baton/drafts/OP.meta SPARE",
         "write .baton/sessions/s/log",
     ];
     assert_eq!(done, expected);
+}
+
+#[test]
+fn a_file_that_is_written_again_is_nobody_elses() {
+    let (dir, _, engine) = watched();
+    let mut pinned = Vec::new();
+    let write = |n: u64| commit(&*engine, put("k", format!("{n:04}").as_bytes(), Some(n - 1).filter(|n| *n > 0)));
+    for n in 1..=20 {
+        write(n);
+        if n % 2 == 0 {
+            pinned.push((n, engine.open(&session(), &key("k")).unwrap().unwrap()));
+        } else {
+            fs::hard_link(dir.path().join("s/k"), dir.path().join(format!("backup{n}"))).unwrap();
+        }
+    }
+    (21..=120).for_each(|n| assert_eq!(write(n).version, Some(n)));
+    for (n, snapshot) in pinned {
+        assert_eq!(snapshot.read_all().unwrap(), format!("{n:04}").as_bytes());
+    }
+    for n in (1..=20).step_by(2) {
+        assert_eq!(fs::read(dir.path().join(format!("backup{n}"))).unwrap(), format!("{n:04}").as_bytes());
+    }
+    for n in 88..=120_u64 {
+        let kept = engine.open_version(&session(), &key("k"), n).unwrap().unwrap();
+        assert_eq!((kept.read_all().unwrap(), kept.head.version), (format!("{n:04}").into_bytes(), n));
+    }
 }
 
 #[test]

@@ -2,11 +2,14 @@
 
 use std::error::Error;
 use std::path::Path;
+use std::sync::Arc;
 
 use batonfs::handoff::HandoffDocument;
-use batonfs::store::{Document, DocumentContext};
-use batonfs::words::{SessionId, Writer};
+use batonfs::store::{Document, DocumentContext, Store, StoreError};
+use batonfs::words::{Handle, Policy, SessionId, Writer};
 use uuid::Uuid;
+
+use crate::engines::{Subject, all, caller, key, keys, session, value, version, with_session, write};
 
 /// A UUIDv7 of the second that the golden envelopes were written in.
 fn fixed_id() -> Uuid {
@@ -61,5 +64,66 @@ fn a_typed_handoff_is_given_normalised_as_ever() {
 fn an_envelope_written_back_is_the_same_envelope() {
     for golden in [include_str!("../golden/handoff-free.json"), include_str!("../golden/handoff-typed.json")] {
         assert_eq!(envelope(golden, &writer()).unwrap(), golden);
+    }
+}
+
+/// A store on each engine, with the handoff among its documents.
+fn stores() -> Vec<(Subject, Store)> {
+    let of = |subject: Subject| {
+        let documents: Vec<Box<dyn Document>> = vec![Box::new(HandoffDocument::with_ids(fixed_id))];
+        let store = Store::new(Arc::clone(&subject.engine), "/var/lib/agents/state".into(), documents, Policy::Ignore);
+        (subject, store)
+    };
+    with_session().into_iter().map(of).collect()
+}
+
+#[test]
+fn on_every_engine_a_written_object_is_read_as_its_envelope() {
+    for (subject, store) in stores() {
+        write(&store, "__handoff.json", br#"{"status": "ready"}"#, &caller("writer-a")).unwrap();
+        let bytes = value(&*subject.engine, "__handoff.json").unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        let envelope: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(envelope["_type"], "agent_state_handoff");
+        assert_eq!(envelope["version"], 1);
+        assert_eq!(envelope["session_id"], "s");
+        assert_eq!(envelope["root"], "/var/lib/agents/state");
+        assert_eq!(envelope["key"], "__handoff.json");
+        assert_eq!(envelope["summary"]["status"], "ready");
+        assert_eq!(envelope["writer"]["writer_id"], "writer-a");
+        assert!(envelope["written_at"].as_u64().is_some());
+        assert_eq!(envelope["handoff"], serde_json::Value::Null);
+        assert!(!text.ends_with('\n'));
+        assert_eq!(keys(&*subject.engine), ["__handoff.json"], "an ordinary key, listed");
+        assert!(store.delete(&session(), &key("__handoff.json"), &caller("writer-b"), true).unwrap());
+    }
+}
+
+#[test]
+fn on_every_engine_what_is_no_object_is_refused_and_the_old_one_stays() {
+    for (subject, store) in stores() {
+        write(&store, "__handoff.json", br#"{"n": 1}"#, &caller("w")).unwrap();
+        let before = value(&*subject.engine, "__handoff.json");
+        for bad in [&b""[..], b"text", b"[1]", b"7", b"{\"a\": ", b"{\"a\": \"\xff\"}"] {
+            let refused = write(&store, "__handoff.json", bad, &caller("w")).unwrap_err();
+            assert!(matches!(refused, StoreError::Document(_)), "{refused}");
+        }
+        write(&store, "draft.json", b"[]", &caller("w")).unwrap();
+        let renamed = store.rename(&session(), &key("draft.json"), &key("__handoff.json"), true, &caller("w"));
+        assert!(matches!(renamed, Err(StoreError::Document(_))));
+        assert_eq!(value(&*subject.engine, "__handoff.json"), before);
+        assert_eq!(version(&*subject.engine, "__handoff.json"), Some(1));
+    }
+}
+
+#[test]
+fn a_handle_is_the_neighbours_byte_for_byte_on_every_engine() {
+    let golden = include_str!("../golden/handle.json");
+    for (subject, backend) in all().into_iter().zip(["memory", "filesystem"]) {
+        let id = |id: &str| Some(id.to_owned());
+        let writer = Writer { writer_id: id("w1"), stage_id: None, session_id: id("p1"), worker_id: None };
+        let session = SessionId::parse("p1").unwrap();
+        let handle = Handle::new(subject.engine.name(), Path::new("/srv/state"), &session, Policy::Error, writer);
+        assert_eq!(handle.to_json(), golden.replace("filesystem", backend));
     }
 }

@@ -82,6 +82,11 @@ fn keys_that_collide_in_the_sidecars_keep_their_own_writers() {
         for (path, id) in [("a", "one"), ("a.json/b", "two"), ("b.json/b", "three"), ("b", "four")] {
             assert_eq!(engine.head(&session(), &key(path)).unwrap().unwrap().writer, writer(id));
         }
+        if let Some(dir) = &subject.dir {
+            let meta = dir.path().join("s/.agent_state_meta");
+            assert!(meta.join("a.json").is_file());
+            assert!(meta.join("b.json/b.json").is_file());
+        }
         commit(engine, delete("a.json/b", 1));
         commit(engine, delete("b", 1));
     }

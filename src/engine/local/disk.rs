@@ -35,6 +35,8 @@ pub struct Stat {
     pub form: Form,
     /// Inode number.
     pub ino: u64,
+    /// Number of names.
+    pub links: u64,
     /// Size in bytes.
     pub size_bytes: u64,
     /// Space taken, in units of 512 bytes.
@@ -83,6 +85,8 @@ pub trait DiskFile: Send + Sync + Debug {
     fn set_owner(&self, uid: u32, gid: u32) -> io::Result<()>;
     /// Sets the modification time, nanoseconds since 1970; the file system may round or clamp it.
     fn set_mtime(&self, mtime_ns: i64) -> io::Result<()>;
+    /// Has nobody else, here or in another process, this file open?
+    fn is_open_here_only(&self) -> io::Result<bool>;
     /// Makes the bytes durable (fdatasync).
     fn sync_data(&self) -> io::Result<()>;
     /// Makes bytes and attributes durable (fsync).
@@ -368,11 +372,17 @@ fn form_of(file_type: FileType) -> Form {
     }
 }
 
+// The type of the count differs between machines.
+fn links(count: impl TryInto<u64>) -> u64 {
+    count.try_into().unwrap_or(u64::MAX)
+}
+
 fn stat_of(stat: &fs::Stat) -> Stat {
     let nanos = i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
     Stat {
         form: form_of(FileType::from_raw_mode(stat.st_mode)),
         ino: stat.st_ino,
+        links: links(stat.st_nlink),
         size_bytes: u64::try_from(stat.st_size).unwrap_or(0),
         blocks: u64::try_from(stat.st_blocks).unwrap_or(0),
         mode: stat.st_mode & 0o7777,
@@ -485,6 +495,23 @@ impl DiskFile for LocalFile {
         let at = Timespec { tv_sec: mtime_ns.div_euclid(1_000_000_000), tv_nsec: mtime_ns.rem_euclid(1_000_000_000) };
         let keep = Timespec { tv_sec: 0, tv_nsec: fs::UTIME_OMIT };
         Ok(fs::futimens(&self.0, &Timestamps { last_access: keep, last_modification: at })?)
+    }
+
+    fn is_open_here_only(&self) -> io::Result<bool> {
+        use std::os::fd::AsRawFd;
+        // The kernel grants a write lease only on a file that nobody else has open. It is given back at once: one that
+        // is held would send us a signal when somebody opens the file.
+        let lease = |kind: libc::c_int| {
+            // SAFETY: the descriptor is open, and this command takes a number.
+            unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_SETLEASE, kind) }
+        };
+        if lease(libc::F_WRLCK) != 0 {
+            return Ok(false);
+        }
+        match lease(libc::F_UNLCK) {
+            0 => Ok(true),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     fn sync_data(&self) -> io::Result<()> {

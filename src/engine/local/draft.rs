@@ -27,6 +27,14 @@ fn io(e: std::io::Error) -> EngineError {
     EngineError::io("writing a draft", e)
 }
 
+/// Gives a file these bytes, whatever it held.
+fn write_over(file: &dyn DiskFile, bytes: &[u8]) -> Result<()> {
+    if file.stat().map_err(io)?.size_bytes != bytes.len() as u64 {
+        file.set_len(bytes.len() as u64).map_err(io)?;
+    }
+    file.write_at(0, bytes).map_err(io)
+}
+
 impl LocalEngine {
     /// Makes the draft of a value. A large one is durable afterwards; a small one is so with its record.
     ///
@@ -64,8 +72,14 @@ impl LocalEngine {
             return Ok(());
         }
         let path = paths::draft_sidecar(operation);
-        let file = tree::create(&*self.disk, &path, SIDECAR_MODE).map_err(io)?;
-        file.write_at(0, &sidecar(&author.writer, time_ms / 1000)).map_err(io)
+        let bytes = sidecar(&author.writer, time_ms / 1000);
+        match self.spare_sidecars.take(&*self.disk, &path) {
+            Some(spare) => write_over(&*spare, &bytes),
+            None => {
+                let file = tree::create(&*self.disk, &path, SIDECAR_MODE).map_err(io)?;
+                file.write_at(0, &bytes).map_err(io)
+            }
+        }
     }
 
     /// Makes sure that the draft of a committed value is there, marked; its inode number. `None`: it is not, and
@@ -97,11 +111,21 @@ impl LocalEngine {
     }
 
     fn write_draft(&self, path: &str, bytes: &[u8], attributes: &Attributes) -> Result<(Box<dyn DiskFile>, i64)> {
-        let file = tree::create(&*self.disk, path, tree::PRIVATE).map_err(io)?;
-        if !bytes.is_empty() {
-            file.write_at(0, bytes).map_err(io)?;
-        }
-        look::set_first_attributes(&*file, attributes, path)?;
+        let file = match self.spare_values.take(&*self.disk, path) {
+            Some(spare) => {
+                write_over(&*spare, bytes)?;
+                look::set_attributes(&*spare, attributes, path)?;
+                spare
+            }
+            None => {
+                let file = tree::create(&*self.disk, path, tree::PRIVATE).map_err(io)?;
+                if !bytes.is_empty() {
+                    file.write_at(0, bytes).map_err(io)?;
+                }
+                look::set_first_attributes(&*file, attributes, path)?;
+                file
+            }
+        };
         let mtime_ns = file.stat().map_err(io)?.mtime_ns;
         Ok((file, mtime_ns))
     }

@@ -35,9 +35,13 @@ impl LocalEngine {
             return self.prune(session, key, newest);
         }
         match newest.checked_sub(KEPT_VERSIONS + 1) {
-            Some(old) if old > 0 => tree::unlink(&*self.disk, &paths::history(session, key.as_str(), old)),
-            _ => Ok(()),
+            Some(old) if old > 0 => {
+                let old = paths::history(session, key.as_str(), old);
+                self.spare_values.retire(&*self.disk, &old);
+            }
+            _ => {}
         }
+        Ok(())
     }
 
     fn prune(&self, session: &SessionId, key: &Key, newest: Version) -> Result<()> {

@@ -15,10 +15,13 @@ mod look;
 mod mark;
 mod paths;
 mod publish;
+mod publish_aside;
+mod publish_dir;
 mod read;
 mod record;
 mod recover;
 mod session;
+mod spare;
 mod stage;
 mod time;
 mod tree;
@@ -32,6 +35,7 @@ use self::disk::{Access, Disk, Form, LocalDisk};
 use self::journal::Journal;
 use self::look::Look;
 use self::session::Session;
+use self::spare::Spares;
 use super::{Change, Context, DirEntry, Engine, EngineError, Entry, Head, Receipt, Result, Snapshot, Space, Stage};
 use crate::words::{Dir, Key, LogLine, Policy, Seq, SessionId, Version};
 
@@ -50,6 +54,9 @@ pub struct LocalEngine {
     /// Held shared from a record's place in the journal to its publication, alone by a checkpoint.
     gate: RwLock<()>,
     sessions: Mutex<HashMap<SessionId, Arc<Session>>>,
+    /// Files for values and for sidecars; apart, as only values have marks.
+    spare_values: Spares,
+    spare_sidecars: Spares,
 }
 
 impl LocalEngine {
@@ -71,7 +78,14 @@ impl LocalEngine {
     pub fn open_on(disk: Arc<dyn Disk>) -> Result<Self> {
         recover::prepare(&*disk)?;
         let (journal, contents) = Journal::open(&*disk)?;
-        let engine = Self { disk, journal, gate: RwLock::default(), sessions: Mutex::default() };
+        let engine = Self {
+            disk,
+            journal,
+            gate: RwLock::default(),
+            sessions: Mutex::default(),
+            spare_values: Spares::default(),
+            spare_sidecars: Spares::default(),
+        };
         engine.recover(&contents)?;
         Ok(engine)
     }

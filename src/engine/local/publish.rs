@@ -3,14 +3,14 @@
 //! Must not decide whether a change is allowed: it is committed.
 
 use super::super::{EngineError, Result};
-use super::disk::{Access, DiskFile, Form, Stat};
+use super::disk::{Access, DiskFile, Stat};
 use super::look::{self, Found, Look};
 use super::mark::{Mark, Span};
-use super::record::{Act, Append, Body, Kept, KeptChange, Record, Value};
+use super::record::{Act, Append, Body, Record, Value};
 use super::recover::Replay;
 use super::session::Session;
 use super::{LocalEngine, ROUNDS_MAX, paths, tree};
-use crate::words::{Dir, Key, SessionId, Version};
+use crate::words::{Key, Version};
 
 /// What publication works with beside the record.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(super) struct Work<'a> {
     pub(super) draft: Option<&'a dyn DiskFile>,
     /// What the commit found in the value's place. The exchange checks it again, so it need not be looked at twice.
     pub(super) judged: Option<&'a Found>,
+    /// It is the first attempt: the staged sidecar is as it was made.
+    pub(super) first: bool,
     /// The change is published again, after a crash.
     pub(super) replay: Option<&'a Replay<'a>>,
 }
@@ -28,7 +30,7 @@ pub(super) struct Work<'a> {
 impl<'a> Work<'a> {
     /// To publish from the record alone.
     pub(super) fn again(body: &'a [u8], replay: Option<&'a Replay<'a>>) -> Self {
-        Self { body, draft: None, judged: None, replay }
+        Self { body, draft: None, judged: None, first: false, replay }
     }
 }
 
@@ -44,7 +46,8 @@ enum Whose {
     Stranger,
 }
 
-fn io(doing: &str, place: &str) -> impl Fn(std::io::Error) -> EngineError {
+/// Makes the error of a disk operation, with its place.
+pub(super) fn io(doing: &str, place: &str) -> impl Fn(std::io::Error) -> EngineError {
     let doing = format!("{doing} {place}");
     move |e| EngineError::io(doing.clone(), e)
 }
@@ -90,7 +93,7 @@ impl LocalEngine {
             }
             Act::Declare { key, version } => {
                 let _alone = s.publishing(key.as_str());
-                self.declare(record, key, *version)
+                self.declare(record, key, *version, work)
             }
             Act::Adopt { key, version, size, crc, mtime_ns, .. } => {
                 let _alone = s.publishing(key.as_str());
@@ -127,7 +130,7 @@ impl LocalEngine {
     /// Puts a whole value in its place, and its sidecar beside it.
     fn place(&self, record: &Record, value: &Value, work: &Work<'_>) -> Result<()> {
         if self.place_value(record, value, work)? {
-            return self.place_sidecar(record, &value.key);
+            return self.place_sidecar(record, &value.key, work);
         }
         tree::unlink(&*self.disk, &paths::draft_sidecar(&record.operation))
     }
@@ -275,7 +278,7 @@ impl LocalEngine {
                     self.mend_range(&target, &found, append.offset, work.body, mark.mtime_ns)?;
                 }
                 if mark.version == append.version {
-                    return self.place_sidecar(record, &append.key);
+                    return self.place_sidecar(record, &append.key, work);
                 }
             }
             // Not more than ours may be behind the end: whatever else is there, a stranger wrote.
@@ -291,7 +294,7 @@ impl LocalEngine {
                     crc: append.crc,
                 };
                 record.mark(&target, span).write(&*found.file, &target)?;
-                return self.place_sidecar(record, &append.key);
+                return self.place_sidecar(record, &append.key, work);
             }
             _ => {}
         }
@@ -362,187 +365,5 @@ impl LocalEngine {
             self.remove_sidecar(&record.session, from)?;
         }
         Ok(())
-    }
-
-    fn move_dir(&self, session: &SessionId, from: &Dir, to: &Dir, floors: &[(Key, Version)]) -> Result<()> {
-        if from == to {
-            return Ok(());
-        }
-        let (source, target) = (paths::value(session, from.as_str()), paths::value(session, to.as_str()));
-        tree::remove_hidden(&*self.disk, session, to.as_str())?;
-        match self.disk.rename(&source, &target) {
-            Err(e) if !tree::is_missing(&e) => return Err(io("renaming", &source)(e)),
-            _ => {}
-        }
-        let (meta_from, meta_to) = (paths::meta_dir(session, from.as_str()), paths::meta_dir(session, to.as_str()));
-        tree::merge(&*self.disk, &meta_from, &meta_to)?;
-        let (past_from, past_to) =
-            (paths::history_dir(session, from.as_str()), paths::history_dir(session, to.as_str()));
-        tree::merge(&*self.disk, &past_from, &past_to)?;
-        self.mark_moved(session, from.as_str(), to.as_str(), floors)
-    }
-
-    /// Marks say where they were put: those below a renamed directory are put again.
-    fn mark_moved(&self, session: &SessionId, from: &str, to: &str, floors: &[(Key, Version)]) -> Result<()> {
-        let place = paths::value(session, to);
-        let names = match tree::shown(&*self.disk, session, to) {
-            Err(e) if tree::is_missing(&e) => return Ok(()),
-            other => other.map_err(io("reading", &place))?,
-        };
-        for (name, form) in names {
-            let (old, new) = (format!("{from}/{name}"), format!("{to}/{name}"));
-            if form == Form::Dir {
-                self.mark_moved(session, &old, &new, floors)?;
-                continue;
-            }
-            let (old_place, new_place) = (paths::value(session, &old), paths::value(session, &new));
-            let file = self.disk.open(&new_place, Access::Read).map_err(io("reading", &new_place))?;
-            let mark = Mark::read(&*file).map_err(io("reading", &new_place))?;
-            if let Some(mark) = mark.filter(|mark| mark.is_of(&old_place)) {
-                let floor = floors.iter().find(|(key, _)| key.as_str() == new).map_or(0, |(_, version)| *version);
-                let mark = Mark { floor: floor.max(mark.floor), ..mark.moved(&new_place) };
-                mark.write(&*file, &new_place)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn make_dir(&self, session: &SessionId, dir: &Dir, kept: &Kept) -> Result<()> {
-        let place = paths::value(session, dir.as_str());
-        tree::make_dirs(&*self.disk, &place)?;
-        let made = self.disk.open(&place, Access::Read).map_err(io("making", &place))?;
-        look::set_attributes(&*made, &kept.attributes(), &place)
-    }
-
-    fn remove_dir(&self, session: &SessionId, dir: &Dir) -> Result<()> {
-        let place = paths::value(session, dir.as_str());
-        match tree::is_empty(&*self.disk, session, dir.as_str()) {
-            Err(e) if tree::is_missing(&e) => {}
-            Err(e) => return Err(io("reading", &place)(e)),
-            // Something came into it from beside the store, or a later change of ours did before a crash.
-            Ok(false) => return Ok(()),
-            Ok(true) => {
-                tree::remove_hidden(&*self.disk, session, dir.as_str())?;
-                match self.disk.remove_dir(&place) {
-                    Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty || tree::is_missing(&e) => {}
-                    other => other.map_err(io("removing", &place))?,
-                }
-            }
-        }
-        if dir.is_root() {
-            return tree::unlink(&*self.disk, &paths::policy(session));
-        }
-        let meta = paths::meta_dir(session, dir.as_str());
-        match self.disk.stat(&meta) {
-            Ok(stat) if stat.form == Form::Dir => tree::remove_tree(&*self.disk, &meta),
-            _ => Ok(()),
-        }
-    }
-
-    fn change_attributes(
-        &self,
-        session: &SessionId,
-        path: &str,
-        version: Option<Version>,
-        set: &KeptChange,
-    ) -> Result<()> {
-        let place = paths::value(session, path);
-        let change = |file: &dyn DiskFile, stat: &Stat| {
-            let mut attributes = look::attributes(file, stat)?;
-            set.change().apply(&mut attributes);
-            look::set_attributes(file, &attributes, &place)
-        };
-        match (look::look_at(&*self.disk, &place, Access::Read)?, version) {
-            (Look::Dir, None) => {
-                let dir = self.disk.open(&place, Access::Read).map_err(io("opening", &place))?;
-                let stat = dir.stat().map_err(io("reading", &place))?;
-                change(&*dir, &stat)
-            }
-            (Look::File(found), Some(version)) => {
-                let Some(mark) = found.mark.clone().filter(|mark| mark.version == version) else { return Ok(()) };
-                if mark.size != found.stat.size_bytes {
-                    return Ok(());
-                }
-                change(&*found.file, &found.stat)?;
-                let mtime_ns = found.file.stat().map_err(io("reading", &place))?.mtime_ns;
-                Mark { mtime_ns, ..mark }.write(&*found.file, &place)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn declare(&self, record: &Record, key: &Key, version: Version) -> Result<()> {
-        let place = paths::value(&record.session, key.as_str());
-        if let Look::File(found) = look::look_at(&*self.disk, &place, Access::Read)?
-            && let Some(mark) = found.ours().filter(|mark| mark.version == version)
-        {
-            let writer = record.author.writer.clone();
-            Mark { writer, foreign: false, ..mark.clone() }.write(&*found.file, &place)?;
-            return self.place_sidecar(record, key);
-        }
-        tree::unlink(&*self.disk, &paths::draft_sidecar(&record.operation))
-    }
-
-    fn mark_stranger(&self, record: &Record, key: &Key, span: Span) -> Result<()> {
-        let place = paths::value(&record.session, key.as_str());
-        if let Look::File(found) = look::look_at(&*self.disk, &place, Access::Read)?
-            && found.ours().is_none()
-            && (found.stat.size_bytes, found.stat.mtime_ns) == (span.size, span.mtime_ns)
-        {
-            Mark { foreign: true, ..record.mark(&place, span) }.write(&*found.file, &place)?;
-        }
-        Ok(())
-    }
-
-    fn write_policy(&self, record: &Record, policy: crate::words::Policy) -> Result<()> {
-        let (place, draft) = (paths::policy(&record.session), paths::draft(&record.operation));
-        tree::make_dirs_above(&*self.disk, &place)?;
-        let file = tree::create(&*self.disk, &draft, tree::PRIVATE).map_err(io("writing", &place))?;
-        file.write_at(0, format!("{policy}\n").as_bytes()).map_err(io("writing", &place))?;
-        self.disk.rename(&draft, &place).map_err(io("writing", &place))
-    }
-
-    /// Puts the sidecar of a record's writer beside its value; none for an empty writer.
-    fn place_sidecar(&self, record: &Record, key: &Key) -> Result<()> {
-        if record.author.writer.is_empty() {
-            return self.remove_sidecar(&record.session, key);
-        }
-        // A staged sidecar that cannot be placed goes with the drafts, at the next opening.
-        let (place, draft) = (paths::sidecar(&record.session, key.as_str()), paths::draft_sidecar(&record.operation));
-        // Exchanged, not replaced: some file systems write out a replacing file at once, and here the journal has it.
-        if self.disk.exchange(&draft, &place).is_ok() {
-            return tree::unlink(&*self.disk, &draft);
-        }
-        if self.disk.rename_new(&draft, &place).is_ok() {
-            return Ok(());
-        }
-        if let Err(e) = tree::make_dirs_above(&*self.disk, &place) {
-            return Self::pass_collision(e);
-        }
-        self.stage_sidecar(&record.operation, &record.author, record.time_ms)?;
-        self.disk.rename(&draft, &place).or_else(|e| Self::pass_collision(io("writing", &place)(e)))
-    }
-
-    /// The keys `a` and `a.json/b` collide in the neighbour's sidecars: the second one's writer is in its mark only.
-    fn pass_collision(e: EngineError) -> Result<()> {
-        match &e {
-            EngineError::Io { source, .. }
-                if matches!(
-                    source.raw_os_error(),
-                    Some(libc::ENOTDIR | libc::EISDIR | libc::EEXIST | libc::ENOTEMPTY | libc::ENAMETOOLONG)
-                ) =>
-            {
-                Ok(())
-            }
-            _ => Err(e),
-        }
-    }
-
-    fn remove_sidecar(&self, session: &SessionId, key: &Key) -> Result<()> {
-        let place = paths::sidecar(session, key.as_str());
-        match self.disk.unlink(&place) {
-            Err(e) if !tree::is_missing(&e) && e.raw_os_error() != Some(libc::EISDIR) => Err(io("removing", &place)(e)),
-            _ => Ok(()),
-        }
     }
 }

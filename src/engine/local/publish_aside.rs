@@ -1,0 +1,127 @@
+//! Publication of what is said of a value beside its bytes: attributes, writers, sidecars, and the session's policy.
+
+use super::super::{EngineError, Result};
+use super::disk::{Access, DiskFile, Form, Stat};
+use super::look::{self, Look};
+use super::mark::{Mark, Span};
+use super::publish::{Work, io};
+use super::record::{KeptChange, Record};
+use super::{LocalEngine, paths, tree};
+use crate::words::{Key, SessionId, Version};
+
+impl LocalEngine {
+    pub(super) fn change_attributes(
+        &self,
+        session: &SessionId,
+        path: &str,
+        version: Option<Version>,
+        set: &KeptChange,
+    ) -> Result<()> {
+        let place = paths::value(session, path);
+        let change = |file: &dyn DiskFile, stat: &Stat| {
+            let mut attributes = look::attributes(file, stat)?;
+            set.change().apply(&mut attributes);
+            look::set_attributes(file, &attributes, &place)
+        };
+        match (look::look_at(&*self.disk, &place, Access::Read)?, version) {
+            (Look::Dir, None) => {
+                let dir = self.disk.open(&place, Access::Read).map_err(io("opening", &place))?;
+                let stat = dir.stat().map_err(io("reading", &place))?;
+                change(&*dir, &stat)
+            }
+            (Look::File(found), Some(version)) => {
+                let Some(mark) = found.mark.clone().filter(|mark| mark.version == version) else { return Ok(()) };
+                if mark.size != found.stat.size_bytes {
+                    return Ok(());
+                }
+                change(&*found.file, &found.stat)?;
+                let mtime_ns = found.file.stat().map_err(io("reading", &place))?.mtime_ns;
+                Mark { mtime_ns, ..mark }.write(&*found.file, &place)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn declare(&self, record: &Record, key: &Key, version: Version, work: &Work<'_>) -> Result<()> {
+        let place = paths::value(&record.session, key.as_str());
+        if let Look::File(found) = look::look_at(&*self.disk, &place, Access::Read)?
+            && let Some(mark) = found.ours().filter(|mark| mark.version == version)
+        {
+            let writer = record.author.writer.clone();
+            Mark { writer, foreign: false, ..mark.clone() }.write(&*found.file, &place)?;
+            return self.place_sidecar(record, key, work);
+        }
+        tree::unlink(&*self.disk, &paths::draft_sidecar(&record.operation))
+    }
+
+    pub(super) fn mark_stranger(&self, record: &Record, key: &Key, span: Span) -> Result<()> {
+        let place = paths::value(&record.session, key.as_str());
+        if let Look::File(found) = look::look_at(&*self.disk, &place, Access::Read)?
+            && found.ours().is_none()
+            && (found.stat.size_bytes, found.stat.mtime_ns) == (span.size, span.mtime_ns)
+        {
+            Mark { foreign: true, ..record.mark(&place, span) }.write(&*found.file, &place)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_policy(&self, record: &Record, policy: crate::words::Policy) -> Result<()> {
+        let (place, draft) = (paths::policy(&record.session), paths::draft(&record.operation));
+        tree::make_dirs_above(&*self.disk, &place)?;
+        let file = tree::create(&*self.disk, &draft, tree::PRIVATE).map_err(io("writing", &place))?;
+        file.write_at(0, format!("{policy}\n").as_bytes()).map_err(io("writing", &place))?;
+        self.disk.rename(&draft, &place).map_err(io("writing", &place))
+    }
+
+    /// Puts the sidecar of a record's writer beside its value; none for an empty writer.
+    pub(super) fn place_sidecar(&self, record: &Record, key: &Key, work: &Work<'_>) -> Result<()> {
+        if record.author.writer.is_empty() {
+            return self.remove_sidecar(&record.session, key);
+        }
+        // A staged sidecar that cannot be placed goes with the drafts, at the next opening.
+        let (place, draft) = (paths::sidecar(&record.session, key.as_str()), paths::draft_sidecar(&record.operation));
+        if !work.first {
+            // An attempt before may have exchanged it: what is there then is the old one.
+            self.stage_sidecar(&record.operation, &record.author, record.time_ms)?;
+        }
+        // Exchanged, not replaced: some file systems write out a replacing file at once, and here the journal has it.
+        if self.disk.exchange(&draft, &place).is_ok() {
+            if self.disk.stat(&draft).is_ok_and(|out| out.form == Form::Dir) {
+                // The sidecars of a directory that is named like this one.
+                self.disk.exchange(&draft, &place).map_err(io("giving back", &place))?;
+            }
+            self.spare_sidecars.retire(&*self.disk, &draft);
+            return Ok(());
+        }
+        if self.disk.rename_new(&draft, &place).is_ok() {
+            return Ok(());
+        }
+        if let Err(e) = tree::make_dirs_above(&*self.disk, &place) {
+            return Self::pass_collision(e);
+        }
+        self.disk.rename(&draft, &place).or_else(|e| Self::pass_collision(io("writing", &place)(e)))
+    }
+
+    /// The keys `a` and `a.json/b` collide in the neighbour's sidecars: the second one's writer is in its mark only.
+    fn pass_collision(e: EngineError) -> Result<()> {
+        match &e {
+            EngineError::Io { source, .. }
+                if matches!(
+                    source.raw_os_error(),
+                    Some(libc::ENOTDIR | libc::EISDIR | libc::EEXIST | libc::ENOTEMPTY | libc::ENAMETOOLONG)
+                ) =>
+            {
+                Ok(())
+            }
+            _ => Err(e),
+        }
+    }
+
+    pub(super) fn remove_sidecar(&self, session: &SessionId, key: &Key) -> Result<()> {
+        let place = paths::sidecar(session, key.as_str());
+        match self.disk.unlink(&place) {
+            Err(e) if !tree::is_missing(&e) && e.raw_os_error() != Some(libc::EISDIR) => Err(io("removing", &place)(e)),
+            _ => Ok(()),
+        }
+    }
+}
