@@ -2,6 +2,7 @@
 //! else waited for, within a limit.
 
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use super::server::{self, PATIENCE};
 use super::{open_store, spool};
 use crate::engine::{EngineError, Snapshot, Staged};
 use crate::identity::Resolver;
+use crate::words::key::BATON_DIR;
 use crate::words::{Claim, Policy};
 
 /// How long an operation waits for a store that is held by a command, or by a daemon that does not yet serve.
@@ -59,7 +61,7 @@ pub fn perform(root: &Path, mut call: Call, body: &Staged, limit: Duration) -> R
     if let Some(missing) = certainly_missing(root, &call) {
         return Err(missing);
     }
-    let place = Place::make(root).map_err(|e| Refusal::failed(format!("opening '{}'", root.display()), e))?;
+    let place = Place::make(root).map_err(|e| cannot_open(root, e))?;
     let holder = Holder::this(call.request.name(), None);
     let mut wait = Wait::new(limit);
     let mut why = None;
@@ -206,6 +208,20 @@ fn converse(
             }
             reply => return sent.map(|()| Asked::Answered(Box::new((reply, None)))),
         }
+    }
+}
+
+/// Words for a store whose own directory cannot be opened or made.
+#[must_use]
+pub fn cannot_open(root: &Path, error: io::Error) -> Refusal {
+    let dir = root.join(BATON_DIR);
+    let owner = dir.symlink_metadata().map(|found| found.uid());
+    let refusal = Refusal::failed(format!("opening '{}'", dir.display()), &error);
+    match owner {
+        Ok(owner) if error.kind() == io::ErrorKind::PermissionDenied => refusal.with_hint(format!(
+            "the store is user {owner}'s, who alone may use it by the command; others use it where it is mounted"
+        )),
+        _ => refusal,
     }
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::super::{Ended, Exit, output};
 use super::checks::Plan;
 use super::{daemon, log};
-use crate::committer::{Place, Refusal};
+use crate::committer::{Place, Refusal, client};
 
 /// What the daemon says once.
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ pub(super) fn start(plan: &Plan) -> Ended {
 }
 
 fn spawn(plan: &Plan) -> Result<Child, Refusal> {
-    Place::make(&plan.root).map_err(|e| Refusal::failed(format!("opening '{}'", plan.root.display()), e))?;
+    Place::make(&plan.root).map_err(|e| client::cannot_open(&plan.root, e))?;
     let log =
         log::open(&plan.log).map_err(|e| Refusal::failed(format!("opening the log '{}'", plan.log.display()), e))?;
     // The arguments as they were given, in the same directory: they mean the same. `mount` is the first of them.

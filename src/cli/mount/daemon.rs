@@ -72,7 +72,7 @@ fn raise_file_limit() {
 /// A command lets go soon; another mount does not.
 fn take_lock(plan: &Plan) -> Result<Lock, Refusal> {
     let failed = |e| Refusal::failed(format!("locking the store '{}'", plan.root.display()), e);
-    let place = Place::make(&plan.root).map_err(failed)?;
+    let place = Place::make(&plan.root).map_err(|e| client::cannot_open(&plan.root, e))?;
     let until = Instant::now() + client::LIMIT;
     let mut before = None;
     loop {
