@@ -53,11 +53,15 @@ report="$private/report"
 unset BATON_WRITER_ID BATON_STAGE_ID BATON_WORKER_ID BATON_SESSION_ID BATON_CONFLICT_POLICY
 
 our_mounts() { awk -v under="$private/" 'index($5, under) == 1 { print $3, $5 }' /proc/self/mountinfo; }
+# The command by its path, what else a test starts by the place it was given. That is read within a limit: a process
+# that hangs in exec would keep who reads it.
 our_processes() {
-  local exe
-  for exe in /proc/[0-9]*/exe; do
-    case "$(readlink "$exe" 2> /dev/null)" in
-      "$target"/*/batonfs | "$target"/*/batonfs' (deleted)') exe=${exe%/exe}; echo "${exe#/proc/}" ;;
+  local at
+  for at in /proc/[0-9]*; do
+    case "$(readlink "$at/exe" 2> /dev/null)" in
+      "$target"/*/batonfs | "$target"/*/batonfs' (deleted)') echo "${at#/proc/}" ;;
+      '') ;;
+      *) if timeout -s KILL 5 grep -qzxF "TMPDIR=$private/tmp" "$at/environ" 2> /dev/null; then echo "${at#/proc/}"; fi ;;
     esac
   done | sort
 }
