@@ -137,7 +137,12 @@ fn certainly_missing(root: &Path, call: &Call) -> Option<Refusal> {
 fn here(root: &Path, call: &Call, body: Staged, lock: Lock) -> Result<(Reply, Option<Value>), Refusal> {
     let store = open_store(root, Policy::default())?;
     let resolver = Resolver::new(Claim::default(), IDENTITY_LIMIT);
-    let done = execute(Committer { store: &store, resolver: &resolver, host: None }, Peer::this(), call, Some(body));
+    let done = execute(
+        Committer { store: &store, resolver: &resolver, host: None, read_only: false },
+        Peer::this(),
+        call,
+        Some(body),
+    );
     // What was committed stands; the next open finishes what closing could not.
     if let Err(e) = store.engine().close() {
         tracing::warn!("closing the store: {e}");

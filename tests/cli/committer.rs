@@ -32,14 +32,15 @@ impl Daemon {
         let lock = hold(root, &Holder::this("test", Some(Path::new("/nowhere"))));
         let store = Arc::new(open_store(root, Policy::Ignore).unwrap());
         let resolver = Arc::new(Resolver::new(Claim::default(), LIMIT));
-        let service = Service { store: Arc::clone(&store), resolver, host: Mutex::new(None) };
+        let service = Service { store: Arc::clone(&store), resolver, host: Mutex::new(None), read_only: false };
         Self { server: Some(Server::start(root, service).unwrap()), store, _lock: lock }
     }
 
     /// What it answers this peer.
     pub(crate) fn execute(&self, peer: Peer, call: &Call) -> Result<Reply, Refusal> {
         let resolver = Resolver::new(Claim::default(), LIMIT);
-        execute(Committer { store: &self.store, resolver: &resolver, host: None }, peer, call, None).map(|it| it.reply)
+        execute(Committer { store: &self.store, resolver: &resolver, host: None, read_only: false }, peer, call, None)
+            .map(|it| it.reply)
     }
 }
 
@@ -203,7 +204,7 @@ fn a_write_whose_answer_was_lost_is_asked_for_again_and_makes_one_version() {
     protocol::send(&mut stream, &Reply::Heard, 0).unwrap();
     let body = spool::take_exactly(&mut stream, len, &root).unwrap();
     let resolver = Resolver::new(Claim::default(), LIMIT);
-    let at = Committer { store: &store, resolver: &resolver, host: None };
+    let at = Committer { store: &store, resolver: &resolver, host: None, read_only: false };
     execute(at, Peer::this(), &call, Some(body)).unwrap();
     drop(listener);
     drop(stream);
@@ -223,7 +224,7 @@ fn a_delete_whose_answer_was_lost_is_no_missing_key_the_second_time() {
     bench.write("k", "v", "w").done();
     let store = open_store(&bench.store(), Policy::Ignore).unwrap();
     let resolver = Resolver::new(Claim::default(), LIMIT);
-    let at = Committer { store: &store, resolver: &resolver, host: None };
+    let at = Committer { store: &store, resolver: &resolver, host: None, read_only: false };
     let session = SessionId::parse("s").unwrap();
     let mut call = Call::new(Request::Delete { session, key: batonfs::words::Key::parse("k").unwrap() });
     execute(at, Peer::this(), &call, None).unwrap();

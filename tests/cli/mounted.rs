@@ -154,6 +154,27 @@ fn the_operations_do_the_same_while_it_is_mounted_and_by_the_name_of_the_mountpo
     mount.bench.run(&["list", &format!("{}/s", mount.place()), "x"]).refused(2, &["inside the mount"]);
 }
 
+/// K39
+#[test]
+fn a_store_that_is_mounted_read_only_is_changed_by_no_operation_either() {
+    let Some(mount) = bench() else { return };
+    mount.bench.write("k", "v", "w").done();
+    mount.mount(&["--read-only"]).done();
+    let words = ["is mounted read-only"];
+    mount.bench.write("k", "x", "w").refused(1, &words);
+    mount.bench.feed(&["handoff", "@", "s"], "{}").refused(1, &words);
+    for args in [&["delete", "@", "s", "k"][..], &["policy", "@", "s", "warn"], &["init", "@", "t"]] {
+        mount.bench.run(args).refused(1, &words);
+    }
+    mount.bench.run(&["init", "@", "s", "--policy", "error"]).refused(1, &words);
+    mount.bench.run(&["init", "@", "s"]).done();
+    assert_eq!(mount.bench.run(&["policy", "@", "s"]).done().text(), "ignore\n");
+    assert_eq!(mount.bench.value("k"), "v");
+    assert_eq!(mount.bench.run(&["list", "@", "s"]).done().text(), "k\n");
+    mount.bench.run(&["umount", mount.place()]).done();
+    mount.is_over();
+}
+
 /// K13
 #[test]
 fn the_mounts_defaults_are_the_writer_of_those_who_declare_nothing() {

@@ -42,7 +42,8 @@ pub(super) fn serve(plan: &Plan, file: Option<&Path>, ready: impl FnOnce() -> io
     let store = Arc::new(open_store(&plan.root, plan.policy)?);
     let resolver = Arc::new(Resolver::new(plan.defaults.clone(), client::IDENTITY_LIMIT));
     let served = {
-        let service = Service { store: Arc::clone(&store), resolver: Arc::clone(&resolver), host: Mutex::new(None) };
+        let (host, read_only) = (Mutex::new(None), plan.options.read_only);
+        let service = Service { store: Arc::clone(&store), resolver: Arc::clone(&resolver), host, read_only };
         let server = Server::start(&plan.root, service).map_err(|e| Refusal::failed("serving the socket", e))?;
         mount(plan, &store, &resolver).and_then(|mounted| {
             server.set_host(Arc::new(MountHost { mounted: Arc::clone(&mounted), at: plan.mountpoint.clone() }));
