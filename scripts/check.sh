@@ -98,18 +98,24 @@ if [ "$long" = 1 ]; then
 fi
 skipped_here=0
 failed=0
+# Into a file that is shown meanwhile, not through a pipe: that would stay open for as long as a process that a test left.
+: > "$report"
+tail -n +1 -f --pid=$$ "$report" &
+shown=$!
 export TMPDIR="$private/tmp"
 if [ -e /dev/fuse ]; then
-  cargo test --no-fail-fast -- "${arguments[@]}" 2>&1 | tee "$report" || failed=1
+  cargo test --no-fail-fast -- "${arguments[@]}" >> "$report" 2>&1 || failed=1
 else
   echo 'THERE IS NO /dev/fuse HERE: the tests that mount are skipped, and most of what this project promises is not checked'
   skipped_here=$(cargo test --quiet --test mount -- --list | grep -c ': test$' || true)
   runners=$(ls tests/*/main.rs | sed -nE 's#tests/(.*)/main.rs#--test \1#p' | grep -v -- '--test mount')
   # shellcheck disable=SC2086 # two words a runner
-  cargo test --no-fail-fast --lib --bins $runners -- "${arguments[@]}" 2>&1 | tee "$report" || failed=1
-  cargo test --no-fail-fast --doc 2>&1 | tee -a "$report" || failed=1
+  cargo test --no-fail-fast --lib --bins $runners -- "${arguments[@]}" >> "$report" 2>&1 || failed=1
+  cargo test --no-fail-fast --doc >> "$report" 2>&1 || failed=1
 fi
 export TMPDIR="$outer_tmp"
+sleep 1
+{ kill "$shown" && wait "$shown"; } 2> /dev/null || true
 
 if [ -e /dev/fuse ] && [ "$failed" = 0 ]; then
   say "the README's session is what the demo does"
@@ -131,7 +137,7 @@ done
 for process in $processes; do
   echo "a test left a process: $process $(tr '\0' ' ' < "/proc/$process/cmdline" 2> /dev/null || true)" >> "$private/left"
 done
-find "$private/tmp" -mindepth 1 -maxdepth 1 -xdev | sed 's/^/a test left a temporary file: /' >> "$private/left"
+{ find "$private/tmp" -mindepth 1 -maxdepth 1 -xdev 2> /dev/null || true; } | sed 's/^/a test left a temporary file: /' >> "$private/left"
 if [ -s "$private/left" ]; then
   cat "$private/left" >&2
   left=1
