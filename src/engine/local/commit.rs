@@ -326,6 +326,9 @@ impl LocalEngine {
                 Err(_) => return Err(EngineError::NotFound(path)),
             },
         };
+        if let Some((found, _)) = &base {
+            look::attributes(&*found.file, &found.stat)?.room_for(set)?;
+        }
         let version = version_of(&base);
         let act = Act::Attributes { path, version, set: KeptChange::of(set) };
         Ok(Decision { base, ..Decision::of(act) })
