@@ -112,12 +112,12 @@ impl Filesystem {
     /// # Errors
     /// The store's refusal; the draft is gone and the handle keeps answering it.
     pub(super) fn commit_draft(&self, handle: &Handle, writer: &mut Writer) -> Reply<()> {
+        self.wait(handle, false);
+        // Without a name it was unlinked or replaced: nothing deleted comes back, but who has it open still reads it.
+        let Some(_name) = self.keep_name(handle.ino) else { return Ok(writer.draft.stay_private(self.engine())?) };
+        let Ok(place) = self.place(handle.ino) else { return Ok(writer.draft.stay_private(self.engine())?) };
         let set = std::mem::take(&mut writer.set);
         let Some((draft, base)) = writer.draft.take() else { return Ok(()) };
-        self.wait(handle, false);
-        // Without a name it was unlinked or replaced: nothing deleted comes back.
-        let Some(_name) = self.keep_name(handle.ino) else { return Ok(()) };
-        let Ok(place) = self.place(handle.ino) else { return Ok(()) };
         if self.role(handle.ino)? == Role::Scratch {
             return self.keep_scratch(handle.ino, draft);
         }

@@ -195,6 +195,19 @@ impl Draft {
         self.mine = version;
     }
 
+    /// The name is gone, so nothing is ever committed: the handle goes on with bytes of its own.
+    ///
+    /// # Errors
+    /// As [`Stage::write_at`]; the draft is then of no use any more.
+    pub fn stay_private(&mut self, engine: &dyn Engine) -> engine::Result<()> {
+        if !matches!(self.bytes, Bytes::Append(_)) {
+            return Ok(());
+        }
+        let Bytes::Append(more) = std::mem::replace(&mut self.bytes, Bytes::Untouched) else { return Ok(()) };
+        let stage = self.whole(engine)?;
+        stage.write_at(stage.len(), &more)
+    }
+
     /// Drops what is not committed.
     pub fn discard(&mut self) {
         self.dirty = false;
