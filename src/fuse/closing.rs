@@ -196,6 +196,8 @@ impl Filesystem {
     /// Descriptors are counted per file, not per handle: `fdinfo` shows no more. So those of the other live write
     /// handles of the same processes are taken off.
     fn is_held(&self, handle: &Arc<Handle>, writer: &mut Writer, flusher: Option<(u32, u64)>) -> bool {
+        // Who has ended holds nothing, and is not held on to: a long-lived log sees thousands of them.
+        writer.holders.retain(Holder::is_alive);
         let mut pids = writer.pids();
         if let Some((thread, owner)) = flusher {
             match holders::tgid(thread).filter(|&pid| can_be_seen(pid, handle.ino)) {
@@ -215,7 +217,7 @@ impl Filesystem {
         for &pid in &pids {
             let held = holders::writable_descriptors(pid, handle.ino).unwrap_or(0);
             descriptors += held;
-            if held > 0 && !writer.holders.iter().any(|holder| holder.pid == pid && holder.is_alive()) {
+            if held > 0 && !writer.holders.iter().any(|holder| holder.pid == pid) {
                 writer.holders.extend(Holder::of(pid));
             }
         }
