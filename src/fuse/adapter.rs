@@ -6,6 +6,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
@@ -396,7 +397,10 @@ impl fuser::Filesystem for Adapter {
             fs.release(handle.0);
             reply.ok();
         };
-        if self.writes(handle) { self.aside(work) } else { work(&self.fs) }
+        let Ok(handle) = self.fs.handles.get(handle.0) else { return work(&self.fs) };
+        // Before the next request is read, which may be about the value that this one leaves.
+        handle.closed.store(true, Ordering::Relaxed);
+        if handle.writes { self.aside(work) } else { work(&self.fs) }
     }
 
     fn fsync(&self, _request: &Request, ino: INodeNo, handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {

@@ -28,7 +28,7 @@ pub struct Handle {
     pub writes: bool,
     /// A FLUSH left a commit waiting for other holders.
     pub waiting: AtomicBool,
-    /// Its last FLUSH found no descriptor left that can write.
+    /// Its last FLUSH found no descriptor left that can write, or its RELEASE has come.
     pub closed: AtomicBool,
     /// Size of the draft, kept here so that `stat` of a hidden name waits for nobody.
     pub draft_size_bytes: AtomicU64,
