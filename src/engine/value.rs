@@ -154,6 +154,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// The key has another name, and there the version `before` is `now`.
+    pub fn renumber(&mut self, before: Version, now: Version) {
+        self.head.version = renumbered(self.head.version, before, now);
+    }
+
     /// Reads at most `size` bytes from `offset`, never past the end of the version.
     ///
     /// # Errors
@@ -179,6 +184,12 @@ impl Snapshot {
     pub fn read_all(&self) -> Result<Vec<u8>> {
         self.read(0, usize::try_from(self.head.size_bytes).unwrap_or(usize::MAX))
     }
+}
+
+/// The number of a version after a rename that made `before` to `now`; 0, which is no version's, for one before that.
+#[must_use]
+pub fn renumbered(version: Version, before: Version, now: Version) -> Version {
+    if version == before { now } else { 0 }
 }
 
 /// Bytes that a commit carries: frozen, cheap to clone, so that a commit can be decided again.

@@ -2,11 +2,13 @@
 
 use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Place, Reply, Stat};
+use super::handles::State;
 use super::inodes::{Ino, ROOT, Role};
 use super::ops_tree::check_length;
 use super::special;
 use crate::engine::{EngineError, Staged};
 use crate::store::{Base, Draft, Rule, StoreError, Write};
+use crate::words::Version;
 
 /// One end of a rename.
 #[derive(Debug)]
@@ -165,8 +167,8 @@ impl Filesystem {
             return Err(Refusal::new(libc::EXDEV, "nothing is moved from one session to another"));
         }
         let source = from.role.ok_or_else(|| Refusal::not_found(&from.name))?;
-        if to.role.is_some() && flags & libc::RENAME_NOREPLACE != 0 {
-            return Err(Refusal::new(libc::EEXIST, format!("'{}' exists already", to.name)));
+        if flags & libc::RENAME_NOREPLACE != 0 {
+            self.refuse_taken(&to)?;
         }
         match source {
             Role::Dir => self.rename_dir(asker, &from, &to),
@@ -174,6 +176,15 @@ impl Filesystem {
             Role::Key => self.rename_key(asker, &from, &to, flags & libc::RENAME_NOREPLACE == 0),
             _ => Err(Refusal::new(libc::EPERM, format!("'{}' cannot be renamed", from.name))),
         }
+    }
+
+    /// For a rename that replaces nothing: the name is there, or reserved by an open draft.
+    fn refuse_taken(&self, to: &End) -> Reply<()> {
+        let reserved = self.inodes.find(to.parent, &to.name).is_some_and(|ino| self.inodes_fresh(ino));
+        if to.role.is_some() || reserved {
+            return Err(Refusal::new(libc::EEXIST, format!("'{}' exists already", to.name)));
+        }
+        Ok(())
     }
 
     fn end(&self, asker: Asker, (parent, name): (Ino, &str)) -> Reply<End> {
@@ -213,10 +224,15 @@ impl Filesystem {
         let session = &from.place.session;
         let by = self.caller(session, asker)?;
         self.pin_readers(to.ino)?;
-        let _names = self.names.change_two((from.parent, &from.name), (to.parent, &to.name));
+        let mut moved = None;
         {
+            let _names = self.names.change_two((from.parent, &from.name), (to.parent, &to.name));
+            if !replace {
+                self.refuse_taken(to)?;
+            }
+            let before = self.engine().head(session, &source)?.map_or(0, |head| head.version);
             match self.store.rename(session, &source, &target, replace, &by) {
-                Ok(_) => {}
+                Ok(committed) => moved = Some((before, committed.version)),
                 // A name that no commit has made: only its draft moves, the old value there stays until it commits.
                 Err(StoreError::Engine(EngineError::NotFound(_)))
                     if from.ino.is_some_and(|ino| self.inodes_fresh(ino)) =>
@@ -225,9 +241,24 @@ impl Filesystem {
                 }
                 Err(error) => return Err(error.into()),
             }
+            self.move_node(from, to);
         }
-        self.move_node(from, to);
+        if let (Some(ino), Some((before, now))) = (from.ino, moved) {
+            self.renumber(ino, before, now);
+        }
         Ok(())
+    }
+
+    /// A key under another name has other version numbers: what handles on it were made from is told in those.
+    fn renumber(&self, ino: Ino, before: Version, now: Version) {
+        let ids = self.inodes.handles(ino);
+        for handle in ids.into_iter().filter_map(|id| self.handles.get(id).ok()) {
+            match &mut *handle.state() {
+                State::Reader(Some(snapshot)) => snapshot.renumber(before, now),
+                State::Writer(writer) => writer.draft.renumber(before, now),
+                _ => {}
+            }
+        }
     }
 
     fn rename_scratch(&self, asker: Asker, from: &End, to: &End) -> Reply<()> {

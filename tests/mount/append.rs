@@ -132,7 +132,8 @@ fn a_log_that_many_processes_have_held_costs_the_daemon_no_descriptors() {
     let daemon = mount.daemons()[0];
     let open = || fs::read_dir(format!("/proc/{daemon}/fd")).expect("descriptors").count();
     let before = open();
-    let script = "exec 3>> log; for i in $(seq 60); do sleep 0.1 & /bin/echo $i >&3; done; wait; echo last >&3; read line";
+    let script =
+        "exec 3>> log; for i in $(seq 60); do sleep 0.1 & /bin/echo $i >&3; done; wait; echo last >&3; read line";
     let mut command = mount.command(&["bash", "-c", script]);
     command.stdin(Stdio::piped());
     let mut logger = mount.spawn(command);
