@@ -314,7 +314,7 @@ impl Filesystem {
         Ok(writer.draft.write(at.offset, bytes, self.engine())?)
     }
 
-    fn pin_for_edit(&self, ino: Ino, writer: &mut Writer) -> Reply<()> {
+    pub(super) fn pin_for_edit(&self, ino: Ino, writer: &mut Writer) -> Reply<()> {
         if writer.draft.wants_pin() {
             let newest = self.newest(ino)?;
             writer.draft.pin_for_edit(newest);
@@ -463,14 +463,9 @@ impl Filesystem {
             return Err(Refusal::new(libc::EINVAL, "not open for writing"));
         };
         writer.still_good()?;
-        if writer.draft.is_append() {
-            self.commit_draft(&handle, writer)?;
-        }
-        if size == 0 && writer.draft.pinned().is_none() {
-            writer.draft.restart(true, self.engine());
-        } else {
-            self.pin_for_edit(handle.ino, writer)?;
-            writer.draft.set_len(size, self.engine())?;
+        if let Err(refusal) = self.cut_draft(&handle, writer, size) {
+            self.fail(&handle, writer, refusal.clone());
+            return Err(refusal);
         }
         if size == 0 {
             let check = self.place(handle.ino).and_then(|place| place.key()).ok();
@@ -481,6 +476,18 @@ impl Filesystem {
         handle.closed.store(false, Ordering::Relaxed);
         handle.note(writer);
         Ok(())
+    }
+
+    fn cut_draft(&self, handle: &Handle, writer: &mut Writer, size: u64) -> Reply<()> {
+        if writer.draft.is_append() {
+            self.commit_draft(handle, writer)?;
+        }
+        if size == 0 && writer.draft.pinned().is_none() {
+            writer.draft.restart(true, self.engine());
+            return Ok(());
+        }
+        self.pin_for_edit(handle.ino, writer)?;
+        Ok(writer.draft.set_len(size, self.engine())?)
     }
 
     /// `fallocate` without flags: the value is at least that long.
