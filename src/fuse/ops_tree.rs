@@ -130,8 +130,10 @@ impl Filesystem {
     /// As [`Filesystem::stat`].
     pub fn stat_handle(&self, asker: Asker, ino: Ino, id: HandleId) -> Reply<Stat> {
         let handle = self.handles.get(id)?;
-        let size = match &*handle.state() {
+        let size = match &mut *handle.state() {
             State::Writer(writer) if writer.draft.is_dirty() || writer.draft.pinned().is_some() => {
+                // An append's end is behind the version it goes after.
+                self.pin_for_edit(ino, writer)?;
                 Some(writer.draft.size_bytes())
             }
             State::Reader(Some(snapshot)) => Some(snapshot.head.size_bytes),

@@ -145,3 +145,14 @@ fn a_log_that_many_processes_have_held_costs_the_daemon_no_descriptors() {
     logger.wait().ok();
     assert_eq!(mount.read("log").lines().count(), 61);
 }
+
+// C7, C13
+#[test]
+fn the_end_of_an_append_not_yet_committed_is_behind_what_was_there() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("log", "0123456789");
+    let script = "import os\nfd = os.open('log', os.O_RDWR | os.O_APPEND)\nos.write(fd, b'abc')\n\
+                  print(os.lseek(fd, 0, os.SEEK_END))\nos.posix_fallocate(fd, 0, 12)";
+    assert_eq!(mount.python(script).ok(), "13\n");
+    assert_eq!(mount.read("log"), "0123456789abc");
+}
