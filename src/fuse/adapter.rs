@@ -420,11 +420,15 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn readdir(&self, _request: &Request, ino: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let listed = self.fs.read_dir(handle.0, offset, &mut |ino, next, entry, name| {
-            let ino = if ino == 0 { UNKNOWN_INO } else { ino };
-            reply.add(INodeNo(ino), next, kind(entry), name)
-        });
-        answer!(&self.fs, "readdir", ino.0, None, reply, listed, |()| reply.ok());
+        let ino = ino.0;
+        let work = move |fs: &Filesystem| {
+            let listed = fs.read_dir(handle.0, offset, &mut |ino, next, entry, name| {
+                let ino = if ino == 0 { UNKNOWN_INO } else { ino };
+                reply.add(INodeNo(ino), next, kind(entry), name)
+            });
+            answer!(fs, "readdir", ino, None, reply, listed, |()| reply.ok());
+        };
+        if offset == 0 && self.fs.waits_below(ino) { self.aside(work) } else { work(&self.fs) }
     }
 
     fn releasedir(&self, _request: &Request, _ino: INodeNo, handle: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {

@@ -48,8 +48,13 @@ pub enum State {
     Fixed(Staged),
     /// Takes the text of a switch, set at the next FLUSH.
     Switch(Vec<u8>),
-    /// Lists a directory as it was at open.
-    Directory(Vec<DirEntry>),
+    /// Lists a directory as it was at open, or when it was last listed again from the start (`rewinddir`).
+    Directory {
+        /// Its entries then.
+        entries: Vec<DirEntry>,
+        /// Its first entries were read since.
+        begun: bool,
+    },
 }
 
 /// The state of a handle that writes.

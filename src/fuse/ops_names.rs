@@ -137,8 +137,10 @@ impl Filesystem {
         if known.is_some_and(|ino| self.inodes.has_fresh_below(ino)) {
             return Err(Refusal::new(libc::ENOTEMPTY, format!("a file is being written in '{name}'")));
         }
+        let attributes = known.map(|ino| self.dir_attributes(ino)).transpose()?;
         self.store.remove_dir(&place.session, &place.dir()?, &by)?;
-        if let Some(ino) = known {
+        if let (Some(ino), Some(attributes)) = (known, attributes) {
+            self.inodes.leave(ino, attributes);
             self.forget_scratches(ino);
             self.inodes.remove(ino);
         }

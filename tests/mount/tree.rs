@@ -180,3 +180,13 @@ fn reading_new_makes_a_session() {
     assert!(mount.point().join(id.trim()).is_dir(), "{id}");
     assert_eq!(id.trim().len(), 36, "{id}");
 }
+
+// T1
+#[test]
+fn a_directory_listed_again_through_one_descriptor_shows_what_is_there_now() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "import os\nos.mkdir('d')\nfd = os.open('d', os.O_RDONLY)\nprint(os.listdir(fd))\n\
+                  open('d/k', 'w').close()\nprint(os.listdir(fd))\nos.unlink('d/k')\nprint(os.listdir(fd))\n\
+                  os.rmdir('d')\nprint(os.listdir(fd))";
+    assert_eq!(mount.python(script).ok(), "[]\n['k']\n[]\n[]\n");
+}
