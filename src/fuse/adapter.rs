@@ -110,8 +110,7 @@ fn file_attr(stat: &Stat) -> FileAttr {
         crtime: mtime,
         kind: kind(stat.kind),
         perm: (stat.attributes.mode & 0o7777) as u16,
-        // One link also for directories: then nobody deduces from it how many directories are inside.
-        nlink: 1,
+        nlink: stat.links,
         uid: stat.attributes.uid,
         gid: stat.attributes.gid,
         rdev: 0,

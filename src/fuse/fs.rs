@@ -48,6 +48,8 @@ pub struct Stat {
     pub size_bytes: u64,
     /// Space taken, in units of 512 bytes.
     pub blocks: u64,
+    /// 1, also for directories: then nobody deduces from it how many directories are inside. 0 without a name.
+    pub links: u32,
     /// Mode, owner, mtime.
     pub attributes: Attributes,
 }

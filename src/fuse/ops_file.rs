@@ -241,6 +241,12 @@ impl Filesystem {
     pub(super) fn pin_readers(&self, ino: Option<Ino>) -> Reply<()> {
         let Some(ino) = ino else { return Ok(()) };
         let ids = self.inodes.handles(ino);
+        if !ids.is_empty()
+            && let Ok(place) = self.place(ino)
+            && let Some(entry) = self.engine().entry(&place.session, &place.path)?
+        {
+            self.inodes.leave(ino, entry.attributes);
+        }
         for handle in ids.into_iter().filter_map(|id| self.handles.get(id).ok()) {
             match &mut *handle.state() {
                 State::Reader(pinned @ None) => *pinned = self.newest(ino)?,

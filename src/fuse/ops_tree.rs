@@ -125,7 +125,8 @@ impl Filesystem {
             Some(State::Reader(Some(snapshot))) => snapshot.head.size_bytes,
             _ => handle.draft_size_bytes.load(Ordering::Relaxed),
         });
-        sizes.max().map(|size| file_stat(ino, size, self.fresh_attributes(ino)))
+        let attributes = self.inodes.left(ino).unwrap_or_else(|| self.fresh_attributes(ino));
+        sizes.max().map(|size| Stat { links: 0, ..file_stat(ino, size, attributes) })
     }
 
     /// The size that this handle sees, for SEEK_END: the draft's where there is one.
@@ -268,14 +269,14 @@ fn session_entry(session: &SessionId) -> DirEntry {
 }
 
 pub(super) fn dir_stat(ino: Ino, attributes: Attributes) -> Stat {
-    Stat { ino, kind: Kind::Dir, size_bytes: 0, blocks: 0, attributes }
+    Stat { ino, kind: Kind::Dir, size_bytes: 0, blocks: 0, links: 1, attributes }
 }
 
 pub(super) fn file_stat(ino: Ino, size_bytes: u64, attributes: Attributes) -> Stat {
-    Stat { ino, kind: Kind::File, size_bytes, blocks: size_bytes.div_ceil(512), attributes }
+    Stat { ino, kind: Kind::File, size_bytes, blocks: size_bytes.div_ceil(512), links: 1, attributes }
 }
 
 fn entry_stat(ino: Ino, entry: Entry) -> Stat {
     let Entry { kind, size_bytes, blocks, attributes } = entry;
-    Stat { ino, kind, size_bytes, blocks, attributes }
+    Stat { ino, kind, size_bytes, blocks, links: 1, attributes }
 }

@@ -128,3 +128,13 @@ fn foreign_namespaces_are_not_supported_rather_than_forbidden() {
                   try: os.setxattr('k', name, b'x')\n except OSError as e: print(e.errno)";
     assert_eq!(mount.python(script).ok(), format!("{0}\n{0}\n", libc::ENOTSUP));
 }
+
+// C11, C14: a lock file is looked at this way: is the one I hold still the one that has the name?
+#[test]
+fn fstat_shows_that_a_file_has_lost_its_name_and_nothing_else_of_it() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "import os\nfd = os.open('k', os.O_RDWR | os.O_CREAT, 0o600)\nnew = os.open('n', os.O_RDWR | os.O_CREAT, 0o640)\n\
+                  os.write(fd, b'x')\nos.fsync(fd)\nseen = lambda fd: (oct(os.fstat(fd).st_mode), os.fstat(fd).st_nlink)\n\
+                  print(seen(fd), seen(new))\nos.unlink('k')\nos.unlink('n')\nprint(seen(fd), seen(new), os.fstat(fd).st_size)";
+    assert_eq!(mount.python(script).ok(), "('0o100600', 1) ('0o100640', 1)\n('0o100600', 0) ('0o100640', 0) 1\n");
+}
