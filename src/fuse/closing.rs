@@ -242,10 +242,11 @@ impl Filesystem {
         descriptors > self.other_handles_of(handle, &pids)
     }
 
-    /// How many other live write handles on the node these processes have.
+    /// How many other live handles on the node these processes have, with descriptors that are counted.
     fn other_handles_of(&self, handle: &Arc<Handle>, pids: &[u32]) -> usize {
         let others = self.writers_on(handle.ino).into_iter();
-        let others = others.filter(|other| other.id != handle.id && !other.closed.load(Ordering::Relaxed));
+        let others = others
+            .filter(|other| other.descriptors_write && other.id != handle.id && !other.closed.load(Ordering::Relaxed));
         others.filter(|other| other.pids().iter().any(|pid| pids.contains(pid))).count()
     }
 

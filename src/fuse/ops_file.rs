@@ -86,7 +86,7 @@ impl Filesystem {
                 return Err(refusal);
             }
         };
-        let handle = self.open_handle(ino, true, State::Writer(Box::new(writer)));
+        let handle = self.open_handle(ino, writes, State::Writer(Box::new(writer)));
         self.inodes.looked_up(ino);
         Ok((self.stat(asker, ino)?, handle))
     }
@@ -148,11 +148,7 @@ impl Filesystem {
     }
 
     fn open_handle(&self, ino: Ino, writes: bool, state: State) -> Arc<Handle> {
-        let writes = writes || matches!(state, State::Writer(_));
         let handle = self.handles.open(ino, writes, state);
-        if let State::Writer(writer) = &*handle.state() {
-            handle.note(writer);
-        }
         self.inodes.add_handle(ino, handle.id);
         handle
     }

@@ -232,3 +232,20 @@ fn where_no_caller_can_be_seen_nothing_half_written_shows_and_nothing_closed_is_
     rustix::mount::unmount(mount.point(), rustix::mount::UnmountFlags::empty()).expect("unmount");
     daemon.wait().ok();
 }
+
+// C1: such a descriptor cannot write and is not counted, so its handle must not be either.
+#[test]
+fn a_name_made_by_an_open_for_reading_makes_no_commit_early() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "import os, sys\nmade = os.open('k', os.O_CREAT | os.O_RDONLY)\nfd = os.open('k', os.O_WRONLY)\nos.write(fd, b'half ')\n\
+                  if os.fork() == 0:\n sys.stdin.readline()\n os.write(fd, b'whole')\n os._exit(0)\n\
+                  os.close(fd)\nprint('closed', flush=True)\nos.wait()";
+    let mut command = mount.command(&[harness::python(), "-c", script]);
+    command.stdin(Stdio::piped());
+    let mut writer = mount.spawn(command);
+    writer.printed(1);
+    assert_eq!(fs::read_to_string(mount.path("k")).unwrap_or_default(), "", "half of it");
+    writer.send("go on");
+    writer.wait().ok();
+    assert_eq!(mount.read("k"), "half whole");
+}
