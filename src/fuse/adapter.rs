@@ -174,7 +174,7 @@ impl fuser::Filesystem for Adapter {
                 reply.entry(&TTL, &file_attr(&stat), Generation(0));
             });
         };
-        if self.fs.waits_below(parent) { self.aside(work) } else { work(&self.fs) }
+        if self.fs.waits_below(parent) || self.fs.is_control(parent) { self.aside(work) } else { work(&self.fs) }
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {

@@ -48,8 +48,13 @@ pub enum State {
     Writer(Box<Writer>),
     /// Reads bytes made at open (a sidecar, a control file, a temporary file of the neighbour's).
     Fixed(Staged),
-    /// Takes the text of a switch, set at the next FLUSH.
-    Switch(Vec<u8>),
+    /// Takes the text of a switch, set at the next FLUSH by who wrote it.
+    Switch {
+        /// What was written since it was last set.
+        text: Vec<u8>,
+        /// Who opened it, or wrote to it last.
+        by: Observed,
+    },
     /// Lists a directory as it was at open, or when it was last listed again from the start (`rewinddir`).
     Directory {
         /// Its entries then.

@@ -193,7 +193,7 @@ impl Filesystem {
         match &mut *state {
             State::Reader(pinned) => self.read_pinned(handle.ino, pinned, offset, size),
             State::Fixed(bytes) => Ok(bytes.read(offset, size)?),
-            State::Switch(_) | State::Directory { .. } => Err(Refusal::new(libc::EBADF, "not open for reading")),
+            State::Switch { .. } | State::Directory { .. } => Err(Refusal::new(libc::EBADF, "not open for reading")),
             State::Writer(_) if !own => match self.newest(handle.ino)? {
                 Some(snapshot) => Ok(snapshot.read(offset, size)?),
                 None => Ok(Vec::new()),
@@ -275,7 +275,11 @@ impl Filesystem {
         let mut state = handle.state();
         let writer = match &mut *state {
             State::Writer(writer) => writer,
-            State::Switch(text) => return write_switch(text, at.offset, bytes),
+            State::Switch { text, by } => {
+                *by = self.observe(asker)?;
+                write_switch(text, at.offset, bytes)?;
+                return self.check_switch(handle.ino, text);
+            }
             _ => return Err(Refusal::new(libc::EBADF, "not open for writing")),
         };
         writer.still_good()?;
@@ -395,7 +399,7 @@ impl Filesystem {
         let handle = self.handles.get(id)?;
         let mut state = handle.state();
         let State::Writer(writer) = &mut *state else {
-            let switch = matches!(*state, State::Switch(_));
+            let switch = matches!(*state, State::Switch { .. });
             drop(state);
             return if switch { Ok(()) } else { self.truncate(asker, ino, 0) };
         };
