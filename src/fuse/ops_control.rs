@@ -38,7 +38,13 @@ impl Filesystem {
         }
         let of = self.inodes.parent(parent);
         let attributes = self.dir_attributes(of)?;
-        let mode = attributes.mode & if self.control_of(ino)?.0.is_switch() { 0o666 } else { 0o444 };
+        let control = self.control_of(ino)?.0;
+        let mode = match (control.is_switch(), control.makes()) {
+            (true, _) => attributes.mode & 0o666,
+            // Reading it makes a session: that is for who could make it by name, the writers of the directory.
+            (_, true) => (attributes.mode & 0o222) << 1,
+            _ => attributes.mode & 0o444,
+        };
         let size = self.with_control(&self.observe(asker)?, ino, |control, context| control.size_bytes(context))?;
         Ok(file_stat(ino, size, Attributes { mode, ..attributes }))
     }
@@ -121,6 +127,10 @@ impl Filesystem {
         let place = name.map_or_else(|| self.place(ino), |name| self.place_in(ino, name));
         tracing::info!(op, errno = refusal.errno, "{refusal}");
         let Ok(place) = place else { return };
+        // What is no session has no errors: names tried at the root would fill the memory.
+        if !matches!(self.engine().entry(&place.session, ""), Ok(Some(_))) {
+            return;
+        }
         let line = ErrorLine {
             time_ms: crate::words::record::now_ms(),
             op,

@@ -11,7 +11,7 @@ use super::handles::{Handle, HandleId, State, Writer};
 use super::inodes::{Fresh, Ino, Role};
 use super::ops_tree::check_length;
 use super::special;
-use crate::engine::{AttributeChange, Snapshot};
+use crate::engine::{AttributeChange, Attributes, Snapshot};
 use crate::identity::{self, Observed, holders};
 use crate::store::{Base, Draft as StoreDraft, Rule, StoreError, Write};
 
@@ -76,6 +76,11 @@ impl Filesystem {
             && let Some(entry) = self.engine().entry(&place.session, &place.path)?
         {
             drop(name_held);
+            let exclusive = flags & libc::O_EXCL != 0;
+            if !exclusive && asker.uid != 0 && asker.uid != entry.attributes.uid {
+                // The kernel takes what CREATE gives for the caller's own. So it looks once more, and asks the mode.
+                return Err(Refusal::new(libc::ESTALE, format!("'{name}' has just been created by another user")));
+            }
             return self.create_existing(asker, parent, name, entry.kind, flags, writes);
         }
         let ino = self.reserve(asker, parent, name, role, mode, flags & libc::O_EXCL != 0)?;
@@ -140,6 +145,14 @@ impl Filesystem {
 
     /// Reserves a name that no commit has made, or joins the reservation of another.
     fn reserve(&self, asker: Asker, parent: Ino, name: &str, role: Role, mode: u32, exclusive: bool) -> Reply<Ino> {
+        if let Some(there) = self.inodes.find(parent, name).and_then(|ino| self.inodes.fresh(ino)) {
+            let Attributes { mode, uid, gid, .. } = there.attributes;
+            let allowed =
+                asker.uid == 0 || asker.uid == uid || mode & 0o002 != 0 || (asker.gid == gid && mode & 0o020 != 0);
+            if !exclusive && !allowed {
+                return Err(Refusal::new(libc::EACCES, format!("'{name}' is being created by another user")));
+            }
+        }
         let attributes = self.made_by(asker, mode, &self.dir_attributes(parent)?, false);
         let pid = holders::tgid(asker.thread).unwrap_or(0);
         let fresh = Fresh { attributes, creators: vec![pid] };

@@ -267,6 +267,9 @@ impl Filesystem {
         let ino = from.ino.ok_or_else(|| Refusal::not_found(&from.name))?;
         if special::is_scratch(&to.name) {
             self.move_node(from, to);
+            if let Some(replaced) = to.ino.filter(|&replaced| replaced != ino) {
+                self.scratches.remove(replaced);
+            }
             return Ok(());
         }
         match to.role {
