@@ -13,7 +13,7 @@ use super::ops_tree::check_length;
 use super::special;
 use crate::engine::{AttributeChange, Attributes, Snapshot};
 use crate::identity::{self, Observed, holders};
-use crate::store::{Base, Draft as StoreDraft, Rule, StoreError, Write};
+use crate::store::{Base, Caller, Draft as StoreDraft, Rule, StoreError, Write};
 
 /// The most one value can hold: what a file offset can say.
 const VALUE_MAX_BYTES: u64 = i64::MAX as u64;
@@ -67,11 +67,12 @@ impl Filesystem {
     /// [`Filesystem::open`].
     pub fn create(&self, asker: Asker, parent: Ino, name: &str, mode: u32, flags: i32) -> Reply<(Stat, Arc<Handle>)> {
         self.writable()?;
-        let (role, place) = self.new_name(parent, name)?;
+        let (role, _) = self.new_name(parent, name)?;
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
         // Facts about a process are waited for before the name is held.
         let opener = self.observe(asker)?;
         let name_held = self.names.change((parent, name));
+        let place = self.place_in(parent, name)?;
         if role == Role::Key
             && let Some(entry) = self.engine().entry(&place.session, &place.path)?
         {
@@ -436,15 +437,29 @@ impl Filesystem {
         if self.role(ino)? != Role::Key {
             return Err(Refusal::new(libc::EPERM, "only keys can be truncated"));
         }
-        let place = self.place(ino)?;
-        let key = place.key()?;
-        let by = self.caller(&place.session, asker)?;
-        let Some(snapshot) = self.engine().open(&place.session, &key)? else {
-            return self.truncate_fresh(ino, size);
-        };
-        self.store.check(&place.session, &key, &by)?;
+        let by = self.caller(&self.place(ino)?.session, asker)?;
+        loop {
+            match self.truncate_newest(ino, size, &by) {
+                // Another commit came between the copy and ours: what it wrote is what is to be cut.
+                Err(StoreError::Outdated { .. }) => {}
+                Ok(Some(())) => return Ok(()),
+                Ok(None) => return self.truncate_fresh(ino, size),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Commits the newest version cut to a size; `None` when no commit has made the name.
+    fn truncate_newest(&self, ino: Ino, size: u64, by: &Caller) -> Result<Option<()>, StoreError> {
+        let held = self
+            .keep_name(ino)
+            .zip(self.place(ino).ok())
+            .and_then(|(held, place)| Some((held, place.key().ok()?, place)));
+        let Some((_name, key, place)) = held else { return Ok(Some(())) };
+        let Some(snapshot) = self.engine().open(&place.session, &key)? else { return Ok(None) };
+        self.store.check(&place.session, &key, by)?;
         if snapshot.head.size_bytes == size {
-            return Ok(());
+            return Ok(Some(()));
         }
         let mut stage = self.engine().stage();
         if size > 0 {
@@ -455,14 +470,13 @@ impl Filesystem {
             session: &place.session,
             key: &key,
             draft: StoreDraft::Whole(stage.freeze()),
-            base: if size == 0 { Base::Fresh } else { Base::Version(snapshot.head.version) },
+            base: if size == 0 { Base::Fresh } else { Base::Exactly(snapshot.head.version) },
             fresh: snapshot.head.attributes.clone(),
             set: AttributeChange { mtime: Some(SystemTime::now()), ..AttributeChange::default() },
             rule: Rule::Policy,
         };
-        let Some(_name) = self.keep_name(ino) else { return Ok(()) };
-        self.store.write(write, &by)?;
-        Ok(())
+        self.store.write(write, by)?;
+        Ok(Some(()))
     }
 
     /// A name that no commit has made has only drafts to cut: those of who can see it.

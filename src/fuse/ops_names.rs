@@ -35,14 +35,15 @@ impl Filesystem {
         if self.role(parent)? != Role::Dir {
             return Err(Refusal::new(libc::EPERM, format!("'{name}': nothing can be made here")));
         }
-        let dir = place.dir()?;
+        place.dir()?;
         let by = self.caller(&place.session, asker)?;
         let name_held = self.names.change((parent, name));
+        let place = self.place_in(parent, name)?;
         if self.inodes.find(parent, name).is_some_and(|ino| self.inodes_fresh(ino)) {
             return Err(Refusal::new(libc::EEXIST, format!("'{name}' is being created by another process")));
         }
         let attributes = self.made_by(asker, mode, &self.dir_attributes(parent)?, true);
-        self.store.make_dir(&place.session, &dir, attributes, &by)?;
+        self.store.make_dir(&place.session, &place.dir()?, attributes, &by)?;
         drop(name_held);
         self.lookup(asker, parent, name)
     }
@@ -63,6 +64,7 @@ impl Filesystem {
         let (role, place) = self.new_name(parent, name)?;
         let by = self.caller(&place.session, asker)?;
         let name_held = self.names.change((parent, name));
+        let place = self.place_in(parent, name)?;
         let reserved = self.inodes.find(parent, name).is_some_and(|ino| self.inodes_fresh(ino));
         if role != Role::Key || reserved || self.engine().entry(&place.session, &place.path)?.is_some() {
             return Err(Refusal::new(libc::EEXIST, format!("'{name}' exists already")));
@@ -72,7 +74,7 @@ impl Filesystem {
             session: &place.session,
             key: &key,
             draft: Draft::Whole(Staged::from(Vec::new())),
-            base: Base::Version(0),
+            base: Base::Exactly(0),
             fresh: self.made_by(asker, mode, &self.dir_attributes(parent)?, false),
             set: crate::engine::AttributeChange::default(),
             rule: Rule::Policy,
@@ -108,6 +110,7 @@ impl Filesystem {
         let by = self.caller(&place.session, asker)?;
         self.pin_readers(known)?;
         let _name = self.names.change((parent, name));
+        let place = self.place_in(parent, name)?;
         let existed = self.store.delete(&place.session, &place.key()?, &by, false)?;
         let known = self.inodes.find(parent, name);
         let reserved = known.is_some_and(|ino| self.inodes_fresh(ino));
@@ -131,9 +134,9 @@ impl Filesystem {
             _ => return Err(Refusal::new(libc::ENOTDIR, format!("'{name}' is not a directory"))),
         }
         let place = self.place_in(parent, name)?;
-        let known = self.inodes.find(parent, name);
         let by = self.caller(&place.session, asker)?;
         let _names = self.names.tree();
+        let (place, known) = (self.place_in(parent, name)?, self.inodes.find(parent, name));
         if known.is_some_and(|ino| self.inodes.has_fresh_below(ino)) {
             return Err(Refusal::new(libc::ENOTEMPTY, format!("a file is being written in '{name}'")));
         }
@@ -200,13 +203,18 @@ impl Filesystem {
         Ok(End { parent, name: name.to_owned(), place, role, ino })
     }
 
+    /// The place of an end once its name is held: a directory above it may have been renamed since it was looked at.
+    fn place_of(&self, end: &End) -> Reply<Place> {
+        self.place_in(end.parent, &end.name)
+    }
+
     fn rename_dir(&self, asker: Asker, from: &End, to: &End) -> Reply<()> {
         if matches!(to.role, Some(role) if role != Role::Dir) {
             return Err(Refusal::new(libc::ENOTDIR, format!("'{}' is not a directory", to.name)));
         }
-        let (source, target) = (from.place.dir()?, to.place.dir()?);
         let by = self.caller(&from.place.session, asker)?;
         let _names = self.names.tree();
+        let (source, target) = (self.place_of(from)?.dir()?, self.place_of(to)?.dir()?);
         if to.ino.is_some_and(|ino| self.inodes.has_fresh_below(ino)) {
             return Err(Refusal::new(libc::ENOTEMPTY, format!("a file is being written in '{}'", to.name)));
         }
@@ -219,8 +227,7 @@ impl Filesystem {
         if matches!(to.role, Some(Role::Dir)) {
             return Err(Refusal::new(libc::EISDIR, format!("'{}' is a directory", to.name)));
         }
-        let (source, target) = (from.place.key()?, to.place.key()?);
-        if source == target {
+        if from.place.key()? == to.place.key()? {
             return Ok(());
         }
         let session = &from.place.session;
@@ -229,6 +236,7 @@ impl Filesystem {
         let mut moved = None;
         {
             let _names = self.names.change_two((from.parent, &from.name), (to.parent, &to.name));
+            let (source, target) = (self.place_of(from)?.key()?, self.place_of(to)?.key()?);
             if !replace {
                 self.refuse_taken(to)?;
             }
@@ -291,7 +299,7 @@ impl Filesystem {
         let by = self.caller(&to.place.session, asker)?;
         let version = {
             let _names = self.names.change_two((from.parent, &from.name), (to.parent, &to.name));
-            let version = self.commit_scratch(ino, &to.place, &by)?;
+            let version = self.commit_scratch(ino, &self.place_of(to)?, &by)?;
             self.move_node(from, to);
             self.inodes.committed(ino);
             version

@@ -57,6 +57,9 @@ pub enum Base {
     Fresh,
     /// A copy of this version, edited; another current version is a conflict whoever wrote it.
     Version(Version),
+    /// A copy of this version (0: of nothing); any other current version refuses it under every policy, since who
+    /// made it can make it again.
+    Exactly(Version),
 }
 
 /// Which check a write meets.
@@ -212,6 +215,9 @@ impl Store {
     fn judge(&self, write: &Write<'_>, head: Option<&Head>, by: &Caller) -> Result<Option<String>> {
         if write.rule == Rule::NeighbourChecked {
             return Ok(None);
+        }
+        if let Base::Exactly(base) = write.base {
+            conflict::outdated(write.key, head, base, Policy::Error)?;
         }
         let policy = self.policy_for(write.session, by.policy)?;
         let warning = conflict::judge(write.key, head, &by.author.writer, policy)?;
