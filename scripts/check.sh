@@ -53,11 +53,15 @@ report="$private/report"
 unset BATON_WRITER_ID BATON_STAGE_ID BATON_WORKER_ID BATON_SESSION_ID BATON_CONFLICT_POLICY
 
 our_mounts() { awk -v under="$private/" 'index($5, under) == 1 { print $3, $5 }' /proc/self/mountinfo; }
+# The command by its path, what else a test starts by the place it was given. That is read within a limit: a process
+# that hangs in exec would keep who reads it.
 our_processes() {
-  local exe
-  for exe in /proc/[0-9]*/exe; do
-    case "$(readlink "$exe" 2> /dev/null)" in
-      "$target"/*/batonfs | "$target"/*/batonfs' (deleted)') exe=${exe%/exe}; echo "${exe#/proc/}" ;;
+  local at
+  for at in /proc/[0-9]*; do
+    case "$(readlink "$at/exe" 2> /dev/null)" in
+      "$target"/*/batonfs | "$target"/*/batonfs' (deleted)') echo "${at#/proc/}" ;;
+      '') ;;
+      *) if timeout -s KILL 5 grep -qzxF "TMPDIR=$private/tmp" "$at/environ" 2> /dev/null; then echo "${at#/proc/}"; fi ;;
     esac
   done | sort
 }
@@ -94,18 +98,24 @@ if [ "$long" = 1 ]; then
 fi
 skipped_here=0
 failed=0
+# Into a file that is shown meanwhile, not through a pipe: that would stay open for as long as a process that a test left.
+: > "$report"
+tail -n +1 -f --pid=$$ "$report" &
+shown=$!
 export TMPDIR="$private/tmp"
 if [ -e /dev/fuse ]; then
-  cargo test --no-fail-fast -- "${arguments[@]}" 2>&1 | tee "$report" || failed=1
+  cargo test --no-fail-fast -- "${arguments[@]}" >> "$report" 2>&1 || failed=1
 else
   echo 'THERE IS NO /dev/fuse HERE: the tests that mount are skipped, and most of what this project promises is not checked'
   skipped_here=$(cargo test --quiet --test mount -- --list | grep -c ': test$' || true)
   runners=$(ls tests/*/main.rs | sed -nE 's#tests/(.*)/main.rs#--test \1#p' | grep -v -- '--test mount')
   # shellcheck disable=SC2086 # two words a runner
-  cargo test --no-fail-fast --lib --bins $runners -- "${arguments[@]}" 2>&1 | tee "$report" || failed=1
-  cargo test --no-fail-fast --doc 2>&1 | tee -a "$report" || failed=1
+  cargo test --no-fail-fast --lib --bins $runners -- "${arguments[@]}" >> "$report" 2>&1 || failed=1
+  cargo test --no-fail-fast --doc >> "$report" 2>&1 || failed=1
 fi
 export TMPDIR="$outer_tmp"
+sleep 1
+{ kill "$shown" && wait "$shown"; } 2> /dev/null || true
 
 if [ -e /dev/fuse ] && [ "$failed" = 0 ]; then
   say "the README's session is what the demo does"
@@ -127,7 +137,7 @@ done
 for process in $processes; do
   echo "a test left a process: $process $(tr '\0' ' ' < "/proc/$process/cmdline" 2> /dev/null || true)" >> "$private/left"
 done
-find "$private/tmp" -mindepth 1 -maxdepth 1 -xdev | sed 's/^/a test left a temporary file: /' >> "$private/left"
+{ find "$private/tmp" -mindepth 1 -maxdepth 1 -xdev 2> /dev/null || true; } | sed 's/^/a test left a temporary file: /' >> "$private/left"
 if [ -s "$private/left" ]; then
   cat "$private/left" >&2
   left=1

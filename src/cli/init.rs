@@ -26,7 +26,8 @@ pub(super) fn run(args: &Args) -> Ended {
 
 /// As the neighbour's init does: the store is made with its first session.
 fn make_store(store: &StoreArg) -> Result<(), Refusal> {
-    if store.path().symlink_metadata().is_ok() {
+    // Whatever else is wrong with it is said where it is opened.
+    if !store.path().symlink_metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
         return Ok(());
     }
     let failed = |e| Refusal::failed(format!("making the store '{}'", store.path().display()), e);

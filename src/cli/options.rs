@@ -6,8 +6,9 @@ use std::time::Duration;
 use clap::Args;
 
 use super::mounts;
-use crate::committer::{Call, Refusal, RefusalKind, Reply, Request, client};
+use crate::committer::{Call, Declared, Refusal, RefusalKind, Reply, Request, client};
 use crate::engine::Staged;
+use crate::identity::environ;
 use crate::store::StoreError;
 use crate::words::{Claim, Key, Policy, SessionId};
 
@@ -113,7 +114,9 @@ impl CallerArgs {
 
     /// A fresh operation by this caller.
     pub(super) fn call(&self, request: Request) -> Result<Call, Refusal> {
-        Ok(Call { claim: self.claim()?, policy: self.policy()?, ..Call::new(request) })
+        let (claim, policy) = environ::own()?;
+        let environment = Declared { claim, policy };
+        Ok(Call { claim: self.claim()?, environment, policy: self.policy()?, ..Call::new(request) })
     }
 }
 

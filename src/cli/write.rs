@@ -43,7 +43,7 @@ pub(super) fn run(args: &Args) -> Ended {
 
 /// Takes stdin to its end, then writes it.
 pub(super) fn write(root: &Path, call: Call, (session_id, key): (&SessionId, &Key), json: bool) -> Ended {
-    let body = spool::take(&mut std::io::stdin().lock(), root).map_err(|e| Refusal::failed("reading stdin", e))?;
+    let body = spool::take(&mut std::io::stdin().lock(), root).map_err(|e| Refusal::failed("taking stdin in", e))?;
     let (reply, _) = client::perform(root, call, &body, client::LIMIT)?;
     let Reply::Written { version, seq, warning } = &reply else { return Err(unexpected(&reply)) };
     if let Some(words) = warning {

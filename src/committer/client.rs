@@ -2,9 +2,13 @@
 //! else waited for, within a limit.
 
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::lock::{self, Attempt, Holder, Lock};
 use super::perform::{Answer, Committer, Peer, execute};
@@ -16,6 +20,7 @@ use super::server::{self, PATIENCE};
 use super::{open_store, spool};
 use crate::engine::{EngineError, Snapshot, Staged};
 use crate::identity::Resolver;
+use crate::words::key::BATON_DIR;
 use crate::words::{Claim, Policy};
 
 /// How long an operation waits for a store that is held by a command, or by a daemon that does not yet serve.
@@ -56,7 +61,7 @@ pub fn perform(root: &Path, mut call: Call, body: &Staged, limit: Duration) -> R
     if let Some(missing) = certainly_missing(root, &call) {
         return Err(missing);
     }
-    let place = Place::make(root).map_err(|e| Refusal::failed(format!("opening '{}'", root.display()), e))?;
+    let place = Place::make(root).map_err(|e| cannot_open(root, e))?;
     let holder = Holder::this(call.request.name(), None);
     let mut wait = Wait::new(limit);
     let mut why = None;
@@ -65,7 +70,7 @@ pub fn perform(root: &Path, mut call: Call, body: &Staged, limit: Duration) -> R
             Attempt::Taken(lock) => return here(root, &call, body.clone(), lock),
             Attempt::Held(held) => held,
         };
-        match ask(&place, &call, body, &mut |_| {}) {
+        match ask(&place, &call, body, wait.left(), &mut |_| {}) {
             Asked::Answered(answer) => return Ok(*answer),
             Asked::Refused(refusal) => return Err(refusal),
             Asked::NobodyServes => {}
@@ -81,11 +86,22 @@ pub fn perform(root: &Path, mut call: Call, body: &Staged, limit: Duration) -> R
 /// Asks the daemon that holds the store at `root`; `tell` hears what it waits for. `None` when no daemon serves there.
 ///
 /// # Errors
-/// [`Refusal`]; Failed when the connection broke, which leaves unknown whether it was done.
+/// [`Refusal`]; InUse when it does not answer within [`LIMIT`]; Failed when the connection broke, which leaves unknown
+/// whether it was done.
 pub fn ask_daemon(root: &Path, call: &Call, tell: &mut dyn FnMut(&[HeldDraft])) -> Result<Option<Reply>, Refusal> {
     let Ok(place) = Place::open(root) else { return Ok(None) };
-    match ask(&place, call, &Staged::from(Vec::new()), tell) {
+    match ask(&place, call, &Staged::from(Vec::new()), LIMIT, tell) {
         Asked::Answered(answer) => Ok(Some(answer.0)),
+        Asked::Lost(e) if e.kind() == io::ErrorKind::WouldBlock => {
+            let held = holder(root);
+            let refusal = in_use(root, held.as_ref(), None);
+            Err(match held {
+                Some(held) => {
+                    refusal.with_hint(format!("'kill -KILL {}' ends it; what is being written is lost", held.pid))
+                }
+                None => refusal,
+            })
+        }
         Asked::Refused(refusal) => Err(refusal),
         Asked::NobodyServes => Ok(None),
         Asked::Lost(e) => Err(Refusal::failed("the daemon's answer was lost", e)),
@@ -121,7 +137,12 @@ fn certainly_missing(root: &Path, call: &Call) -> Option<Refusal> {
 fn here(root: &Path, call: &Call, body: Staged, lock: Lock) -> Result<(Reply, Option<Value>), Refusal> {
     let store = open_store(root, Policy::default())?;
     let resolver = Resolver::new(Claim::default(), IDENTITY_LIMIT);
-    let done = execute(Committer { store: &store, resolver: &resolver, host: None }, Peer::this(), call, Some(body));
+    let done = execute(
+        Committer { store: &store, resolver: &resolver, host: None, read_only: false },
+        Peer::this(),
+        call,
+        Some(body),
+    );
     // What was committed stands; the next open finishes what closing could not.
     if let Err(e) = store.engine().close() {
         tracing::warn!("closing the store: {e}");
@@ -139,28 +160,36 @@ enum Asked {
     Lost(io::Error),
 }
 
-fn ask(place: &Place, call: &Call, body: &Staged, tell: &mut dyn FnMut(&[HeldDraft])) -> Asked {
-    let path = place.path(server::NAME);
-    let stream = match UnixStream::connect(&path) {
+fn ask(place: &Place, call: &Call, body: &Staged, limit: Duration, tell: &mut dyn FnMut(&[HeldDraft])) -> Asked {
+    // The system takes no time at all for no limit.
+    let limit = limit.max(FIRST_PAUSE);
+    let stream = match connect(place, limit) {
         Ok(stream) => stream,
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
             return Asked::Refused(Refusal::failed("asking the process that holds the store", e));
         }
         Err(_) => return Asked::NobodyServes,
     };
-    converse(&stream, call, body, tell).unwrap_or_else(Asked::Lost)
+    converse(&stream, call, body, limit, tell).unwrap_or_else(Asked::Lost)
+}
+
+/// The limit counts for the connection too: who holds the store and takes nobody in has a queue that fills.
+fn connect(place: &Place, limit: Duration) -> io::Result<UnixStream> {
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_socket_timeout(&socket, Timeout::Send, Some(limit))?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(place.path(server::NAME))?)?;
+    Ok(UnixStream::from(socket))
 }
 
 fn converse(
     mut stream: &UnixStream,
     call: &Call,
     body: &Staged,
+    limit: Duration,
     tell: &mut dyn FnMut(&[HeldDraft]),
 ) -> io::Result<Asked> {
-    // The holder answers within its own limits, or it tells that it waits.
-    stream.set_read_timeout(Some(PATIENCE * 2))?;
-    stream.set_write_timeout(Some(PATIENCE * 2))?;
-    let sent = protocol::send(&mut stream, call, body.len()).and_then(|()| spool::give(body, &mut stream));
+    stream.set_read_timeout(Some(limit))?;
+    let mut sent = protocol::send(&mut stream, call, body.len());
     // A refusal may come before the body was taken; then it is what counts.
     loop {
         let (reply, size_bytes) = match protocol::receive(&mut stream, ANSWER_MAX_BYTES) {
@@ -170,6 +199,12 @@ fn converse(
             other => other?,
         };
         match reply {
+            Reply::Heard => {
+                // It works within its own limits from here on, or it tells that it waits.
+                stream.set_read_timeout(Some(PATIENCE * 2))?;
+                stream.set_write_timeout(Some(PATIENCE * 2))?;
+                sent = sent.and_then(|()| spool::give(body, &mut stream));
+            }
             Reply::Waiting(drafts) => tell(&drafts),
             Reply::Refused(refusal) => return Ok(Asked::Refused(refusal)),
             Reply::Value => {
@@ -178,6 +213,20 @@ fn converse(
             }
             reply => return sent.map(|()| Asked::Answered(Box::new((reply, None)))),
         }
+    }
+}
+
+/// Words for a store whose own directory cannot be opened or made.
+#[must_use]
+pub fn cannot_open(root: &Path, error: io::Error) -> Refusal {
+    let dir = root.join(BATON_DIR);
+    let owner = dir.symlink_metadata().map(|found| found.uid());
+    let refusal = Refusal::failed(format!("opening '{}'", dir.display()), &error);
+    match owner {
+        Ok(owner) if error.kind() == io::ErrorKind::PermissionDenied => refusal.with_hint(format!(
+            "the store is user {owner}'s, who alone may use it by the command; others use it where it is mounted"
+        )),
+        _ => refusal,
     }
 }
 
@@ -209,8 +258,12 @@ impl Wait {
         Self { until: Instant::now() + limit, next: FIRST_PAUSE }
     }
 
+    fn left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+
     fn pause(&mut self) -> Result<(), Over> {
-        let left = self.until.saturating_duration_since(Instant::now());
+        let left = self.left();
         if left.is_zero() {
             return Err(Over);
         }

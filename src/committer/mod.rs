@@ -24,7 +24,7 @@ pub use lock::{Attempt, Holder, Lock};
 pub use perform::{Host, Peer};
 pub use place::Place;
 pub use refusal::{Refusal, RefusalKind};
-pub use request::{Call, HeldDraft, Reply, Request, Status};
+pub use request::{Call, Declared, HeldDraft, Reply, Request, Status};
 pub use server::{Server, Service};
 
 use crate::engine::local::LocalEngine;

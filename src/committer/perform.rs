@@ -76,6 +76,8 @@ pub struct Committer<'a> {
     pub resolver: &'a Resolver,
     /// The mount, where there is one.
     pub host: Option<&'a dyn Host>,
+    /// Refuses every change.
+    pub read_only: bool,
 }
 
 /// Does what is asked; `body` is the value of a write. Ending a mount is not done here: it answers more than once.
@@ -83,6 +85,10 @@ pub struct Committer<'a> {
 /// # Errors
 /// [`Refusal`]: nothing changed, unless its words say that this is unknown.
 pub fn execute(at: Committer<'_>, peer: Peer, call: &Call, body: Option<Staged>) -> Result<Answer, Refusal> {
+    if at.read_only && changes(at.store, call)? {
+        let words = format!("the store '{}' is mounted read-only", at.store.root().display());
+        return Err(Refusal::new(RefusalKind::Failed, words));
+    }
     match &call.request {
         Request::Init { session } => init(at, peer, call, session),
         Request::Resume { session } => resume(at, peer, call, session),
@@ -97,6 +103,22 @@ pub fn execute(at: Committer<'_>, peer: Peer, call: &Call, body: Option<Staged>)
         Request::Status => status(at),
         Request::Unmount { mountpoint, .. } => Err(not_mounted_here(mountpoint)),
     }
+}
+
+/// Would this change anything? Finding a session made does not.
+fn changes(store: &Store, call: &Call) -> Result<bool, Refusal> {
+    Ok(match &call.request {
+        Request::Write { .. } | Request::Delete { .. } => true,
+        Request::Policy { set, .. } => set.is_some(),
+        Request::Init { session } => {
+            store.engine().entry(session, "")?.is_none() || call.policy > Some(store.engine().policy(session)?)
+        }
+        Request::Resume { .. }
+        | Request::Read { .. }
+        | Request::List { .. }
+        | Request::Status
+        | Request::Unmount { .. } => false,
+    })
 }
 
 pub(super) fn not_mounted_here(mountpoint: &Path) -> Refusal {
@@ -209,8 +231,9 @@ fn done_before(store: &Store, call: &Call, session: &SessionId) -> Result<Option
 /// same program. Over another process's they would make a writer that nobody declared.
 fn caller(at: Committer<'_>, peer: Peer, call: &Call, session: &SessionId) -> Result<Caller, Refusal> {
     let mut seen = at.resolver.observe(peer.pid, peer.uid, peer.gid)?;
-    seen.own = over(&call.claim, seen.own);
-    seen.policy = call.policy.or(seen.policy);
+    let environment = if call.environment.claim.is_empty() { seen.own } else { call.environment.claim.clone() };
+    seen.own = over(&call.claim, environment);
+    seen.policy = call.policy.or(call.environment.policy).or(seen.policy);
     let (author, policy) = at.resolver.author(session, &seen, std::slice::from_ref(&seen));
     Ok(Caller { author, policy, operation: call.operation })
 }

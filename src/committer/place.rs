@@ -62,7 +62,9 @@ impl Place {
 /// Not found, not a directory, not to be reached: each in words.
 pub fn canonical(store: &Path) -> Result<PathBuf, Refusal> {
     let shown = store.display();
-    let root = store.canonicalize().map_err(|e| match e.kind() {
+    // A mount without its daemon still has a path; only looking at what is there fails.
+    let found = store.canonicalize().and_then(|root| Ok((root.metadata()?.is_dir(), root)));
+    let (is_dir, root) = found.map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => Refusal::new(RefusalKind::NotFound, format!("store '{shown}' does not exist"))
             .with_hint("'batonfs init' makes a store; any directory is one"),
         _ if e.raw_os_error() == Some(libc::ENOTCONN) => {
@@ -71,7 +73,7 @@ pub fn canonical(store: &Path) -> Result<PathBuf, Refusal> {
         }
         _ => Refusal::failed(format!("store '{shown}'"), e),
     })?;
-    if root.is_dir() {
+    if is_dir {
         Ok(root)
     } else {
         Err(Refusal::new(RefusalKind::Failed, format!("store '{shown}' is not a directory")))

@@ -1,5 +1,7 @@
 //! How operations and answers go over the socket: a frame is the length of its header (four bytes, little-endian), the
-//! header (JSON: protocol, length of the body, message), then the body's raw bytes. Knows streams, not stores.
+//! header (JSON: protocol, length of the body, message), then the body's raw bytes. The holder answers a question's header
+//! at once, and its body follows only then: who holds a store and does not serve it is told from one that works for
+//! long. Knows streams, not stores.
 
 use std::io::{self, Read, Write};
 
@@ -7,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Changes when an older peer would misread a frame.
-const PROTOCOL: u32 = 1;
+const PROTOCOL: u32 = 2;
 /// Longest header of a question: a session, a key and what is declared.
 pub const QUESTION_MAX_BYTES: u32 = 64 * 1024;
 /// Longest header of an answer: the list of a session's keys is one.

@@ -104,9 +104,13 @@ impl Request {
 pub struct Call {
     /// What to do.
     pub request: Request,
-    /// Declared by options; members left out come from the process's environment and its ancestors'.
+    /// Declared by options; members left out come from the process's environment, else all from its ancestors'.
     #[serde(default)]
     pub claim: Claim,
+    /// Declared by the process's own environment, as it read it itself: the holder may be unable to, in another pid
+    /// namespace or as another user.
+    #[serde(default)]
+    pub environment: Declared,
     /// The policy declared by an option.
     #[serde(default)]
     pub policy: Option<Policy>,
@@ -120,6 +124,17 @@ pub struct Call {
     pub umask: u32,
 }
 
+/// What an environment declares.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Declared {
+    /// The ids.
+    #[serde(default)]
+    pub claim: Claim,
+    /// The policy.
+    #[serde(default)]
+    pub policy: Option<Policy>,
+}
+
 impl Call {
     /// A fresh operation of this process, with nothing declared.
     #[must_use]
@@ -127,8 +142,9 @@ impl Call {
         // The mask can only be read by setting it; this process has no other thread yet that makes files.
         let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
         rustix::process::umask(mask);
-        let (claim, policy, operation) = (Claim::default(), None, Uuid::now_v7());
-        Self { request, claim, policy, operation, again: false, umask: mask.as_raw_mode() }
+        let (claim, environment, policy) = (Claim::default(), Declared::default(), None);
+        let operation = Uuid::now_v7();
+        Self { request, claim, environment, policy, operation, again: false, umask: mask.as_raw_mode() }
     }
 }
 
@@ -194,6 +210,8 @@ pub struct Status {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
+    /// To everything that is asked for in a known form, before its value is sent: somebody is there and at work.
+    Heard,
     /// To init and resume.
     Handle(Handle),
     /// To read: the value follows.

@@ -42,6 +42,8 @@ pub struct Service {
     pub resolver: Arc<Resolver>,
     /// The mount; none while it is being made.
     pub host: Mutex<Option<Arc<dyn Host>>>,
+    /// Refuses every change.
+    pub read_only: bool,
 }
 
 impl Service {
@@ -188,12 +190,15 @@ fn answer(stream: &UnixStream, shared: &Shared) -> io::Result<()> {
         }
         other => other?,
     };
+    // Who has gone by now, because its limit passed, does not hear it, and then nothing is done.
+    protocol::send(&mut &*stream, &Reply::Heard, 0)?;
     if let Request::Unmount { mountpoint, wait_ms } = &call.request {
         return unmount(stream, shared, mountpoint, Duration::from_millis(*wait_ms));
     }
     let body = spool::take_exactly(&mut &*stream, body_bytes, shared.service.store.root())?;
     let host = shared.service.host();
-    let at = Committer { store: &shared.service.store, resolver: &shared.service.resolver, host: host.as_deref() };
+    let Service { store, resolver, read_only, .. } = &shared.service;
+    let at = Committer { store, resolver, host: host.as_deref(), read_only: *read_only };
     match execute(at, peer, &call, Some(body)) {
         Err(refusal) => protocol::send(&mut &*stream, &Reply::Refused(refusal), 0),
         Ok(answer) => {

@@ -55,6 +55,11 @@ pub(super) fn policy(context: &Context<'_>) -> Result<Vec<u8>> {
     Ok(format!("{}\n", context.store.engine().policy(session(context)?)?).into_bytes())
 }
 
+/// Refuses what is the beginning of no policy.
+pub(super) fn check_policy(text: &str) -> Result<()> {
+    Ok(Policy::parse_begun(text)?)
+}
+
 /// Sets the session's policy.
 pub(super) fn set_policy(context: &Context<'_>, text: &str) -> Result<()> {
     let session = session(context)?;

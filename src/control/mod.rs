@@ -50,6 +50,7 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 
 type Read = fn(&Context<'_>) -> Result<Vec<u8>>;
 type Write = fn(&Context<'_>, &str) -> Result<()>;
+type Check = fn(&str) -> Result<()>;
 
 /// One control file.
 #[derive(Debug)]
@@ -62,16 +63,24 @@ pub struct Control {
     makes: bool,
     read: Read,
     write: Option<Write>,
+    check: Option<Check>,
 }
 
 /// Every control file there is.
 const TABLE: &[Control] = &[
-    Control { name: "new", of_session: false, makes: true, read: files::new, write: None },
-    Control { name: "status", of_session: false, makes: false, read: files::status, write: None },
-    Control { name: "errors", of_session: true, makes: false, read: files::errors, write: None },
-    Control { name: "handle", of_session: true, makes: false, read: files::handle, write: None },
-    Control { name: "log", of_session: true, makes: false, read: files::log, write: None },
-    Control { name: "policy", of_session: true, makes: false, read: files::policy, write: Some(files::set_policy) },
+    Control { name: "new", of_session: false, makes: true, read: files::new, write: None, check: None },
+    Control { name: "status", of_session: false, makes: false, read: files::status, write: None, check: None },
+    Control { name: "errors", of_session: true, makes: false, read: files::errors, write: None, check: None },
+    Control { name: "handle", of_session: true, makes: false, read: files::handle, write: None, check: None },
+    Control { name: "log", of_session: true, makes: false, read: files::log, write: None, check: None },
+    Control {
+        name: "policy",
+        of_session: true,
+        makes: false,
+        read: files::policy,
+        write: Some(files::set_policy),
+        check: Some(files::check_policy),
+    },
 ];
 
 /// The names of a control directory: a session's, or (`None`) the mount's own.
@@ -113,6 +122,14 @@ impl Control {
     /// The store's.
     pub fn read(&self, context: &Context<'_>) -> Result<Vec<u8>> {
         (self.read)(context)
+    }
+
+    /// Can this text, all that was written so far, become one that the switch takes?
+    ///
+    /// # Errors
+    /// [`StoreError::Policy`] for what is the beginning of no policy.
+    pub fn accepts(&self, text: &str) -> Result<()> {
+        self.check.map_or(Ok(()), |check| check(text.trim()))
     }
 
     /// Sets the switch to a text; surrounding white space does not count.

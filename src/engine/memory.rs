@@ -326,13 +326,16 @@ impl Session {
         Done { to: Some(to.to_string()), ..Done::new(Op::Rename, from.as_str()) }
     }
 
-    fn change_attributes(&mut self, path: &str, set: &AttributeChange) -> bool {
+    fn change_attributes(&mut self, path: &str, set: &AttributeChange) -> Result<bool> {
         let attributes = match (path, self.values.get_mut(path)) {
             ("", _) => self.root.as_mut(),
             (_, Some(value)) => Some(&mut value.head.attributes),
             (_, None) => self.dirs.get_mut(path),
         };
-        attributes.map(|attributes| set.apply(attributes)).is_some()
+        let Some(attributes) = attributes else { return Ok(false) };
+        attributes.room_for(set)?;
+        set.apply(attributes);
+        Ok(true)
     }
 
     fn make(&mut self, id: &SessionId, change: Change, writer: &Writer) -> Result<Done> {
@@ -386,7 +389,7 @@ impl Session {
                 Ok(Done::new(Op::Rmdir, dir.as_str()))
             }
             Change::Attributes { path, set } => {
-                if self.change_attributes(&path, &set) {
+                if self.change_attributes(&path, &set)? {
                     return Ok(Done::new(Op::Attributes, path));
                 }
                 Err(EngineError::NotFound(path))

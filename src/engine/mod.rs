@@ -14,7 +14,9 @@ pub mod value;
 use std::fmt::Debug;
 
 pub use error::EngineError;
-pub use value::{AttributeChange, Attributes, Content, DirEntry, Entry, Head, Kind, Snapshot, Space, Stage, Staged};
+pub use value::{
+    AttributeChange, Attributes, Content, DirEntry, Entry, Head, Kind, Snapshot, Space, Stage, Staged, XATTRS_MAX_BYTES,
+};
 
 use crate::words::{Author, Dir, Key, LogLine, Policy, Seq, SessionId, Version, Writer};
 

@@ -36,6 +36,31 @@ pub struct Attributes {
     pub xattrs: BTreeMap<String, Vec<u8>>,
 }
 
+/// What the user's xattrs of one key may take together: the smallest room that common file systems have (a block of
+/// 4 KiB), less what our own need.
+pub const XATTRS_MAX_BYTES: usize = 2048;
+/// What a file system needs beside the name and the value of each, rounding included.
+const XATTR_OVERHEAD_BYTES: usize = 24;
+
+impl Attributes {
+    fn xattrs_fit(&self) -> bool {
+        let sizes = self.xattrs.iter().map(|(name, value)| name.len() + value.len() + XATTR_OVERHEAD_BYTES);
+        sizes.sum::<usize>() <= XATTRS_MAX_BYTES
+    }
+
+    /// Refuses xattrs that there is no room for: a change that is committed must not fail when it is published.
+    /// Removing some is never refused.
+    ///
+    /// # Errors
+    /// [`super::EngineError::NoSpace`].
+    pub fn room_for(&self, set: &AttributeChange) -> Result<()> {
+        let mut after = self.clone();
+        set.apply(&mut after);
+        let adds = set.xattrs.values().any(Option::is_some);
+        if adds && !after.xattrs_fit() { Err(super::EngineError::NoSpace) } else { Ok(()) }
+    }
+}
+
 /// A change of attributes; `None` and empty leave as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttributeChange {
@@ -129,6 +154,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// The key has another name, and there the version `before` is `now`.
+    pub fn renumber(&mut self, before: Version, now: Version) {
+        self.head.version = renumbered(self.head.version, before, now);
+    }
+
     /// Reads at most `size` bytes from `offset`, never past the end of the version.
     ///
     /// # Errors
@@ -154,6 +184,12 @@ impl Snapshot {
     pub fn read_all(&self) -> Result<Vec<u8>> {
         self.read(0, usize::try_from(self.head.size_bytes).unwrap_or(usize::MAX))
     }
+}
+
+/// The number of a version after a rename that made `before` to `now`; 0, which is no version's, for one before that.
+#[must_use]
+pub fn renumbered(version: Version, before: Version, now: Version) -> Version {
+    if version == before { now } else { 0 }
 }
 
 /// Bytes that a commit carries: frozen, cheap to clone, so that a commit can be decided again.

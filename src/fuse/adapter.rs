@@ -6,6 +6,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
@@ -109,8 +110,7 @@ fn file_attr(stat: &Stat) -> FileAttr {
         crtime: mtime,
         kind: kind(stat.kind),
         perm: (stat.attributes.mode & 0o7777) as u16,
-        // One link also for directories: then nobody deduces from it how many directories are inside.
-        nlink: 1,
+        nlink: stat.links,
         uid: stat.attributes.uid,
         gid: stat.attributes.gid,
         rdev: 0,
@@ -174,7 +174,7 @@ impl fuser::Filesystem for Adapter {
                 reply.entry(&TTL, &file_attr(&stat), Generation(0));
             });
         };
-        if self.fs.waits_below(parent) { self.aside(work) } else { work(&self.fs) }
+        if self.fs.waits_below(parent) || self.fs.is_control(parent) { self.aside(work) } else { work(&self.fs) }
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
@@ -396,7 +396,10 @@ impl fuser::Filesystem for Adapter {
             fs.release(handle.0);
             reply.ok();
         };
-        if self.writes(handle) { self.aside(work) } else { work(&self.fs) }
+        let Ok(handle) = self.fs.handles.get(handle.0) else { return work(&self.fs) };
+        // Before the next request is read, which may be about the value that this one leaves.
+        handle.closed.store(true, Ordering::Relaxed);
+        if handle.writes { self.aside(work) } else { work(&self.fs) }
     }
 
     fn fsync(&self, _request: &Request, ino: INodeNo, handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
@@ -416,11 +419,15 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn readdir(&self, _request: &Request, ino: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let listed = self.fs.read_dir(handle.0, offset, &mut |ino, next, entry, name| {
-            let ino = if ino == 0 { UNKNOWN_INO } else { ino };
-            reply.add(INodeNo(ino), next, kind(entry), name)
-        });
-        answer!(&self.fs, "readdir", ino.0, None, reply, listed, |()| reply.ok());
+        let ino = ino.0;
+        let work = move |fs: &Filesystem| {
+            let listed = fs.read_dir(handle.0, offset, &mut |ino, next, entry, name| {
+                let ino = if ino == 0 { UNKNOWN_INO } else { ino };
+                reply.add(INodeNo(ino), next, kind(entry), name)
+            });
+            answer!(fs, "readdir", ino, None, reply, listed, |()| reply.ok());
+        };
+        if offset == 0 && self.fs.waits_below(ino) { self.aside(work) } else { work(&self.fs) }
     }
 
     fn releasedir(&self, _request: &Request, _ino: INodeNo, handle: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {

@@ -25,7 +25,7 @@ impl Filesystem {
         let mut state = handle.state();
         let writer = match &mut *state {
             State::Writer(writer) => writer,
-            State::Switch(text) => return self.set_switch(asker, handle.ino, text),
+            State::Switch { text, by } => return self.set_switch(handle.ino, text, by),
             _ => return Ok(()),
         };
         writer.still_good()?;
@@ -46,7 +46,8 @@ impl Filesystem {
     /// RELEASE: the last descriptor is gone. Commits what still waits, if a FLUSH was seen; drops it otherwise, since
     /// the kernel failed the open after we had answered it.
     pub fn release(&self, id: HandleId) {
-        let Some(handle) = self.handles.close(id) else { return };
+        let Ok(handle) = self.handles.get(id) else { return };
+        handle.closed.store(true, Ordering::Relaxed);
         self.opening.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, &mut (_, other)| other != id);
         if let State::Writer(writer) = &mut *handle.state() {
             let waits = writer.draft.is_dirty() && writer.failed.is_none() && writer.flushed;
@@ -55,6 +56,8 @@ impl Filesystem {
             }
             self.wait(&handle, false);
         }
+        // Not before: who looks again at what waits must find it.
+        self.handles.close(id);
         self.forget_handle(&handle);
     }
 
@@ -80,8 +83,8 @@ impl Filesystem {
             if !handle.waiting.load(Ordering::Relaxed) {
                 continue;
             }
-            // A handle that is busy is being written or committed: then its holder has not gone.
-            let Some(mut state) = handle.try_state() else { continue };
+            // A handle that is busy may be in the middle of the very commit that is asked for.
+            let mut state = handle.state();
             let State::Writer(writer) = &mut *state else { continue };
             let left = writer.draft.is_dirty() && writer.failed.is_none() && !self.is_held(&handle, writer, None);
             if left && let Err(refusal) = self.finish(&handle, writer) {
@@ -112,12 +115,18 @@ impl Filesystem {
     /// # Errors
     /// The store's refusal; the draft is gone and the handle keeps answering it.
     pub(super) fn commit_draft(&self, handle: &Handle, writer: &mut Writer) -> Reply<()> {
+        let done = self.put_in_place(handle, writer);
+        // Not before: who looks again meanwhile must wait for it.
+        self.wait(handle, false);
+        done
+    }
+
+    fn put_in_place(&self, handle: &Handle, writer: &mut Writer) -> Reply<()> {
+        // Without a name it was unlinked or replaced: nothing deleted comes back, but who has it open still reads it.
+        let Some(_name) = self.keep_name(handle.ino) else { return Ok(writer.draft.stay_private(self.engine())?) };
+        let Ok(place) = self.place(handle.ino) else { return Ok(writer.draft.stay_private(self.engine())?) };
         let set = std::mem::take(&mut writer.set);
         let Some((draft, base)) = writer.draft.take() else { return Ok(()) };
-        self.wait(handle, false);
-        // Without a name it was unlinked or replaced: nothing deleted comes back.
-        let Some(_name) = self.keep_name(handle.ino) else { return Ok(()) };
-        let Ok(place) = self.place(handle.ino) else { return Ok(()) };
         if self.role(handle.ino)? == Role::Scratch {
             return self.keep_scratch(handle.ino, draft);
         }
@@ -196,6 +205,17 @@ impl Filesystem {
     /// Descriptors are counted per file, not per handle: `fdinfo` shows no more. So those of the other live write
     /// handles of the same processes are taken off.
     fn is_held(&self, handle: &Arc<Handle>, writer: &mut Writer, flusher: Option<(u32, u64)>) -> bool {
+        if flusher.is_none() {
+            if handle.closed.load(Ordering::Relaxed) {
+                return false;
+            }
+            // Whose descriptors cannot be seen has not let go of them for all we know; the RELEASE will tell.
+            if std::iter::once(&writer.opener).chain(&writer.writers).any(|seen| seen.process.is_none()) {
+                return true;
+            }
+        }
+        // Who has ended holds nothing, and is not held on to: a long-lived log sees thousands of them.
+        writer.holders.retain(Holder::is_alive);
         let mut pids = writer.pids();
         if let Some((thread, owner)) = flusher {
             match holders::tgid(thread).filter(|&pid| can_be_seen(pid, handle.ino)) {
@@ -215,17 +235,18 @@ impl Filesystem {
         for &pid in &pids {
             let held = holders::writable_descriptors(pid, handle.ino).unwrap_or(0);
             descriptors += held;
-            if held > 0 && !writer.holders.iter().any(|holder| holder.pid == pid && holder.is_alive()) {
+            if held > 0 && !writer.holders.iter().any(|holder| holder.pid == pid) {
                 writer.holders.extend(Holder::of(pid));
             }
         }
         descriptors > self.other_handles_of(handle, &pids)
     }
 
-    /// How many other live write handles on the node these processes have.
+    /// How many other live handles on the node these processes have, with descriptors that are counted.
     fn other_handles_of(&self, handle: &Arc<Handle>, pids: &[u32]) -> usize {
         let others = self.writers_on(handle.ino).into_iter();
-        let others = others.filter(|other| other.id != handle.id && !other.closed.load(Ordering::Relaxed));
+        let others = others
+            .filter(|other| other.descriptors_write && other.id != handle.id && !other.closed.load(Ordering::Relaxed));
         others.filter(|other| other.pids().iter().any(|pid| pids.contains(pid))).count()
     }
 

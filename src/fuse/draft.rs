@@ -1,8 +1,10 @@
 //! The private bytes of one open file: what its writer reads back, and what a commit will carry.
 //! Knows bytes and versions, not who writes or when it is committed.
 
+use crate::engine::value::renumbered;
 use crate::engine::{self, Engine, Snapshot, Stage};
 use crate::store;
+use crate::words::Version;
 
 /// The bytes.
 #[derive(Debug)]
@@ -193,6 +195,31 @@ impl Draft {
     pub fn committed(&mut self, version: Option<u64>) {
         self.pinned = None;
         self.mine = version;
+    }
+
+    /// The key has another name, and there the version `before` is `now`.
+    pub fn renumber(&mut self, before: Version, now: Version) {
+        if let Some(snapshot) = &mut self.pinned {
+            snapshot.renumber(before, now);
+        }
+        let of = |version: &mut Version| *version = renumbered(*version, before, now);
+        self.mine.iter_mut().for_each(of);
+        if let Bytes::Whole { base: store::Base::Version(base), .. } = &mut self.bytes {
+            of(base);
+        }
+    }
+
+    /// The name is gone, so nothing is ever committed: the handle goes on with bytes of its own.
+    ///
+    /// # Errors
+    /// As [`Stage::write_at`]; the draft is then of no use any more.
+    pub fn stay_private(&mut self, engine: &dyn Engine) -> engine::Result<()> {
+        if !matches!(self.bytes, Bytes::Append(_)) {
+            return Ok(());
+        }
+        let Bytes::Append(more) = std::mem::replace(&mut self.bytes, Bytes::Untouched) else { return Ok(()) };
+        let stage = self.whole(engine)?;
+        stage.write_at(stage.len(), &more)
     }
 
     /// Drops what is not committed.

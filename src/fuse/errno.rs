@@ -122,6 +122,8 @@ fn engine_errno(error: &EngineError) -> i32 {
         EngineError::NotEmpty(_) => libc::ENOTEMPTY,
         EngineError::IntoItself(_) => libc::EINVAL,
         EngineError::NoSpace => libc::ENOSPC,
+        // The file system below holds no value that large.
+        EngineError::Io { source, .. } if source.raw_os_error() == Some(libc::EFBIG) => libc::EFBIG,
         EngineError::Closed(_) | EngineError::Damaged { .. } | EngineError::Io { .. } => libc::EIO,
     }
 }

@@ -48,6 +48,8 @@ pub struct Stat {
     pub size_bytes: u64,
     /// Space taken, in units of 512 bytes.
     pub blocks: u64,
+    /// 1, also for directories: then nobody deduces from it how many directories are inside. 0 without a name.
+    pub links: u32,
     /// Mode, owner, mtime.
     pub attributes: Attributes,
 }
@@ -180,9 +182,13 @@ impl Filesystem {
 
     /// The caller of an operation that is its own commit (delete, rename, mkdir, truncate ...).
     pub(super) fn caller(&self, session: &SessionId, asker: Asker) -> Reply<Caller> {
-        let seen = self.observe(asker)?;
-        let (author, policy) = self.resolver.author(session, &seen, std::slice::from_ref(&seen));
-        Ok(Caller::new(author, policy))
+        Ok(self.caller_seen(session, &self.observe(asker)?))
+    }
+
+    /// The same for a caller that was looked at before.
+    pub(super) fn caller_seen(&self, session: &SessionId, seen: &Observed) -> Caller {
+        let (author, policy) = self.resolver.author(session, seen, std::slice::from_ref(seen));
+        Caller::new(author, policy)
     }
 
     /// The caller of a handle's commit.

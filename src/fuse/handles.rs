@@ -26,9 +26,11 @@ pub struct Handle {
     pub ino: Ino,
     /// Opened for writing (or a new name, also when opened for reading): it may have something to commit.
     pub writes: bool,
+    /// Its descriptors can write: they are counted where holders are looked for.
+    pub descriptors_write: bool,
     /// A FLUSH left a commit waiting for other holders.
     pub waiting: AtomicBool,
-    /// Its last FLUSH found no descriptor left that can write.
+    /// Its last FLUSH found no descriptor left that can write, or its RELEASE has come.
     pub closed: AtomicBool,
     /// Size of the draft, kept here so that `stat` of a hidden name waits for nobody.
     pub draft_size_bytes: AtomicU64,
@@ -46,10 +48,20 @@ pub enum State {
     Writer(Box<Writer>),
     /// Reads bytes made at open (a sidecar, a control file, a temporary file of the neighbour's).
     Fixed(Staged),
-    /// Takes the text of a switch, set at the next FLUSH.
-    Switch(Vec<u8>),
-    /// Lists a directory as it was at open.
-    Directory(Vec<DirEntry>),
+    /// Takes the text of a switch, set at the next FLUSH by who wrote it.
+    Switch {
+        /// What was written since it was last set.
+        text: Vec<u8>,
+        /// Who opened it, or wrote to it last.
+        by: Observed,
+    },
+    /// Lists a directory as it was at open, or when it was last listed again from the start (`rewinddir`).
+    Directory {
+        /// Its entries then.
+        entries: Vec<DirEntry>,
+        /// Its first entries were read since.
+        begun: bool,
+    },
 }
 
 /// The state of a handle that writes.
@@ -164,17 +176,22 @@ pub struct Handles {
 }
 
 impl Handles {
-    /// Opens a handle.
-    pub fn open(&self, ino: Ino, writes: bool, state: State) -> Arc<Handle> {
+    /// Opens a handle. What others may ask of it is noted before anyone can find it.
+    pub fn open(&self, ino: Ino, descriptors_write: bool, state: State) -> Arc<Handle> {
         let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let (draft_size_bytes, pids) = match &state {
+            State::Writer(writer) => (writer.draft.size_bytes(), writer.pids()),
+            _ => (0, Vec::new()),
+        };
         let handle = Arc::new(Handle {
             id,
             ino,
-            writes,
+            writes: descriptors_write || matches!(state, State::Writer(_)),
+            descriptors_write,
             waiting: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            draft_size_bytes: AtomicU64::new(0),
-            pids: Mutex::default(),
+            draft_size_bytes: AtomicU64::new(draft_size_bytes),
+            pids: Mutex::new(pids),
             state: Mutex::new(state),
         });
         self.table.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&handle));

@@ -63,6 +63,8 @@ struct Node {
     children: u64,
     handles: Vec<u64>,
     fresh: Option<Fresh>,
+    /// What its attributes were when it lost its name: `fstat` goes on showing them.
+    left: Option<Attributes>,
     /// Removed or replaced: it has no name any more and nothing of it can be committed.
     gone: bool,
 }
@@ -162,6 +164,19 @@ impl Inodes {
         })
     }
 
+    /// Keeps the attributes of a node that is about to lose its name.
+    pub fn leave(&self, ino: Ino, attributes: Attributes) {
+        if let Some(node) = self.table().nodes.get_mut(&ino) {
+            node.left = Some(attributes);
+        }
+    }
+
+    /// The attributes that a node without a name had.
+    #[must_use]
+    pub fn left(&self, ino: Ino) -> Option<Attributes> {
+        self.table().nodes.get(&ino)?.left.clone()
+    }
+
     /// A commit has made the name; it stands for a key now.
     pub fn committed(&self, ino: Ino) {
         let mut table = self.table();
@@ -251,6 +266,7 @@ impl Table {
             children: 0,
             handles: Vec::new(),
             fresh: None,
+            left: None,
             gone: false,
         };
         Self { nodes: HashMap::from([(ROOT, root)]), names: HashMap::new(), next: base.max(ROOT + 1) }
@@ -288,6 +304,7 @@ impl Table {
             children: 0,
             handles: Vec::new(),
             fresh: None,
+            left: None,
             gone: false,
         };
         self.nodes.insert(ino, node);
@@ -373,7 +390,9 @@ impl Table {
     fn remove(&mut self, ino: Ino) {
         let Some(node) = self.nodes.get_mut(&ino).filter(|node| !node.gone) else { return };
         node.gone = true;
-        node.fresh = None;
+        if let Some(fresh) = node.fresh.take() {
+            node.left = Some(fresh.attributes);
+        }
         let (parent, name) = (node.parent, node.name.clone());
         self.unlink(parent, &name);
         self.collect(ino);

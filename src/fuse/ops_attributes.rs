@@ -6,13 +6,11 @@ use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Reply};
 use super::handles::{HandleId, State};
 use super::inodes::{Ino, ROOT, Role};
-use crate::engine::{AttributeChange, Head};
+use crate::engine::{AttributeChange, Head, XATTRS_MAX_BYTES};
 use crate::identity::holders;
 
 /// What our own read-only attributes begin with.
 const OURS: &str = "user.baton.";
-/// Largest value of a user xattr: what the file systems below take beside our own.
-const XATTR_MAX_BYTES: usize = 2048;
 
 impl Filesystem {
     /// SETATTR: a size, attributes, or both. A size without a handle is `truncate(path)`, or the O_TRUNC of the open
@@ -68,6 +66,7 @@ impl Filesystem {
     }
 
     fn set_fresh_attributes(&self, ino: Ino, set: &AttributeChange) -> Reply<()> {
+        self.fresh_attributes(ino).room_for(set)?;
         if self.inodes.change_fresh(ino, set) { Ok(()) } else { Err(Refusal::not_found(format!("node {ino}"))) }
     }
 
@@ -118,15 +117,20 @@ impl Filesystem {
     /// Sets (`Some`) or removes (`None`) a user's attribute. `flags` are those of `setxattr(2)`.
     ///
     /// # Errors
-    /// ENOTSUP for ours and foreign namespaces; EEXIST, ENODATA by the flags; E2BIG.
+    /// ENOTSUP for ours and foreign namespaces, and on directories; EEXIST, ENODATA by the flags; E2BIG; ENOSPC when all
+    /// of the file's are too many.
     pub fn set_xattr(&self, asker: Asker, ino: Ino, name: &str, value: Option<&[u8]>, flags: i32) -> Reply<()> {
         self.writable()?;
         check_namespace(name)?;
         if name.starts_with(OURS) || name == "user.batonfs" {
             return Err(Refusal::new(libc::ENOTSUP, format!("'{name}' is made by commits, it cannot be set")));
         }
-        if value.is_some_and(|value| value.len() > XATTR_MAX_BYTES) {
-            return Err(Refusal::new(libc::E2BIG, format!("'{name}' is too large: at most {XATTR_MAX_BYTES} bytes")));
+        if !matches!(self.role(ino)?, Role::Key | Role::Scratch) {
+            return Err(Refusal::new(libc::ENOTSUP, "only files keep attributes of users"));
+        }
+        if value.is_some_and(|value| value.len() > XATTRS_MAX_BYTES) {
+            let words = format!("'{name}' is too large: all of a file have at most {XATTRS_MAX_BYTES} bytes");
+            return Err(Refusal::new(libc::E2BIG, words));
         }
         let exists = self.user_xattrs(ino)?.contains_key(name);
         if exists && flags & libc::XATTR_CREATE != 0 {
@@ -169,7 +173,7 @@ fn our_attribute(head: &Head, field: &str) -> Option<String> {
 }
 
 fn check_namespace(name: &str) -> Reply<()> {
-    if name.starts_with("user.") {
+    if name.strip_prefix("user.").is_some_and(|name| !name.is_empty()) {
         return Ok(());
     }
     Err(Refusal::new(libc::ENOTSUP, format!("'{name}': only attributes of users ('user.') are kept")))

@@ -7,6 +7,7 @@ use super::inodes::{Ino, ROOT, Role};
 use super::ops_tree::{dir_stat, file_stat};
 use crate::control::{self, Control, ErrorLine};
 use crate::engine::{Attributes, DirEntry, Kind, Staged};
+use crate::identity::Observed;
 use crate::words::SessionId;
 
 impl Filesystem {
@@ -37,8 +38,14 @@ impl Filesystem {
         }
         let of = self.inodes.parent(parent);
         let attributes = self.dir_attributes(of)?;
-        let mode = attributes.mode & if self.control_of(ino)?.0.is_switch() { 0o666 } else { 0o444 };
-        let size = self.with_control(asker, ino, |control, context| control.size_bytes(context))?;
+        let control = self.control_of(ino)?.0;
+        let mode = match (control.is_switch(), control.makes()) {
+            (true, _) => attributes.mode & 0o666,
+            // Reading it makes a session: that is for who could make it by name, the writers of the directory.
+            (_, true) => (attributes.mode & 0o222) << 1,
+            _ => attributes.mode & 0o444,
+        };
+        let size = self.with_control(&self.observe(asker)?, ino, |control, context| control.size_bytes(context))?;
         Ok(file_stat(ino, size, Attributes { mode, ..attributes }))
     }
 
@@ -57,14 +64,14 @@ impl Filesystem {
 
     fn with_control<T>(
         &self,
-        asker: Asker,
+        seen: &Observed,
         ino: Ino,
         then: impl FnOnce(&Control, &control::Context<'_>) -> control::Result<T>,
     ) -> Reply<T> {
         let (control, scope) = self.control_of(ino)?;
         // The mount's own files are of no session: who makes one belongs to that one.
         let session = scope.clone().unwrap_or_else(SessionId::fresh);
-        let caller = self.caller(&session, asker)?;
+        let caller = self.caller_seen(&session, seen);
         let context = control::Context {
             store: &self.store,
             session: scope.as_ref(),
@@ -80,24 +87,36 @@ impl Filesystem {
         if self.control_of(ino)?.0.makes() {
             self.writable()?;
         }
+        let by = self.observe(asker)?;
         if !writes {
-            let bytes = self.with_control(asker, ino, |control, context| control.read(context))?;
+            let bytes = self.with_control(&by, ino, |control, context| control.read(context))?;
             return Ok(State::Fixed(Staged::from(bytes)));
         }
         match self.control_of(ino)?.0.is_switch() {
-            true => Ok(State::Switch(Vec::new())),
+            true => Ok(State::Switch { text: Vec::new(), by }),
             false => Err(Refusal::new(libc::EPERM, "this control file is for reading")),
         }
     }
 
-    /// A descriptor of a switch was closed: what was written to it is set.
-    pub(super) fn set_switch(&self, asker: Asker, ino: Ino, text: &mut Vec<u8>) -> Reply<()> {
+    /// Refuses a text that cannot become one the switch takes, while there is a call that shells tell the error of.
+    pub(super) fn check_switch(&self, ino: Ino, text: &mut Vec<u8>) -> Reply<()> {
+        let accepted = match std::str::from_utf8(text) {
+            Ok(text) => self.control_of(ino)?.0.accepts(text).map_err(Refusal::from),
+            // The rest of a character may come with the next write; none of ours has any.
+            Err(_) => Err(Refusal::new(libc::EINVAL, "a switch takes text in UTF-8")),
+        };
+        accepted.inspect_err(|_| text.clear())
+    }
+
+    /// A descriptor of a switch was closed: what was written to it is set. Who closes it may be in the middle of an
+    /// exec, so it was looked at before.
+    pub(super) fn set_switch(&self, ino: Ino, text: &mut Vec<u8>, by: &Observed) -> Reply<()> {
         if text.is_empty() {
             return Ok(());
         }
         let text = String::from_utf8(std::mem::take(text))
             .map_err(|_| Refusal::new(libc::EINVAL, "a switch takes text in UTF-8"))?;
-        self.with_control(asker, ino, |control, context| control.write(context, &text))
+        self.with_control(by, ino, |control, context| control.write(context, &text))
     }
 
     /// Keeps the words behind an errno where `.baton/errors` shows them.
@@ -108,6 +127,10 @@ impl Filesystem {
         let place = name.map_or_else(|| self.place(ino), |name| self.place_in(ino, name));
         tracing::info!(op, errno = refusal.errno, "{refusal}");
         let Ok(place) = place else { return };
+        // What is no session has no errors: names tried at the root would fill the memory.
+        if !matches!(self.engine().entry(&place.session, ""), Ok(Some(_))) {
+            return;
+        }
         let line = ErrorLine {
             time_ms: crate::words::record::now_ms(),
             op,

@@ -11,9 +11,9 @@ use super::handles::{Handle, HandleId, State, Writer};
 use super::inodes::{Fresh, Ino, Role};
 use super::ops_tree::check_length;
 use super::special;
-use crate::engine::{AttributeChange, Snapshot};
+use crate::engine::{AttributeChange, Attributes, Snapshot};
 use crate::identity::{self, Observed, holders};
-use crate::store::{Base, Draft as StoreDraft, Rule, StoreError, Write};
+use crate::store::{Base, Caller, Draft as StoreDraft, Rule, StoreError, Write};
 
 /// The most one value can hold: what a file offset can say.
 const VALUE_MAX_BYTES: u64 = i64::MAX as u64;
@@ -67,15 +67,21 @@ impl Filesystem {
     /// [`Filesystem::open`].
     pub fn create(&self, asker: Asker, parent: Ino, name: &str, mode: u32, flags: i32) -> Reply<(Stat, Arc<Handle>)> {
         self.writable()?;
-        let (role, place) = self.new_name(parent, name)?;
+        let (role, _) = self.new_name(parent, name)?;
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
         // Facts about a process are waited for before the name is held.
         let opener = self.observe(asker)?;
         let name_held = self.names.change((parent, name));
+        let place = self.place_in(parent, name)?;
         if role == Role::Key
             && let Some(entry) = self.engine().entry(&place.session, &place.path)?
         {
             drop(name_held);
+            let exclusive = flags & libc::O_EXCL != 0;
+            if !exclusive && asker.uid != 0 && asker.uid != entry.attributes.uid {
+                // The kernel takes what CREATE gives for the caller's own. So it looks once more, and asks the mode.
+                return Err(Refusal::new(libc::ESTALE, format!("'{name}' has just been created by another user")));
+            }
             return self.create_existing(asker, parent, name, entry.kind, flags, writes);
         }
         let ino = self.reserve(asker, parent, name, role, mode, flags & libc::O_EXCL != 0)?;
@@ -86,7 +92,7 @@ impl Filesystem {
                 return Err(refusal);
             }
         };
-        let handle = self.open_handle(ino, true, State::Writer(Box::new(writer)));
+        let handle = self.open_handle(ino, writes, State::Writer(Box::new(writer)));
         self.inodes.looked_up(ino);
         Ok((self.stat(asker, ino)?, handle))
     }
@@ -140,6 +146,14 @@ impl Filesystem {
 
     /// Reserves a name that no commit has made, or joins the reservation of another.
     fn reserve(&self, asker: Asker, parent: Ino, name: &str, role: Role, mode: u32, exclusive: bool) -> Reply<Ino> {
+        if let Some(there) = self.inodes.find(parent, name).and_then(|ino| self.inodes.fresh(ino)) {
+            let Attributes { mode, uid, gid, .. } = there.attributes;
+            let allowed =
+                asker.uid == 0 || asker.uid == uid || mode & 0o002 != 0 || (asker.gid == gid && mode & 0o020 != 0);
+            if !exclusive && !allowed {
+                return Err(Refusal::new(libc::EACCES, format!("'{name}' is being created by another user")));
+            }
+        }
         let attributes = self.made_by(asker, mode, &self.dir_attributes(parent)?, false);
         let pid = holders::tgid(asker.thread).unwrap_or(0);
         let fresh = Fresh { attributes, creators: vec![pid] };
@@ -148,11 +162,7 @@ impl Filesystem {
     }
 
     fn open_handle(&self, ino: Ino, writes: bool, state: State) -> Arc<Handle> {
-        let writes = writes || matches!(state, State::Writer(_));
         let handle = self.handles.open(ino, writes, state);
-        if let State::Writer(writer) = &*handle.state() {
-            handle.note(writer);
-        }
         self.inodes.add_handle(ino, handle.id);
         handle
     }
@@ -197,7 +207,7 @@ impl Filesystem {
         match &mut *state {
             State::Reader(pinned) => self.read_pinned(handle.ino, pinned, offset, size),
             State::Fixed(bytes) => Ok(bytes.read(offset, size)?),
-            State::Switch(_) | State::Directory(_) => Err(Refusal::new(libc::EBADF, "not open for reading")),
+            State::Switch { .. } | State::Directory { .. } => Err(Refusal::new(libc::EBADF, "not open for reading")),
             State::Writer(_) if !own => match self.newest(handle.ino)? {
                 Some(snapshot) => Ok(snapshot.read(offset, size)?),
                 None => Ok(Vec::new()),
@@ -241,6 +251,12 @@ impl Filesystem {
     pub(super) fn pin_readers(&self, ino: Option<Ino>) -> Reply<()> {
         let Some(ino) = ino else { return Ok(()) };
         let ids = self.inodes.handles(ino);
+        if !ids.is_empty()
+            && let Ok(place) = self.place(ino)
+            && let Some(entry) = self.engine().entry(&place.session, &place.path)?
+        {
+            self.inodes.leave(ino, entry.attributes);
+        }
         for handle in ids.into_iter().filter_map(|id| self.handles.get(id).ok()) {
             match &mut *handle.state() {
                 State::Reader(pinned @ None) => *pinned = self.newest(ino)?,
@@ -273,7 +289,11 @@ impl Filesystem {
         let mut state = handle.state();
         let writer = match &mut *state {
             State::Writer(writer) => writer,
-            State::Switch(text) => return write_switch(text, at.offset, bytes),
+            State::Switch { text, by } => {
+                *by = self.observe(asker)?;
+                write_switch(text, at.offset, bytes)?;
+                return self.check_switch(handle.ino, text);
+            }
             _ => return Err(Refusal::new(libc::EBADF, "not open for writing")),
         };
         writer.still_good()?;
@@ -314,7 +334,7 @@ impl Filesystem {
         Ok(writer.draft.write(at.offset, bytes, self.engine())?)
     }
 
-    fn pin_for_edit(&self, ino: Ino, writer: &mut Writer) -> Reply<()> {
+    pub(super) fn pin_for_edit(&self, ino: Ino, writer: &mut Writer) -> Reply<()> {
         if writer.draft.wants_pin() {
             let newest = self.newest(ino)?;
             writer.draft.pin_for_edit(newest);
@@ -393,7 +413,7 @@ impl Filesystem {
         let handle = self.handles.get(id)?;
         let mut state = handle.state();
         let State::Writer(writer) = &mut *state else {
-            let switch = matches!(*state, State::Switch(_));
+            let switch = matches!(*state, State::Switch { .. });
             drop(state);
             return if switch { Ok(()) } else { self.truncate(asker, ino, 0) };
         };
@@ -417,15 +437,29 @@ impl Filesystem {
         if self.role(ino)? != Role::Key {
             return Err(Refusal::new(libc::EPERM, "only keys can be truncated"));
         }
-        let place = self.place(ino)?;
-        let key = place.key()?;
-        let by = self.caller(&place.session, asker)?;
-        let Some(snapshot) = self.engine().open(&place.session, &key)? else {
-            return self.truncate_fresh(ino, size);
-        };
-        self.store.check(&place.session, &key, &by)?;
+        let by = self.caller(&self.place(ino)?.session, asker)?;
+        loop {
+            match self.truncate_newest(ino, size, &by) {
+                // Another commit came between the copy and ours: what it wrote is what is to be cut.
+                Err(StoreError::Outdated { .. }) => {}
+                Ok(Some(())) => return Ok(()),
+                Ok(None) => return self.truncate_fresh(ino, size),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Commits the newest version cut to a size; `None` when no commit has made the name.
+    fn truncate_newest(&self, ino: Ino, size: u64, by: &Caller) -> Result<Option<()>, StoreError> {
+        let held = self
+            .keep_name(ino)
+            .zip(self.place(ino).ok())
+            .and_then(|(held, place)| Some((held, place.key().ok()?, place)));
+        let Some((_name, key, place)) = held else { return Ok(Some(())) };
+        let Some(snapshot) = self.engine().open(&place.session, &key)? else { return Ok(None) };
+        self.store.check(&place.session, &key, by)?;
         if snapshot.head.size_bytes == size {
-            return Ok(());
+            return Ok(Some(()));
         }
         let mut stage = self.engine().stage();
         if size > 0 {
@@ -436,14 +470,13 @@ impl Filesystem {
             session: &place.session,
             key: &key,
             draft: StoreDraft::Whole(stage.freeze()),
-            base: if size == 0 { Base::Fresh } else { Base::Version(snapshot.head.version) },
+            base: if size == 0 { Base::Fresh } else { Base::Exactly(snapshot.head.version) },
             fresh: snapshot.head.attributes.clone(),
             set: AttributeChange { mtime: Some(SystemTime::now()), ..AttributeChange::default() },
             rule: Rule::Policy,
         };
-        let Some(_name) = self.keep_name(ino) else { return Ok(()) };
-        self.store.write(write, &by)?;
-        Ok(())
+        self.store.write(write, by)?;
+        Ok(Some(()))
     }
 
     /// A name that no commit has made has only drafts to cut: those of who can see it.
@@ -463,14 +496,9 @@ impl Filesystem {
             return Err(Refusal::new(libc::EINVAL, "not open for writing"));
         };
         writer.still_good()?;
-        if writer.draft.is_append() {
-            self.commit_draft(&handle, writer)?;
-        }
-        if size == 0 && writer.draft.pinned().is_none() {
-            writer.draft.restart(true, self.engine());
-        } else {
-            self.pin_for_edit(handle.ino, writer)?;
-            writer.draft.set_len(size, self.engine())?;
+        if let Err(refusal) = self.cut_draft(&handle, writer, size) {
+            self.fail(&handle, writer, refusal.clone());
+            return Err(refusal);
         }
         if size == 0 {
             let check = self.place(handle.ino).and_then(|place| place.key()).ok();
@@ -481,6 +509,18 @@ impl Filesystem {
         handle.closed.store(false, Ordering::Relaxed);
         handle.note(writer);
         Ok(())
+    }
+
+    fn cut_draft(&self, handle: &Handle, writer: &mut Writer, size: u64) -> Reply<()> {
+        if writer.draft.is_append() {
+            self.commit_draft(handle, writer)?;
+        }
+        if size == 0 && writer.draft.pinned().is_none() {
+            writer.draft.restart(true, self.engine());
+            return Ok(());
+        }
+        self.pin_for_edit(handle.ino, writer)?;
+        Ok(writer.draft.set_len(size, self.engine())?)
     }
 
     /// `fallocate` without flags: the value is at least that long.

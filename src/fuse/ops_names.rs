@@ -2,11 +2,13 @@
 
 use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Place, Reply, Stat};
+use super::handles::State;
 use super::inodes::{Ino, ROOT, Role};
 use super::ops_tree::check_length;
 use super::special;
 use crate::engine::{EngineError, Staged};
 use crate::store::{Base, Draft, Rule, StoreError, Write};
+use crate::words::Version;
 
 /// One end of a rename.
 #[derive(Debug)]
@@ -33,14 +35,15 @@ impl Filesystem {
         if self.role(parent)? != Role::Dir {
             return Err(Refusal::new(libc::EPERM, format!("'{name}': nothing can be made here")));
         }
-        let dir = place.dir()?;
+        place.dir()?;
         let by = self.caller(&place.session, asker)?;
         let name_held = self.names.change((parent, name));
+        let place = self.place_in(parent, name)?;
         if self.inodes.find(parent, name).is_some_and(|ino| self.inodes_fresh(ino)) {
             return Err(Refusal::new(libc::EEXIST, format!("'{name}' is being created by another process")));
         }
         let attributes = self.made_by(asker, mode, &self.dir_attributes(parent)?, true);
-        self.store.make_dir(&place.session, &dir, attributes, &by)?;
+        self.store.make_dir(&place.session, &place.dir()?, attributes, &by)?;
         drop(name_held);
         self.lookup(asker, parent, name)
     }
@@ -61,6 +64,7 @@ impl Filesystem {
         let (role, place) = self.new_name(parent, name)?;
         let by = self.caller(&place.session, asker)?;
         let name_held = self.names.change((parent, name));
+        let place = self.place_in(parent, name)?;
         let reserved = self.inodes.find(parent, name).is_some_and(|ino| self.inodes_fresh(ino));
         if role != Role::Key || reserved || self.engine().entry(&place.session, &place.path)?.is_some() {
             return Err(Refusal::new(libc::EEXIST, format!("'{name}' exists already")));
@@ -70,7 +74,7 @@ impl Filesystem {
             session: &place.session,
             key: &key,
             draft: Draft::Whole(Staged::from(Vec::new())),
-            base: Base::Version(0),
+            base: Base::Exactly(0),
             fresh: self.made_by(asker, mode, &self.dir_attributes(parent)?, false),
             set: crate::engine::AttributeChange::default(),
             rule: Rule::Policy,
@@ -106,6 +110,7 @@ impl Filesystem {
         let by = self.caller(&place.session, asker)?;
         self.pin_readers(known)?;
         let _name = self.names.change((parent, name));
+        let place = self.place_in(parent, name)?;
         let existed = self.store.delete(&place.session, &place.key()?, &by, false)?;
         let known = self.inodes.find(parent, name);
         let reserved = known.is_some_and(|ino| self.inodes_fresh(ino));
@@ -129,14 +134,16 @@ impl Filesystem {
             _ => return Err(Refusal::new(libc::ENOTDIR, format!("'{name}' is not a directory"))),
         }
         let place = self.place_in(parent, name)?;
-        let known = self.inodes.find(parent, name);
         let by = self.caller(&place.session, asker)?;
         let _names = self.names.tree();
+        let (place, known) = (self.place_in(parent, name)?, self.inodes.find(parent, name));
         if known.is_some_and(|ino| self.inodes.has_fresh_below(ino)) {
             return Err(Refusal::new(libc::ENOTEMPTY, format!("a file is being written in '{name}'")));
         }
+        let attributes = known.map(|ino| self.dir_attributes(ino)).transpose()?;
         self.store.remove_dir(&place.session, &place.dir()?, &by)?;
-        if let Some(ino) = known {
+        if let (Some(ino), Some(attributes)) = (known, attributes) {
+            self.inodes.leave(ino, attributes);
             self.forget_scratches(ino);
             self.inodes.remove(ino);
         }
@@ -165,8 +172,8 @@ impl Filesystem {
             return Err(Refusal::new(libc::EXDEV, "nothing is moved from one session to another"));
         }
         let source = from.role.ok_or_else(|| Refusal::not_found(&from.name))?;
-        if to.role.is_some() && flags & libc::RENAME_NOREPLACE != 0 {
-            return Err(Refusal::new(libc::EEXIST, format!("'{}' exists already", to.name)));
+        if flags & libc::RENAME_NOREPLACE != 0 {
+            self.refuse_taken(&to)?;
         }
         match source {
             Role::Dir => self.rename_dir(asker, &from, &to),
@@ -174,6 +181,15 @@ impl Filesystem {
             Role::Key => self.rename_key(asker, &from, &to, flags & libc::RENAME_NOREPLACE == 0),
             _ => Err(Refusal::new(libc::EPERM, format!("'{}' cannot be renamed", from.name))),
         }
+    }
+
+    /// For a rename that replaces nothing: the name is there, or reserved by an open draft.
+    fn refuse_taken(&self, to: &End) -> Reply<()> {
+        let reserved = self.inodes.find(to.parent, &to.name).is_some_and(|ino| self.inodes_fresh(ino));
+        if to.role.is_some() || reserved {
+            return Err(Refusal::new(libc::EEXIST, format!("'{}' exists already", to.name)));
+        }
+        Ok(())
     }
 
     fn end(&self, asker: Asker, (parent, name): (Ino, &str)) -> Reply<End> {
@@ -187,13 +203,18 @@ impl Filesystem {
         Ok(End { parent, name: name.to_owned(), place, role, ino })
     }
 
+    /// The place of an end once its name is held: a directory above it may have been renamed since it was looked at.
+    fn place_of(&self, end: &End) -> Reply<Place> {
+        self.place_in(end.parent, &end.name)
+    }
+
     fn rename_dir(&self, asker: Asker, from: &End, to: &End) -> Reply<()> {
         if matches!(to.role, Some(role) if role != Role::Dir) {
             return Err(Refusal::new(libc::ENOTDIR, format!("'{}' is not a directory", to.name)));
         }
-        let (source, target) = (from.place.dir()?, to.place.dir()?);
         let by = self.caller(&from.place.session, asker)?;
         let _names = self.names.tree();
+        let (source, target) = (self.place_of(from)?.dir()?, self.place_of(to)?.dir()?);
         if to.ino.is_some_and(|ino| self.inodes.has_fresh_below(ino)) {
             return Err(Refusal::new(libc::ENOTEMPTY, format!("a file is being written in '{}'", to.name)));
         }
@@ -206,17 +227,22 @@ impl Filesystem {
         if matches!(to.role, Some(Role::Dir)) {
             return Err(Refusal::new(libc::EISDIR, format!("'{}' is a directory", to.name)));
         }
-        let (source, target) = (from.place.key()?, to.place.key()?);
-        if source == target {
+        if from.place.key()? == to.place.key()? {
             return Ok(());
         }
         let session = &from.place.session;
         let by = self.caller(session, asker)?;
         self.pin_readers(to.ino)?;
-        let _names = self.names.change_two((from.parent, &from.name), (to.parent, &to.name));
+        let mut moved = None;
         {
+            let _names = self.names.change_two((from.parent, &from.name), (to.parent, &to.name));
+            let (source, target) = (self.place_of(from)?.key()?, self.place_of(to)?.key()?);
+            if !replace {
+                self.refuse_taken(to)?;
+            }
+            let before = self.engine().head(session, &source)?.map_or(0, |head| head.version);
             match self.store.rename(session, &source, &target, replace, &by) {
-                Ok(_) => {}
+                Ok(committed) => moved = Some((before, committed.version)),
                 // A name that no commit has made: only its draft moves, the old value there stays until it commits.
                 Err(StoreError::Engine(EngineError::NotFound(_)))
                     if from.ino.is_some_and(|ino| self.inodes_fresh(ino)) =>
@@ -225,15 +251,33 @@ impl Filesystem {
                 }
                 Err(error) => return Err(error.into()),
             }
+            self.move_node(from, to);
         }
-        self.move_node(from, to);
+        if let (Some(ino), Some((before, now))) = (from.ino, moved) {
+            self.renumber(ino, before, now);
+        }
         Ok(())
+    }
+
+    /// A key under another name has other version numbers: what handles on it were made from is told in those.
+    fn renumber(&self, ino: Ino, before: Version, now: Version) {
+        let ids = self.inodes.handles(ino);
+        for handle in ids.into_iter().filter_map(|id| self.handles.get(id).ok()) {
+            match &mut *handle.state() {
+                State::Reader(Some(snapshot)) => snapshot.renumber(before, now),
+                State::Writer(writer) => writer.draft.renumber(before, now),
+                _ => {}
+            }
+        }
     }
 
     fn rename_scratch(&self, asker: Asker, from: &End, to: &End) -> Reply<()> {
         let ino = from.ino.ok_or_else(|| Refusal::not_found(&from.name))?;
         if special::is_scratch(&to.name) {
             self.move_node(from, to);
+            if let Some(replaced) = to.ino.filter(|&replaced| replaced != ino) {
+                self.scratches.remove(replaced);
+            }
             return Ok(());
         }
         match to.role {
@@ -255,7 +299,7 @@ impl Filesystem {
         let by = self.caller(&to.place.session, asker)?;
         let version = {
             let _names = self.names.change_two((from.parent, &from.name), (to.parent, &to.name));
-            let version = self.commit_scratch(ino, &to.place, &by)?;
+            let version = self.commit_scratch(ino, &self.place_of(to)?, &by)?;
             self.move_node(from, to);
             self.inodes.committed(ino);
             version

@@ -116,12 +116,17 @@ impl Filesystem {
     /// Unlinked while open: `fstat` shows what the handles on it have.
     fn stat_unnamed(&self, ino: Ino) -> Option<Stat> {
         let ids = self.inodes.handles(ino);
+        if self.inodes.role(ino) == Some(Role::Dir) {
+            let attributes = self.inodes.left(ino).unwrap_or_else(|| self.root.clone());
+            return (!ids.is_empty()).then(|| Stat { links: 0, ..dir_stat(ino, attributes) });
+        }
         let handles = ids.into_iter().filter_map(|id| self.handles.get(id).ok());
         let sizes = handles.map(|handle| match handle.try_state().as_deref() {
             Some(State::Reader(Some(snapshot))) => snapshot.head.size_bytes,
             _ => handle.draft_size_bytes.load(Ordering::Relaxed),
         });
-        sizes.max().map(|size| file_stat(ino, size, self.fresh_attributes(ino)))
+        let attributes = self.inodes.left(ino).unwrap_or_else(|| self.fresh_attributes(ino));
+        sizes.max().map(|size| Stat { links: 0, ..file_stat(ino, size, attributes) })
     }
 
     /// The size that this handle sees, for SEEK_END: the draft's where there is one.
@@ -130,8 +135,10 @@ impl Filesystem {
     /// As [`Filesystem::stat`].
     pub fn stat_handle(&self, asker: Asker, ino: Ino, id: HandleId) -> Reply<Stat> {
         let handle = self.handles.get(id)?;
-        let size = match &*handle.state() {
+        let size = match &mut *handle.state() {
             State::Writer(writer) if writer.draft.is_dirty() || writer.draft.pinned().is_some() => {
+                // An append's end is behind the version it goes after.
+                self.pin_for_edit(ino, writer)?;
                 Some(writer.draft.size_bytes())
             }
             State::Reader(Some(snapshot)) => Some(snapshot.head.size_bytes),
@@ -159,10 +166,17 @@ impl Filesystem {
     /// # Errors
     /// ENOENT, ENOTDIR.
     pub fn open_dir(&self, ino: Ino) -> Reply<Arc<Handle>> {
+        let entries = self.list(ino)?;
+        let handle = self.handles.open(ino, false, State::Directory { entries, begun: false });
+        self.inodes.add_handle(ino, handle.id);
+        Ok(handle)
+    }
+
+    fn list(&self, ino: Ino) -> Reply<Vec<DirEntry>> {
         for child in self.inodes.children(ino) {
             self.look_again(child);
         }
-        let entries = match (ino, self.role(ino)?) {
+        Ok(match (ino, self.role(ino)?) {
             (ROOT, _) => self.engine().sessions()?.iter().map(session_entry).collect(),
             (_, Role::Dir) => {
                 let place = self.place(ino)?;
@@ -171,23 +185,26 @@ impl Filesystem {
             (_, Role::ControlDir) => self.control_entries(ino)?,
             (_, Role::MetaDir) => Vec::new(),
             _ => return Err(Refusal::new(libc::ENOTDIR, "not a directory")),
-        };
-        let handle = self.handles.open(ino, false, State::Directory(entries));
-        self.inodes.add_handle(ino, handle.id);
-        Ok(handle)
+        })
     }
 
-    /// The entries of an open directory from an offset on, each with the number of its node (0: not known), `.` and
+    /// The entries of an open directory from an offset on (from the start again: as they are now), each with the number of its node (0: not known), `.` and
     /// `..` first. `add` gets (node, next offset, kind, name) and says whether there is no room for it.
     ///
     /// # Errors
     /// EBADF.
     pub fn read_dir(&self, id: HandleId, offset: u64, add: &mut dyn FnMut(Ino, u64, Kind, &str) -> bool) -> Reply<()> {
         let handle = self.handles.get(id)?;
-        let state = handle.state();
-        let State::Directory(entries) = &*state else {
+        let mut state = handle.state();
+        let State::Directory { entries, begun } = &mut *state else {
             return Err(Refusal::new(libc::EBADF, "not an open directory"));
         };
+        if offset == 0 && std::mem::replace(begun, true) {
+            // A directory that is gone has no entries, and is no error to who has it open.
+            *entries = self
+                .list(handle.ino)
+                .or_else(|gone| if gone.errno == libc::ENOENT { Ok(Vec::new()) } else { Err(gone) })?;
+        }
         let dots = [(handle.ino, "."), (self.inodes.parent(handle.ino), "..")];
         let dots = dots.into_iter().map(|(ino, name)| (ino, Kind::Dir, name));
         let names = entries.iter().map(|entry| {
@@ -252,14 +269,14 @@ fn session_entry(session: &SessionId) -> DirEntry {
 }
 
 pub(super) fn dir_stat(ino: Ino, attributes: Attributes) -> Stat {
-    Stat { ino, kind: Kind::Dir, size_bytes: 0, blocks: 0, attributes }
+    Stat { ino, kind: Kind::Dir, size_bytes: 0, blocks: 0, links: 1, attributes }
 }
 
 pub(super) fn file_stat(ino: Ino, size_bytes: u64, attributes: Attributes) -> Stat {
-    Stat { ino, kind: Kind::File, size_bytes, blocks: size_bytes.div_ceil(512), attributes }
+    Stat { ino, kind: Kind::File, size_bytes, blocks: size_bytes.div_ceil(512), links: 1, attributes }
 }
 
 fn entry_stat(ino: Ino, entry: Entry) -> Stat {
     let Entry { kind, size_bytes, blocks, attributes } = entry;
-    Stat { ino, kind, size_bytes, blocks, attributes }
+    Stat { ino, kind, size_bytes, blocks, links: 1, attributes }
 }

@@ -7,7 +7,7 @@
 mod number;
 mod string;
 
-use super::{DEPTH_MAX, invalid};
+use super::{DEPTH_MAX, DOCUMENT_MAX_BYTES, invalid};
 use crate::store::{InvalidDocument, PrefixCheck};
 use number::Number;
 use string::Text;
@@ -98,6 +98,10 @@ impl PrefixCheck for Check {
                 Err(Refused(words)) => self.refused = Some(self.refusal(*byte, words)),
             }
             rest = after;
+        }
+        if self.offset > DOCUMENT_MAX_BYTES && self.refused.is_none() {
+            let most = DOCUMENT_MAX_BYTES >> 20;
+            self.refused = Some(invalid(format_args!("more than {most} MiB were written: put large things into keys")));
         }
         self.refused.clone().map_or(Ok(()), Err)
     }

@@ -18,6 +18,8 @@ use crate::words::Key;
 /// Deepest nesting of objects and arrays in anything written here, the outermost counted: one more and the usual
 /// readers of JSON refuse it, ours among them.
 pub const DEPTH_MAX: usize = 127;
+/// The most that may be written, in bytes: a handoff says what is where, it does not carry it.
+pub const DOCUMENT_MAX_BYTES: u64 = 16 << 20;
 /// Deepest nesting of a summary: its envelope is one level around it.
 pub const SUMMARY_DEPTH_MAX: usize = DEPTH_MAX - 1;
 
@@ -52,6 +54,10 @@ impl Default for HandoffDocument {
 impl Document for HandoffDocument {
     fn key(&self) -> &Key {
         &self.key
+    }
+
+    fn max_bytes(&self) -> u64 {
+        DOCUMENT_MAX_BYTES
     }
 
     fn prefix_check(&self) -> Box<dyn PrefixCheck> {

@@ -1,5 +1,7 @@
 //! What a process declares: our variables in the bytes of its environment. Knows no process and no rule of precedence.
 
+use std::os::unix::ffi::OsStrExt;
+
 use super::IdentityError;
 use crate::words::{Claim, ClaimError, Policy};
 
@@ -13,6 +15,18 @@ pub const WORKER_ID: &str = "BATON_WORKER_ID";
 pub const SESSION_ID: &str = "BATON_SESSION_ID";
 /// The variable that sets the process's own conflict policy.
 pub const CONFLICT_POLICY: &str = "BATON_CONFLICT_POLICY";
+
+/// What this process's own environment declares.
+///
+/// # Errors
+/// [`IdentityError`]: it cannot be used.
+pub fn own() -> Result<(Claim, Option<Policy>), IdentityError> {
+    let mut environ = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        environ.extend([name.as_bytes(), b"=", value.as_bytes(), b"\0"].concat());
+    }
+    Ok((claim(&environ)?, policy(&environ)?))
+}
 
 /// The ids declared in an environment (`NAME=value`, each ended by a NUL); blank ones are not declared.
 ///

@@ -57,6 +57,9 @@ pub enum Base {
     Fresh,
     /// A copy of this version, edited; another current version is a conflict whoever wrote it.
     Version(Version),
+    /// A copy of this version (0: of nothing); any other current version refuses it under every policy, since who
+    /// made it can make it again.
+    Exactly(Version),
 }
 
 /// Which check a write meets.
@@ -173,7 +176,10 @@ impl Store {
             let policy = self.policy_for(session, by.policy)?;
             let warning = conflict::judge(to, target.as_ref(), &by.author.writer, policy)?;
             let content = match self.document(to) {
-                Some(document) => Some(self.accept(document, &source.read_all()?, session, by)?),
+                Some(document) => {
+                    check_size(document, source.head.size_bytes)?;
+                    Some(self.accept(document, &Staged::from(source.read_all()?), session, by)?)
+                }
                 None => None,
             };
             let change = Change::Rename {
@@ -210,6 +216,9 @@ impl Store {
         if write.rule == Rule::NeighbourChecked {
             return Ok(None);
         }
+        if let Base::Exactly(base) = write.base {
+            conflict::outdated(write.key, head, base, Policy::Error)?;
+        }
         let policy = self.policy_for(write.session, by.policy)?;
         let warning = conflict::judge(write.key, head, &by.author.writer, policy)?;
         if warning.is_some() {
@@ -229,11 +238,11 @@ impl Store {
                 let mtime = write.set.mtime.unwrap_or_else(SystemTime::now);
                 return Ok(Change::Append { key, bytes: bytes.clone(), expected: head.version, mtime });
             }
-            (Draft::Append(bytes), _, Some(document)) => self.accept(document, bytes, write.session, by)?,
-            (Draft::Append(bytes), None, None) => Staged::from(bytes.clone()),
-            (Draft::Whole(staged), _, Some(document)) => {
-                self.accept(document, &staged.read_all()?, write.session, by)?
+            (Draft::Append(bytes), _, Some(document)) => {
+                self.accept(document, &Staged::from(bytes.clone()), write.session, by)?
             }
+            (Draft::Append(bytes), None, None) => Staged::from(bytes.clone()),
+            (Draft::Whole(staged), _, Some(document)) => self.accept(document, staged, write.session, by)?,
             (Draft::Whole(staged), _, None) => staged.clone(),
         };
         let mut attributes = head.map_or_else(|| write.fresh.clone(), |head| head.attributes.clone());
@@ -244,13 +253,14 @@ impl Store {
     fn accept(
         &self,
         document: &dyn super::Document,
-        written: &[u8],
+        written: &Staged,
         session: &SessionId,
         by: &Caller,
     ) -> Result<Staged> {
+        check_size(document, written.len())?;
         let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let context = DocumentContext { session, root: &self.root, writer: &by.author.writer, now_s };
-        Ok(Staged::from(document.accept(written, &context)?))
+        Ok(Staged::from(document.accept(&written.read_all()?, &context)?))
     }
 
     fn finish(&self, session: &SessionId, change: Change, by: &Caller, warning: Option<String>) -> Result<Committed> {
@@ -284,4 +294,14 @@ impl Store {
             }
         }
     }
+}
+
+/// A document is made in memory: one that is too large is refused before it is read.
+fn check_size(document: &dyn super::Document, size_bytes: u64) -> Result<()> {
+    let most = document.max_bytes();
+    if size_bytes > most {
+        let words = format!("{} has {size_bytes} bytes: at most {most} can be written", document.key());
+        return Err(super::InvalidDocument(words).into());
+    }
+    Ok(())
 }

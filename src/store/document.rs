@@ -38,6 +38,9 @@ pub trait Document: Send + Sync + Debug {
     /// The key.
     fn key(&self) -> &Key;
 
+    /// The most that may be written for it, in bytes: a document is made in memory.
+    fn max_bytes(&self) -> u64;
+
     /// A check for a document that is about to be written from its start.
     fn prefix_check(&self) -> Box<dyn PrefixCheck>;
 

@@ -34,6 +34,16 @@ impl Policy {
         }
     }
 
+    /// Could this become a policy when more is written behind it?
+    ///
+    /// # Errors
+    /// [`UnknownPolicy`] when no policy begins like this.
+    pub fn parse_begun(raw: &str) -> Result<(), UnknownPolicy> {
+        const NAMES: [&str; 6] = ["ignore", "off", "warn", "warning", "error", "strict"];
+        let begun = raw.trim().to_ascii_lowercase();
+        if NAMES.iter().any(|name| name.starts_with(&begun)) { Ok(()) } else { Err(UnknownPolicy(begun)) }
+    }
+
     /// The policy's own name.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use batonfs::committer::perform::{Committer, execute};
 use batonfs::committer::{
-    Attempt, Call, Holder, Lock, Peer, Place, RefusalKind, Request, Server, Service, client, open_store, protocol,
-    spool,
+    Attempt, Call, Holder, Lock, Peer, Place, Refusal, RefusalKind, Reply, Request, Server, Service, client,
+    open_store, protocol, spool,
 };
 use batonfs::engine::Staged;
 use batonfs::identity::Resolver;
@@ -32,8 +32,15 @@ impl Daemon {
         let lock = hold(root, &Holder::this("test", Some(Path::new("/nowhere"))));
         let store = Arc::new(open_store(root, Policy::Ignore).unwrap());
         let resolver = Arc::new(Resolver::new(Claim::default(), LIMIT));
-        let service = Service { store: Arc::clone(&store), resolver, host: Mutex::new(None) };
+        let service = Service { store: Arc::clone(&store), resolver, host: Mutex::new(None), read_only: false };
         Self { server: Some(Server::start(root, service).unwrap()), store, _lock: lock }
+    }
+
+    /// What it answers this peer.
+    pub(crate) fn execute(&self, peer: Peer, call: &Call) -> Result<Reply, Refusal> {
+        let resolver = Resolver::new(Claim::default(), LIMIT);
+        execute(Committer { store: &self.store, resolver: &resolver, host: None, read_only: false }, peer, call, None)
+            .map(|it| it.reply)
     }
 }
 
@@ -44,7 +51,7 @@ impl Drop for Daemon {
     }
 }
 
-fn hold(root: &Path, holder: &Holder) -> Lock {
+pub(crate) fn hold(root: &Path, holder: &Holder) -> Lock {
     match Lock::attempt(&Place::make(root).unwrap(), holder).unwrap() {
         Attempt::Taken(lock) => lock,
         Attempt::Held(by) => panic!("held by {by:?}"),
@@ -133,6 +140,27 @@ fn a_wait_that_is_too_long_ends_in_words_that_name_the_holder() {
     assert_eq!(client::LIMIT, Duration::from_secs(10));
 }
 
+/// K29
+#[test]
+fn a_holder_that_listens_and_does_not_answer_is_waited_for_no_longer() {
+    let bench = Bench::with_session();
+    let _lock = hold(&bench.store(), &Holder::this("mount", Some(Path::new("/mnt/state"))));
+    // As a stopped daemon has it: the kernel goes on taking connections in, until the queue is full.
+    let listener = UnixListener::bind(socket(&bench)).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let limit = Duration::from_millis(300);
+    for queue in ["empty", "full"] {
+        let since = std::time::Instant::now();
+        let none = Staged::from(Vec::new());
+        let refusal = client::perform(&bench.store(), Call::new(Request::Status), &none, limit).unwrap_err();
+        assert_eq!(refusal.kind, RefusalKind::InUse, "{refusal:?}");
+        assert!(refusal.words.contains("/mnt/state"), "{}", refusal.words);
+        assert!(since.elapsed() < limit * 20, "{queue}: {:?}", since.elapsed());
+    }
+    let heard = listener.accept().unwrap();
+    drop(heard);
+}
+
 /// K30
 #[test]
 fn a_killed_holder_leaves_a_lock_and_a_socket_that_hinder_nobody() {
@@ -173,9 +201,10 @@ fn a_write_whose_answer_was_lost_is_asked_for_again_and_makes_one_version() {
     // Does what is asked, and dies before it can say so.
     let (mut stream, _) = listener.accept().unwrap();
     let (call, len): (Call, u64) = protocol::receive(&mut stream, protocol::QUESTION_MAX_BYTES).unwrap();
+    protocol::send(&mut stream, &Reply::Heard, 0).unwrap();
     let body = spool::take_exactly(&mut stream, len, &root).unwrap();
     let resolver = Resolver::new(Claim::default(), LIMIT);
-    let at = Committer { store: &store, resolver: &resolver, host: None };
+    let at = Committer { store: &store, resolver: &resolver, host: None, read_only: false };
     execute(at, Peer::this(), &call, Some(body)).unwrap();
     drop(listener);
     drop(stream);
@@ -195,7 +224,7 @@ fn a_delete_whose_answer_was_lost_is_no_missing_key_the_second_time() {
     bench.write("k", "v", "w").done();
     let store = open_store(&bench.store(), Policy::Ignore).unwrap();
     let resolver = Resolver::new(Claim::default(), LIMIT);
-    let at = Committer { store: &store, resolver: &resolver, host: None };
+    let at = Committer { store: &store, resolver: &resolver, host: None, read_only: false };
     let session = SessionId::parse("s").unwrap();
     let mut call = Call::new(Request::Delete { session, key: batonfs::words::Key::parse("k").unwrap() });
     execute(at, Peer::this(), &call, None).unwrap();

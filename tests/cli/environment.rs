@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use batonfs::committer::{Call, Declared, Peer, Request};
+use batonfs::words::{Claim, Key, Policy, SessionId};
 use serde_json::{Value, json};
 
 use crate::command::{Bench, Ran};
@@ -41,6 +43,32 @@ fn the_declared_writer_is_recorded_beside_the_value() {
     let sidecar = std::fs::read(bench.store().join("s/.agent_state_meta/k.json")).unwrap();
     let sidecar: Value = serde_json::from_slice(&sidecar).unwrap();
     assert_eq!(sidecar["writer"], json!({"writer_id": "w9", "session_id": "s"}));
+}
+
+/// K13 K14
+#[test]
+fn variables_count_also_where_the_holder_cannot_see_the_process() {
+    let bench = Bench::with_session();
+    let daemon = Daemon::serve(&bench.store());
+    bench.write("k", "v", "a").done();
+    // A peer of another pid namespace has the number 0.
+    let (session, key) = (SessionId::parse("s").unwrap(), Key::parse("k").unwrap());
+    let claim = Claim { writer_id: Some("b".to_owned()), ..Claim::default() };
+    let environment = Declared { claim, policy: Some(Policy::Error) };
+    let call = Call { environment, ..Call::new(Request::Write { session, key }) };
+    let refusal = daemon.execute(Peer { pid: 0, uid: 0, gid: 0 }, &call).unwrap_err();
+    assert_eq!(refusal.words, "key 'k' was previously written by 'a' and is now being written by 'b'");
+    assert_eq!(bench.value("k"), "v");
+}
+
+/// K6
+#[test]
+fn a_variable_that_cannot_be_used_makes_no_store() {
+    let bench = Bench::new();
+    let missing = bench.beside("missing");
+    let mut init = bench.command(&["init", missing.to_str().unwrap(), "s"]);
+    Ran::from(init.env("BATON_CONFLICT_POLICY", "harsh").output().unwrap()).refused(2, &["BATON_CONFLICT_POLICY"]);
+    assert!(!missing.exists());
 }
 
 /// K6

@@ -70,6 +70,41 @@ fn one_inside_the_other_is_a_usage_error_also_through_a_link() {
 
 /// K32
 #[test]
+fn one_inside_the_other_is_a_usage_error_also_through_a_bind_mount() {
+    let (bench, at) = bench();
+    std::fs::create_dir(bench.store().join("inner")).unwrap();
+    // In a mount namespace of its own; that needs privilege.
+    let inside = r#"mount --bind "$1" "$2" 2>/dev/null && shift 2 && exec "$@""#;
+    let inner = Path::new(&at).join("inner");
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", inside, "sh"]).arg(bench.store()).arg(&at);
+    command.args([env!("CARGO_BIN_EXE_batonfs"), "mount"]).arg(bench.store()).arg(inner);
+    match command.output() {
+        Ok(output) if output.stderr.starts_with(b"batonfs") || output.status.success() => {
+            crate::command::Ran::from(output).refused(2, &["inside the store"]);
+        }
+        _ => eprintln!("SKIPPED: no mount namespace of one's own here"),
+    }
+    assert!(!bench.store().join(".baton").exists());
+}
+
+/// K32
+#[test]
+fn a_path_that_is_not_utf8_is_a_usage_error() {
+    use std::os::unix::ffi::OsStrExt;
+
+    let (bench, at) = bench();
+    let odd = bench.beside("odd").join(std::ffi::OsStr::from_bytes(b"\xff"));
+    std::fs::create_dir_all(&odd).unwrap();
+    for (store, at) in [(bench.store(), odd.clone()), (odd.clone(), at.into())] {
+        let ran = bench.command(&["mount"]).arg(store).arg(at).output().unwrap();
+        crate::command::Ran::from(ran).refused(2, &["is not UTF-8"]);
+    }
+    assert!(is_empty(&bench.store()) && is_empty(&odd));
+}
+
+/// K32
+#[test]
 fn wrong_words_are_usage_errors() {
     let (bench, at) = bench();
     refused(&bench, &["@", &at, "--conflict-policy", "harsh"], 2, &["unknown conflict policy 'harsh'"]);

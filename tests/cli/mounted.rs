@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -11,7 +12,10 @@ use std::time::{Duration, Instant};
 use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, Signal, kill_process};
 
+use batonfs::committer::Holder;
+
 use crate::command::{Bench, Ran, feed};
+use crate::committer::hold;
 
 /// Long enough for a machine with better things to do.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -150,6 +154,27 @@ fn the_operations_do_the_same_while_it_is_mounted_and_by_the_name_of_the_mountpo
     mount.bench.run(&["list", &format!("{}/s", mount.place()), "x"]).refused(2, &["inside the mount"]);
 }
 
+/// K39
+#[test]
+fn a_store_that_is_mounted_read_only_is_changed_by_no_operation_either() {
+    let Some(mount) = bench() else { return };
+    mount.bench.write("k", "v", "w").done();
+    mount.mount(&["--read-only"]).done();
+    let words = ["is mounted read-only"];
+    mount.bench.write("k", "x", "w").refused(1, &words);
+    mount.bench.feed(&["handoff", "@", "s"], "{}").refused(1, &words);
+    for args in [&["delete", "@", "s", "k"][..], &["policy", "@", "s", "warn"], &["init", "@", "t"]] {
+        mount.bench.run(args).refused(1, &words);
+    }
+    mount.bench.run(&["init", "@", "s", "--policy", "error"]).refused(1, &words);
+    mount.bench.run(&["init", "@", "s"]).done();
+    assert_eq!(mount.bench.run(&["policy", "@", "s"]).done().text(), "ignore\n");
+    assert_eq!(mount.bench.value("k"), "v");
+    assert_eq!(mount.bench.run(&["list", "@", "s"]).done().text(), "k\n");
+    mount.bench.run(&["umount", mount.place()]).done();
+    mount.is_over();
+}
+
 /// K13
 #[test]
 fn the_mounts_defaults_are_the_writer_of_those_who_declare_nothing() {
@@ -232,6 +257,21 @@ fn umount_leaves_a_mount_that_somebody_is_in() {
     mount.is_over();
 }
 
+/// K29 K36
+#[test]
+fn umount_waits_ten_seconds_for_a_daemon_that_does_not_answer_and_says_how_to_end_it() {
+    let Some(mount) = bench() else { return };
+    mount.mount(&[]).done();
+    let pid = mount.pid();
+    kill_process(pid, Signal::STOP).unwrap();
+    let since = Instant::now();
+    let ran = mount.bench.run(&["umount", mount.place()]);
+    kill_process(pid, Signal::CONT).unwrap();
+    ran.refused(7, &["does not answer", &format!("kill -KILL {pid}"), mount.place()]);
+    assert!(since.elapsed() < 2 * PATIENCE, "{:?}", since.elapsed());
+    mount.bench.run(&["umount", mount.place()]).done();
+}
+
 /// K37 K30
 #[test]
 fn what_a_killed_daemon_left_is_cleared_by_umount_and_by_the_next_mount() {
@@ -256,6 +296,50 @@ fn what_a_killed_daemon_left_is_cleared_by_umount_and_by_the_next_mount() {
         assert!(!mount.is_mounted());
     }
     mount.is_over();
+}
+
+/// K30
+#[test]
+fn a_mount_whose_daemon_is_gone_is_no_store_and_it_is_said_how_to_clear_it() {
+    let Some(mount) = bench() else { return };
+    mount.mount(&[]).done();
+    kill_process(mount.pid(), Signal::KILL).unwrap();
+    wait_for("its end", || mount.at.metadata().is_err());
+    for args in [&["status", mount.place()][..], &["init", mount.place(), "s"], &["read", mount.place(), "s", "k"]] {
+        mount.bench.run(args).refused(1, &["a mount without its daemon", "batonfs umount", mount.place()]);
+    }
+}
+
+/// K33
+#[test]
+fn a_mount_whose_command_was_killed_before_it_served_is_undone() {
+    let Some(mount) = bench() else { return };
+    let lock = hold(&mount.bench.store(), &Holder::this("list", None));
+    let mut command = mount.bench.command(&["mount", "@", mount.place()]).spawn().unwrap();
+    // The daemon waits for the store, and nobody waits for the daemon any more.
+    let children = format!("/proc/{0}/task/{0}/children", command.id());
+    wait_for("the daemon", || std::fs::read_to_string(&children).is_ok_and(|children| !children.trim().is_empty()));
+    command.kill().unwrap();
+    command.wait().unwrap();
+    drop(lock);
+    wait_for("the daemon's last word", || mount.log().contains("saying that it serves"));
+    mount.is_over();
+}
+
+/// K33
+#[test]
+fn a_daemon_keeps_nothing_open_that_its_starter_had_open() {
+    let Some(mount) = bench() else { return };
+    let (_reader, writer) = std::io::pipe().unwrap();
+    // In a descriptor that passes through exec, as a shell's `9>` does.
+    let mut command = mount.bench.command(&["mount", "@", mount.place()]);
+    rustix::io::fcntl_setfd(&writer, rustix::io::FdFlags::empty()).unwrap();
+    Ran::from(command.output().unwrap()).done();
+    let ours = std::fs::read_link(format!("/proc/self/fd/{}", writer.as_raw_fd())).unwrap();
+    let open = std::fs::read_dir(format!("/proc/{}/fd", mount.pid())).unwrap();
+    let open: Vec<PathBuf> = open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok()).collect();
+    assert!(!open.is_empty() && !open.contains(&ours), "{open:?}");
+    assert_eq!(std::fs::read_to_string(format!("/proc/{}/comm", mount.pid())).unwrap(), "batonfs\n");
 }
 
 /// K33

@@ -1,8 +1,12 @@
 //! Each operation of the command: what it prints, what it changes, how it is refused.
 
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
+
 use serde_json::json;
 
-use crate::command::Bench;
+use crate::command::{Bench, Ran, batonfs};
 use crate::committer::Daemon;
 
 /// K17 K38
@@ -31,6 +35,24 @@ fn init_prints_the_handle_byte_for_byte() {
     );
     assert_eq!(ran.text(), expected);
     assert!(bench.store().join("s").is_dir());
+}
+
+/// K5
+#[test]
+fn a_store_that_is_another_users_is_said_to_be_theirs() {
+    let bench = Bench::with_session();
+    let dir = bench.store().join(".baton");
+    let owner = std::fs::metadata(&dir).unwrap().uid();
+    std::fs::set_permissions(&dir, Permissions::from_mode(0o000)).unwrap();
+    // Root may look in all the same, unless it gives that up.
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", env!("CARGO_BIN_EXE_batonfs")]);
+    if owner != 0 {
+        command = batonfs();
+    }
+    let ran = command.args(["list".as_ref(), bench.store().as_os_str(), "s".as_ref()]).output().unwrap();
+    std::fs::set_permissions(&dir, Permissions::from_mode(0o700)).unwrap();
+    Ran::from(ran).refused(1, &[dir.to_str().unwrap(), "Permission denied", &format!("user {owner}'s")]);
 }
 
 /// K17

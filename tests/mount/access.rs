@@ -161,3 +161,36 @@ fn umount_says_who_holds_an_open_draft() {
     mount.again(&[]);
     assert_eq!(mount.read("k"), "draft");
 }
+
+// M1, C8
+#[test]
+fn a_name_that_another_user_is_making_is_theirs() {
+    if !is_root() {
+        return;
+    }
+    let Some(mount) = Mount::with(&["--allow-other"]) else { return };
+    mount.bash("mkdir shared; chmod 1777 shared").ok();
+    let script = "import os, sys\nfd = os.open('shared/k', os.O_CREAT | os.O_WRONLY, 0o600)\nos.write(fd, b'mine')\n\
+                  print('written', flush=True)\nsys.stdin.readline()";
+    let mut command = mount.command(&[harness::python(), "-c", script]);
+    command.stdin(std::process::Stdio::piped());
+    let mut maker = mount.spawn(command);
+    maker.printed(1);
+    as_nobody(&mount, "/bin/echo theirs > \"$S/shared/k\"").refused("Permission denied");
+    maker.send("go on");
+    maker.wait().ok();
+    assert_eq!((mount.read("shared/k"), mount.versions("shared/k")), ("mine".to_owned(), vec![1]));
+}
+
+// M1
+#[test]
+fn who_may_not_make_a_session_by_name_may_not_by_reading_new() {
+    if !is_root() {
+        return;
+    }
+    let Some(mount) = Mount::with(&["--allow-other"]) else { return };
+    as_nobody(&mount, "mkdir \"$S/../by-name\"").refused("Permission denied");
+    as_nobody(&mount, "cat \"$S/../.baton/new\"").refused("Permission denied");
+    assert_eq!(fs::read_dir(mount.point()).expect("the sessions").count(), 1);
+    mount.bash("cat ../.baton/new").ok();
+}

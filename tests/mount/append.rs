@@ -124,3 +124,35 @@ fn tail_follows_a_growing_key() {
     tail.printed(3);
     assert_eq!(tail.kill().out, "one\ntwo\nthree\n");
 }
+
+// C7
+#[test]
+fn a_log_that_many_processes_have_held_costs_the_daemon_no_descriptors() {
+    let Some(mount) = Mount::new() else { return };
+    let daemon = mount.daemons()[0];
+    let open = || fs::read_dir(format!("/proc/{daemon}/fd")).expect("descriptors").count();
+    let before = open();
+    let script =
+        "exec 3>> log; for i in $(seq 60); do sleep 0.1 & /bin/echo $i >&3; done; wait; echo last >&3; read line";
+    let mut command = mount.command(&["bash", "-c", script]);
+    command.stdin(Stdio::piped());
+    let mut logger = mount.spawn(command);
+    eventually("the last line is there", || {
+        fs::read_to_string(mount.path("log")).is_ok_and(|log| log.ends_with("last\n"))
+    });
+    assert!(open() < before + 20, "{} descriptors, {before} before", open());
+    logger.send("go on");
+    logger.wait().ok();
+    assert_eq!(mount.read("log").lines().count(), 61);
+}
+
+// C7, C13
+#[test]
+fn the_end_of_an_append_not_yet_committed_is_behind_what_was_there() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("log", "0123456789");
+    let script = "import os\nfd = os.open('log', os.O_RDWR | os.O_APPEND)\nos.write(fd, b'abc')\n\
+                  print(os.lseek(fd, 0, os.SEEK_END))\nos.posix_fallocate(fd, 0, 12)";
+    assert_eq!(mount.python(script).ok(), "13\n");
+    assert_eq!(mount.read("log"), "0123456789abc");
+}

@@ -100,6 +100,25 @@ fn owners_can_be_given_where_the_kernel_lets_them() {
     }
 }
 
+// E3, C14: a change that is committed and then does not fit would stand in the way of all that follow.
+#[test]
+fn more_xattrs_than_a_file_has_room_for_are_refused_and_harm_nothing() {
+    let Some(mut mount) = Mount::new() else { return };
+    let script = "import os\nopen('k', 'w').close()\nos.mkdir('d')\nfd = os.open('new', os.O_CREAT | os.O_WRONLY)\n\
+                  def refusal(at, name, size):\n try: os.setxattr(at, name, b'v' * size)\n \
+                  except OSError as e: return e.errno\n\
+                  print([refusal('k', f'user.k{i}', 600) for i in range(4)], [refusal(fd, f'user.{i}', 600) for i in range(4)],\n \
+                  refusal('k', 'user.', 1), refusal('k', 'user.big', 5000), refusal('d', 'user.x', 1))\n\
+                  os.removexattr('k', 'user.k0')\nos.close(fd)";
+    let (full, none) = (libc::ENOSPC, libc::ENOTSUP);
+    let each = format!("[None, None, None, {full}]");
+    assert_eq!(mount.python(script).ok(), format!("{each} {each} {none} {} {none}\n", libc::E2BIG));
+    mount.write("other", "x");
+    mount.again(&[]);
+    assert_eq!(mount.read("other"), "x");
+    assert_eq!(mount.xattr("k", "user.k2").map(|value| value.len()), Some(600));
+}
+
 // E3
 #[test]
 fn foreign_namespaces_are_not_supported_rather_than_forbidden() {
@@ -108,4 +127,14 @@ fn foreign_namespaces_are_not_supported_rather_than_forbidden() {
     let script = "import os\nfor name in 'trusted.x', 'security.x':\n \
                   try: os.setxattr('k', name, b'x')\n except OSError as e: print(e.errno)";
     assert_eq!(mount.python(script).ok(), format!("{0}\n{0}\n", libc::ENOTSUP));
+}
+
+// C11, C14: a lock file is looked at this way: is the one I hold still the one that has the name?
+#[test]
+fn fstat_shows_that_a_file_has_lost_its_name_and_nothing_else_of_it() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "import os\nfd = os.open('k', os.O_RDWR | os.O_CREAT, 0o600)\nnew = os.open('n', os.O_RDWR | os.O_CREAT, 0o640)\n\
+                  os.write(fd, b'x')\nos.fsync(fd)\nseen = lambda fd: (oct(os.fstat(fd).st_mode), os.fstat(fd).st_nlink)\n\
+                  print(seen(fd), seen(new))\nos.unlink('k')\nos.unlink('n')\nprint(seen(fd), seen(new), os.fstat(fd).st_size)";
+    assert_eq!(mount.python(script).ok(), "('0o100600', 1) ('0o100640', 1)\n('0o100600', 0) ('0o100640', 0) 1\n");
 }

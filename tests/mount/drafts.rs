@@ -209,3 +209,28 @@ fn locks_exclude_other_processes() {
                   print(subprocess.run([sys.executable, '-c', child], stdout=subprocess.PIPE, text=True).stdout.strip())\n lock(f, fcntl.LOCK_UN)";
     assert_eq!(mount.python(script).ok(), "held\nheld\n");
 }
+
+// C11
+#[test]
+fn a_file_without_a_name_keeps_what_is_written_to_it_until_its_close() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("log", "there ");
+    let script = "import os, time\nfd = os.open('k', os.O_RDWR | os.O_CREAT)\nlog = os.open('log', os.O_RDWR | os.O_APPEND)\n\
+                  os.unlink('k')\nos.unlink('log')\nos.write(fd, b'mine')\nos.fsync(fd)\nos.write(log, b'mine')\n\
+                  os.close(os.dup(log))\ntime.sleep(1.2)\nos.write(log, b'!')\nos.pwrite(log, b'T', 0)\n\
+                  print(os.pread(fd, 9, 0), os.pread(log, 99, 0))";
+    assert_eq!(mount.python(script).ok(), "b'mine' b'there mine!T'\n");
+    assert_eq!(mount.names(""), [""; 0]);
+}
+
+// C9, E2
+#[test]
+fn a_size_that_no_file_can_have_is_too_large_and_not_a_fault_of_the_store() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "old");
+    let script = "import errno, os\nfd = os.open('k', os.O_RDWR)\n\
+                  for change in (lambda: os.truncate('k', 1 << 62), lambda: os.ftruncate(fd, 1 << 62), lambda: os.close(fd)):\n \
+                  try: change()\n except OSError as e: print(errno.errorcode[e.errno])";
+    assert_eq!(mount.python(script).ok(), "EFBIG\nEFBIG\nEFBIG\n");
+    assert_eq!((mount.read("k"), mount.versions("k")), ("old".to_owned(), vec![1]));
+}

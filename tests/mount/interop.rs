@@ -214,3 +214,14 @@ fn the_commands_see_what_the_mount_wrote() {
     assert_eq!(mount.batonfs(&["resume", &store, "nowhere"]).code, Some(4), "not found");
     assert_eq!(mount.batonfs(&["read", &store, harness::SESSION, "nothing"]).code, Some(4), "not found");
 }
+
+// N1
+#[test]
+fn a_temporary_name_longer_than_a_keys_can_be_made() {
+    let Some(mount) = Mount::new() else { return };
+    let key = "k".repeat(198);
+    let script = format!(
+        "t='.{key}..agent_state_tmp.01900000-0000-7000-8000-000000000000'; echo x > \"$t\" && mv -T \"$t\" {key} && cat {key}"
+    );
+    assert_eq!(mount.bash(&script).ok(), "x\n");
+}

@@ -171,3 +171,12 @@ fn a_race_of_different_writers_for_a_fresh_key_has_one_winner() {
         assert_eq!(mount.writer_of(&key), format!("w{}", mount.read(&key)));
     }
 }
+
+// E1
+#[test]
+fn a_shell_is_told_that_it_wrote_no_policy() {
+    let Some(mount) = Mount::new() else { return };
+    mount.bash("echo sometimes > .baton/policy").refused("Invalid argument");
+    mount.bash("{ printf Str; printf 'ict\\n'; } > .baton/policy").ok();
+    assert_eq!(mount.read(".baton/policy"), "error\n");
+}

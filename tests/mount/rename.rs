@@ -132,3 +132,39 @@ fn a_deleted_keys_versions_go_on() {
     let version: u64 = mount.xattr("k", "user.baton.version").expect("a version").parse().expect("a number");
     assert!(version > 1);
 }
+
+// C10, C18
+#[test]
+fn an_edit_that_went_through_a_rename_is_not_judged_by_the_numbers_of_its_old_name() {
+    let Some(mount) = Mount::new() else { return };
+    // One version `a` more than `b` has when the edit ends: by its number alone nothing would have come between.
+    let script = "import os\nfor i in range(5): open('a', 'w').write('a%d' % i)\nopen('b', 'w').write('b')\n\
+                  edit = os.open('a', os.O_RDWR)\nos.pwrite(edit, b'X', 0)\n\
+                  os.rename('a', 'b')\nfor i in range(3): open('b', 'w').write('later')\nos.close(edit)";
+    mount.bash("echo warn > .baton/policy").ok();
+    mount.python(script).ok();
+    assert_eq!(mount.versions("b"), [1, 2, 3, 4, 5, 6]);
+    let last = mount.log().pop().expect("a line");
+    assert!(last["conflict"].is_string(), "{last}");
+
+    let script = "import os\nopen('c', 'w').write('one')\nedit = os.open('c', os.O_RDWR)\nos.pwrite(edit, b'T', 0)\n\
+                  os.rename('c', 'd')\nos.close(edit)";
+    mount.python(script).ok();
+    assert_eq!(mount.read("d"), "Tne");
+    let last = mount.log().pop().expect("a line");
+    assert!(last["conflict"].is_null(), "nothing came between: {last}");
+}
+
+// C8, C10
+#[test]
+fn a_rename_that_replaces_nothing_respects_a_reserved_name() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("src", "src");
+    let mut file = File::create_new(mount.path("lock")).expect("create");
+    file.write_all(b"mine").expect("write");
+    let script = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n\
+                  print(libc.renameat2(-100, b'src', -100, b'lock', 1), ctypes.get_errno())";
+    assert_eq!(mount.python(script).ok(), format!("-1 {}\n", libc::EEXIST));
+    drop(file);
+    assert_eq!((mount.read("lock"), mount.read("src")), ("mine".to_owned(), "src".to_owned()));
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use batonfs::engine::{AttributeChange, Attributes, Change, Engine, EngineError, Kind, Staged};
+use batonfs::engine::{AttributeChange, Attributes, Change, Engine, EngineError, Kind, Staged, XATTRS_MAX_BYTES};
 use batonfs::words::{Op, Policy, SessionId};
 
 use crate::engines::*;
@@ -284,6 +284,22 @@ fn a_directory_is_not_renamed_into_itself_or_over_what_is_there() {
         commit(engine, rename_dir("d", "d"));
         commit(engine, rename_dir("d", "dd"));
         assert_eq!(keys(engine), ["dd/k", "e/k"]);
+    });
+}
+
+#[test]
+fn xattrs_without_room_are_refused_before_they_are_committed() {
+    on_all(|engine| {
+        commit(engine, put("k", b"1", None));
+        let set = |name: &str| {
+            let xattrs = BTreeMap::from([(name.to_owned(), Some(vec![b'x'; XATTRS_MAX_BYTES / 2 - 100]))]);
+            Change::Attributes { path: "k".to_owned(), set: AttributeChange { xattrs, ..Default::default() } }
+        };
+        commit(engine, set("user.a"));
+        commit(engine, set("user.b"));
+        assert!(matches!(refused(engine, set("user.c")), EngineError::NoSpace));
+        assert_eq!(engine.head(&session(), &key("k")).unwrap().unwrap().attributes.xattrs.len(), 2);
+        commit(engine, put("k", b"2", Some(1)));
     });
 }
 

@@ -117,6 +117,24 @@ fn on_every_engine_what_is_no_object_is_refused_and_the_old_one_stays() {
 }
 
 #[test]
+fn on_every_engine_a_document_too_large_for_memory_is_refused_before_it_is_made() {
+    let large = format!("{{\"a\": \"{}\"}}", "x".repeat(16 << 20));
+    for (subject, store) in stores() {
+        let refused = write(&store, "__handoff.json", large.as_bytes(), &caller("w")).unwrap_err();
+        assert!(matches!(refused, StoreError::Document(_)), "{refused}");
+        write(&store, "large.json", large.as_bytes(), &caller("w")).unwrap();
+        assert!(store.rename(&session(), &key("large.json"), &key("__handoff.json"), true, &caller("w")).is_err());
+        assert_eq!(keys(&*subject.engine), ["large.json"]);
+    }
+    let mut check = HandoffDocument::new().prefix_check();
+    let pieces: Vec<_> = large.as_bytes().chunks(1 << 20).map(|piece| check.push(piece)).collect();
+    assert!(
+        pieces.iter().take(16).all(Result::is_ok) && pieces.last().unwrap().is_err(),
+        "refused while it is written"
+    );
+}
+
+#[test]
 fn a_handle_is_the_neighbours_byte_for_byte_on_every_engine() {
     let golden = include_str!("../golden/handle.json");
     for (subject, backend) in all().into_iter().zip(["memory", "filesystem"]) {

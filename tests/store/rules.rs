@@ -266,3 +266,27 @@ fn two_writers_and_a_policy_survive_reopening() {
     write(&store, "k", b"new", &caller("w")).unwrap();
     assert_eq!(version(&*engine, "k"), Some(2));
 }
+
+#[test]
+fn a_draft_of_exactly_one_version_is_refused_over_another_under_every_policy() {
+    for subject in with_session() {
+        let store = store(&subject.engine, Policy::Ignore);
+        write(&store, "k", b"one", &caller("a")).unwrap();
+        write(&store, "k", b"two", &caller("a")).unwrap();
+        let (session, key) = (session(), key("k"));
+        let exactly = |version| Write {
+            session: &session,
+            key: &key,
+            draft: Draft::Whole(b"cut".to_vec().into()),
+            base: Base::Exactly(version),
+            fresh: attributes(),
+            set: Default::default(),
+            rule: Rule::Policy,
+        };
+        for stale in [0, 1] {
+            assert!(matches!(store.write(exactly(stale), &caller("a")), Err(StoreError::Outdated { .. })));
+        }
+        assert_eq!(value(&*subject.engine, "k").unwrap(), b"two");
+        assert_eq!(store.write(exactly(2), &caller("a")).unwrap().version, 3);
+    }
+}

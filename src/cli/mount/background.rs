@@ -1,7 +1,8 @@
 //! A daemon of its own: this program again, in a session of its own, with a pipe by which it says whether it serves.
 
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::super::{Ended, Exit, output};
 use super::checks::Plan;
 use super::{daemon, log};
-use crate::committer::{Place, Refusal};
+use crate::committer::{Place, Refusal, client};
 
 /// What the daemon says once.
 #[derive(Debug, Serialize, Deserialize)]
@@ -38,15 +39,24 @@ pub(super) fn start(plan: &Plan) -> Ended {
 }
 
 fn spawn(plan: &Plan) -> Result<Child, Refusal> {
-    Place::make(&plan.root).map_err(|e| Refusal::failed(format!("opening '{}'", plan.root.display()), e))?;
+    Place::make(&plan.root).map_err(|e| client::cannot_open(&plan.root, e))?;
     let log =
         log::open(&plan.log).map_err(|e| Refusal::failed(format!("opening the log '{}'", plan.log.display()), e))?;
     // The arguments as they were given, in the same directory: they mean the same. `mount` is the first of them.
     let arguments = std::env::args_os().skip(2);
     let mut command = Command::new("/proc/self/exe");
-    command.arg("mount").arg("--daemon").args(arguments.collect::<Vec<OsString>>());
+    command.arg0("batonfs").arg("mount").arg("--daemon").args(arguments.collect::<Vec<OsString>>());
+    inherit_nothing();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
     command.spawn().map_err(|e| Refusal::failed("starting the daemon", e))
+}
+
+/// A lock or a pipe that a shell has open would stay locked or open for as long as the daemon lives.
+fn inherit_nothing() {
+    let (first, last) = (3, libc::c_uint::MAX);
+    // SAFETY: closes nothing, only marks what is open to be closed at exec; no memory is passed. Older kernels that
+    // lack the call refuse it, and pass on what was passed on before.
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC) };
 }
 
 fn listen(child: &mut Child) -> io::Result<Option<Said>> {
@@ -56,8 +66,12 @@ fn listen(child: &mut Child) -> io::Result<Option<Said>> {
     Ok(serde_json::from_str(&said).ok())
 }
 
+/// What people see in a list of processes, where it would be `exe`.
+const NAME: &CStr = c"batonfs";
+
 /// Is the daemon: finds its plan, serves, and tells who started it.
 pub(super) fn be_daemon(plan: impl FnOnce() -> Result<Plan, Refusal>) -> Ended {
+    let _ = rustix::thread::set_name(NAME);
     let served = plan().and_then(|plan| {
         detach().map_err(|e| Refusal::failed("leaving the terminal", e))?;
         daemon::serve(&plan, Some(&plan.log), || say(&Said::Ready))

@@ -1,6 +1,7 @@
 //! Everything about a mount that can be known before it is tried, each with words of its own. Leaves nothing behind.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,6 +41,7 @@ pub(super) fn plan(args: &Args) -> Result<Plan, Refusal> {
     let defaults = args.defaults.claim()?;
     let root = store(&args.store)?;
     let mountpoint = mountpoint(&args.mountpoint)?;
+    utf8(&root).and_then(|()| utf8(&mountpoint))?;
     apart(&root, &mountpoint)?;
     empty(&mountpoint)?;
     device()?;
@@ -100,16 +102,31 @@ fn clear_if_dead(at: &Path) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Paths go to other processes as JSON.
+fn utf8(path: &Path) -> Result<(), Refusal> {
+    if path.to_str().is_some() {
+        return Ok(());
+    }
+    Err(Refusal::new(RefusalKind::Usage, format!("the path '{}' is not UTF-8", path.display())))
+}
+
 /// One inside the other would make the daemon wait for itself.
 fn apart(root: &Path, mountpoint: &Path) -> Result<(), Refusal> {
     let (store, at) = (root.display(), mountpoint.display());
-    if mountpoint.starts_with(root) {
+    if is_inside(mountpoint, root) {
         return Err(Refusal::new(RefusalKind::Usage, format!("mountpoint '{at}' is inside the store '{store}'")));
     }
-    if root.starts_with(mountpoint) {
+    if is_inside(root, mountpoint) {
         return Err(Refusal::new(RefusalKind::Usage, format!("store '{store}' is inside the mountpoint '{at}'")));
     }
     Ok(())
+}
+
+/// Also where a bind mount shows it under another path.
+fn is_inside(inner: &Path, outer: &Path) -> bool {
+    let identity = |path: &Path| path.metadata().ok().map(|found| (found.dev(), found.ino()));
+    let outer_identity = identity(outer);
+    inner.ancestors().any(|above| above == outer || (outer_identity.is_some() && identity(above) == outer_identity))
 }
 
 fn empty(mountpoint: &Path) -> Result<(), Refusal> {

@@ -42,14 +42,18 @@ pub(super) fn serve(plan: &Plan, file: Option<&Path>, ready: impl FnOnce() -> io
     let store = Arc::new(open_store(&plan.root, plan.policy)?);
     let resolver = Arc::new(Resolver::new(plan.defaults.clone(), client::IDENTITY_LIMIT));
     let served = {
-        let service = Service { store: Arc::clone(&store), resolver: Arc::clone(&resolver), host: Mutex::new(None) };
+        let (host, read_only) = (Mutex::new(None), plan.options.read_only);
+        let service = Service { store: Arc::clone(&store), resolver: Arc::clone(&resolver), host, read_only };
         let server = Server::start(&plan.root, service).map_err(|e| Refusal::failed("serving the socket", e))?;
         mount(plan, &store, &resolver).and_then(|mounted| {
             server.set_host(Arc::new(MountHost { mounted: Arc::clone(&mounted), at: plan.mountpoint.clone() }));
             tracing::info!("'{}' is mounted at '{}'", plan.root.display(), plan.mountpoint.display());
-            ready()
-                .map_err(|e| Refusal::failed("saying that it serves", e))
-                .and_then(|()| stay(plan, &mounted, signals))
+            if let Err(e) = ready() {
+                // Who asked for it is gone and will not end it either.
+                leave(plan, &mounted);
+                return Err(Refusal::failed("saying that it serves", e));
+            }
+            stay(plan, &mounted, signals)
         })
     };
     if let Err(e) = store.engine().close() {
@@ -69,22 +73,29 @@ fn raise_file_limit() {
 /// A command lets go soon; another mount does not.
 fn take_lock(plan: &Plan) -> Result<Lock, Refusal> {
     let failed = |e| Refusal::failed(format!("locking the store '{}'", plan.root.display()), e);
-    let place = Place::make(&plan.root).map_err(failed)?;
+    let place = Place::make(&plan.root).map_err(|e| client::cannot_open(&plan.root, e))?;
     let until = Instant::now() + client::LIMIT;
+    let mut before = None;
     loop {
         let holder = Holder::this("mount", Some(&plan.mountpoint));
         let held = match Lock::attempt(&place, &holder).map_err(failed)? {
             Attempt::Taken(lock) => return Ok(lock),
             Attempt::Held(held) => held,
         };
-        let mounted = held.as_ref().is_some_and(|held| held.mountpoint.is_some());
-        if mounted || Instant::now() >= until {
+        if is_another_mount(before.as_ref(), held.as_ref()) || Instant::now() >= until {
             let by = held.map_or_else(|| "another process".to_owned(), |held| held.to_string());
             let words = format!("the store '{}' is held by {by}", plan.root.display());
             return Err(Refusal::new(RefusalKind::InUse, words));
         }
+        before = held;
         std::thread::sleep(RETRY);
     }
+}
+
+/// It is believed when it says so twice: a killed one's words stay in the lock until the next holder, which has it
+/// already, has written its own.
+fn is_another_mount(before: Option<&Holder>, held: Option<&Holder>) -> bool {
+    held.is_some_and(|held| held.mountpoint.is_some()) && held == before
 }
 
 fn mount(plan: &Plan, store: &Arc<crate::store::Store>, resolver: &Arc<Resolver>) -> Result<Arc<Mounted>, Refusal> {
@@ -171,5 +182,20 @@ impl Host for MountHost {
 
     fn unmount(&self) -> io::Result<()> {
         self.mounted.unmount(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_a_killed_mount_keep_no_other_mount_away() {
+        let mount = Holder::this("mount", Some(Path::new("/mnt")));
+        let command = Holder::this("list", None);
+        assert!(!is_another_mount(None, Some(&mount)));
+        assert!(!is_another_mount(Some(&mount), Some(&command)));
+        assert!(!is_another_mount(Some(&command), Some(&command)));
+        assert!(is_another_mount(Some(&mount), Some(&mount)));
     }
 }

@@ -344,6 +344,9 @@ impl LocalEngine {
                 Err(_) => return Err(EngineError::NotFound(path)),
             },
         };
+        if let Some((found, _)) = &base {
+            look::attributes(&*found.file, &found.stat)?.room_for(set)?;
+        }
         if set.xattrs.values().any(Option::is_some) {
             self.try_attributes(session, &path, &base, set, operation)?;
         }
