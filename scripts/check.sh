@@ -49,6 +49,8 @@ outer_tmp=${TMPDIR:-/tmp}
 private=$(mktemp -d "$outer_tmp/batonfs-check.XXXXXX")
 chmod 755 "$private"
 mkdir "$private/tmp"
+# Other users get through, not in: a test runs the command as another user.
+chmod 711 "$private" "$private/tmp"
 report="$private/report"
 unset BATON_WRITER_ID BATON_STAGE_ID BATON_WORKER_ID BATON_SESSION_ID BATON_CONFLICT_POLICY
 

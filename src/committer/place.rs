@@ -3,11 +3,11 @@
 
 use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, open, openat};
+use rustix::fs::{Gid, Mode, OFlags, Uid, fchown, fstat, open, openat};
 
 use super::refusal::{Refusal, RefusalKind};
 use crate::words::key::BATON_DIR;
@@ -25,9 +25,24 @@ impl Place {
     /// The system's; a symbolic link in its place is one.
     pub fn make(root: &Path) -> io::Result<Self> {
         match DirBuilder::new().mode(0o700).create(root.join(BATON_DIR)) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
-            _ => Self::open(root),
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
         }
+        let place = Self::open(root)?;
+        place.give(&place.dir, root)?;
+        Ok(place)
+    }
+
+    /// What root makes in the store of another user is given to that user, who could not go on with it otherwise.
+    fn give(&self, made: impl AsFd, like: &Path) -> io::Result<()> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        let (owner, made_by) = (std::fs::metadata(like)?, fstat(&made)?);
+        if owner.uid() != 0 && made_by.st_uid == 0 {
+            fchown(&made, Some(Uid::from_raw(owner.uid())), Some(Gid::from_raw(owner.gid())))?;
+        }
+        Ok(())
     }
 
     /// Opens `<root>/.baton`.
@@ -45,7 +60,11 @@ impl Place {
     /// The system's.
     pub fn file(&self, name: &str, flags: OFlags) -> io::Result<File> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(File::from(openat(&self.dir, name, flags, Mode::from_raw_mode(0o600))?))
+        let file = openat(&self.dir, name, flags, Mode::from_raw_mode(0o600))?;
+        if flags.contains(OFlags::CREATE) {
+            self.give(&file, &self.path("."))?;
+        }
+        Ok(File::from(file))
     }
 
     /// A short path of a name in it, for calls that take no directory: a socket's address holds 107 bytes at most.

@@ -2,11 +2,12 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::process::Command;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::command::{Bench, Ran, batonfs};
+use crate::command::{Bench, Ran, batonfs, feed};
 use crate::committer::Daemon;
 
 /// K17 K38
@@ -344,4 +345,32 @@ fn a_damaged_store_is_said_to_be_damaged() {
     });
     assert_eq!(refusal.words, "/store/.baton/journal/3 is damaged: record 7 has another checksum");
     assert_eq!(batonfs::cli::Exit::from(refusal.kind) as u8, 6);
+}
+
+#[test]
+fn what_root_does_in_another_users_store_leaves_it_to_that_user() {
+    const NOBODY: u32 = 65_534;
+    // Without root there is nobody whose store it could be.
+    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+        eprintln!("SKIPPED: only root can act in another user's store");
+        return;
+    }
+    let bench = Bench::new();
+    let (top, program) = (bench.beside(""), bench.beside("batonfs"));
+    std::fs::copy(env!("CARGO_BIN_EXE_batonfs"), &program).unwrap();
+    std::fs::set_permissions(&top, Permissions::from_mode(0o755)).unwrap();
+    std::os::unix::fs::chown(bench.store(), Some(NOBODY), Some(NOBODY)).unwrap();
+    let as_owner = |args: &[&str]| {
+        let mut command = Command::new(&program);
+        command.uid(NOBODY).gid(NOBODY).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        feed(command.spawn().unwrap(), b"the owner's\n")
+    };
+    let store = bench.store();
+    let store = store.to_str().unwrap();
+    as_owner(&["init", store, "s"]).done();
+    bench.feed(&["write", "@", "s", "root/key"], "root's\n").done();
+    as_owner(&["write", store, "s", "mine"]).done();
+    as_owner(&["write", store, "s", "root/key"]).done();
+    assert_eq!(bench.value("root/key"), "the owner's\n");
+    assert_eq!(std::fs::metadata(bench.store().join("s/.agent_state_meta")).unwrap().uid(), NOBODY);
 }

@@ -139,6 +139,8 @@ const PATH_PART_BYTES: usize = 2_000;
 #[derive(Debug)]
 pub struct LocalDisk {
     root: OwnedFd,
+    /// We are root: what we make goes to who owns the directory it is made in, who could not go on with it otherwise.
+    gives: bool,
     /// [`HELD_DIR`], opened at its first use.
     held: OnceLock<OwnedFd>,
 }
@@ -169,7 +171,24 @@ impl LocalDisk {
     /// The system's: ENOENT, ENOTDIR, EACCES.
     pub fn open_at(root: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { root: fs::open(root, flags, Mode::empty())?, held: OnceLock::new() })
+        let root = fs::open(root, flags, Mode::empty())?;
+        Ok(Self { root, gives: rustix::process::geteuid().is_root(), held: OnceLock::new() })
+    }
+
+    /// Who gets what we make in a directory; `None` where it is ours already.
+    fn heir(&self, dir: impl AsFd) -> io::Result<Option<(fs::Uid, fs::Gid)>> {
+        if !self.gives {
+            return Ok(None);
+        }
+        let stat = fs::fstat(dir)?;
+        Ok((stat.st_uid != 0).then(|| (fs::Uid::from_raw(stat.st_uid), fs::Gid::from_raw(stat.st_gid))))
+    }
+
+    fn give(&self, file: OwnedFd, made_in: impl AsFd) -> io::Result<OwnedFd> {
+        if let Some((uid, gid)) = self.heir(made_in)? {
+            fs::fchown(&file, Some(uid), Some(gid))?;
+        }
+        Ok(file)
     }
 
     fn beneath(&self, path: &str, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
@@ -274,18 +293,19 @@ impl Disk for LocalDisk {
     fn create(&self, path: &str, mode: u32) -> io::Result<Box<dyn DiskFile>> {
         let (dir, name) = self.parent(path)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = fs::openat(dir, name, flags, Mode::from_raw_mode(mode))?;
+        let fd = self.give(fs::openat(&dir, name, flags, Mode::from_raw_mode(mode))?, &dir)?;
         Ok(Box::new(LocalFile(File::from(fd))))
     }
 
     fn anonymous(&self, dir: &str) -> io::Result<File> {
+        let path = format!("{dir}/{}", uuid::Uuid::now_v7());
+        let (made_in, _) = self.parent(&path)?;
         match self.beneath(dir, OFlags::RDWR | OFlags::TMPFILE, Mode::RUSR | Mode::WUSR) {
-            Ok(fd) => Ok(File::from(fd)),
+            Ok(fd) => Ok(File::from(self.give(fd, &made_in)?)),
             Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)) => {
-                let path = format!("{dir}/{}", uuid::Uuid::now_v7());
                 let fd = self.beneath(&path, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, Mode::RUSR | Mode::WUSR)?;
                 self.unlink(&path)?;
-                Ok(File::from(fd))
+                Ok(File::from(self.give(fd, &made_in)?))
             }
             Err(e) => Err(e),
         }
@@ -332,7 +352,11 @@ impl Disk for LocalDisk {
 
     fn make_dir(&self, path: &str, mode: u32) -> io::Result<()> {
         let (dir, name) = self.parent(path)?;
-        within(&[&dir], &|| fs::mkdirat(&dir, name, Mode::from_raw_mode(mode)))
+        within(&[&dir], &|| fs::mkdirat(&dir, name, Mode::from_raw_mode(mode)))?;
+        if let Some((uid, gid)) = self.heir(&dir)? {
+            fs::chownat(&dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        Ok(())
     }
 
     fn remove_dir(&self, path: &str) -> io::Result<()> {
