@@ -286,11 +286,12 @@ impl Filesystem {
     /// After an error the handle answers every call the same.
     pub fn write(&self, asker: Asker, id: HandleId, at: WriteAt, bytes: &[u8]) -> Reply<()> {
         let handle = self.handles.get(id)?;
+        let seen = self.who_writes(asker, &handle);
         let mut state = handle.state();
         let writer = match &mut *state {
             State::Writer(writer) => writer,
             State::Switch { text, by } => {
-                *by = self.observe(asker)?;
+                *by = seen?.unwrap_or_default();
                 write_switch(text, at.offset, bytes)?;
                 return self.check_switch(handle.ino, text);
             }
@@ -300,8 +301,9 @@ impl Filesystem {
         if at.offset.checked_add(bytes.len() as u64).is_none_or(|end| end > VALUE_MAX_BYTES) {
             return Err(Refusal::new(libc::EFBIG, "a value cannot be that large"));
         }
-        let written =
-            self.note_writer(asker, &handle, writer).and_then(|()| self.write_draft(&handle, writer, at, bytes));
+        let written = seen
+            .and_then(|seen| self.note_writer(asker, &handle, writer, seen))
+            .and_then(|()| self.write_draft(&handle, writer, at, bytes));
         if let Err(refusal) = written {
             self.fail(&handle, writer, refusal.clone());
             return Err(refusal);
@@ -353,16 +355,26 @@ impl Filesystem {
         check.push(bytes).map_err(|invalid| Refusal::from(crate::store::StoreError::from(invalid)))
     }
 
-    /// Notes who writes; a process that has not written to this handle before meets the conflict rule now.
-    fn note_writer(&self, asker: Asker, handle: &Handle, writer: &mut Writer) -> Reply<()> {
-        let print = self.resolver.environment_print(asker.thread);
-        let same = writer.last_thread == asker.thread
-            && print.is_some()
-            && writer.writers.last().is_some_and(|seen| Some(seen.environment) == print);
-        if same {
-            return Ok(());
+    /// Who writes now; `None` when it is still the one that wrote last. Facts about a process may have to be waited
+    /// for, so the handle is not held meanwhile: a process in exec may be waiting for its flush.
+    fn who_writes(&self, asker: Asker, handle: &Handle) -> Reply<Option<Observed>> {
+        let last = match &*handle.state() {
+            State::Writer(writer) if writer.failed.is_some() => return Ok(None),
+            State::Writer(writer) if writer.last_thread == asker.thread => {
+                writer.writers.last().map(|seen| seen.environment)
+            }
+            State::Writer(_) | State::Switch { .. } => None,
+            _ => return Ok(None),
+        };
+        if last.is_some() && self.resolver.environment_print(asker.thread) == last {
+            return Ok(None);
         }
-        let seen = self.observe(asker)?;
+        self.observe(asker).map(Some)
+    }
+
+    /// Notes who writes; a process that has not written to this handle before meets the conflict rule now.
+    fn note_writer(&self, asker: Asker, handle: &Handle, writer: &mut Writer, seen: Option<Observed>) -> Reply<()> {
+        let Some(seen) = seen else { return Ok(()) };
         writer.writers.retain(|other| other.process != seen.process || seen.process.is_none());
         if seen.process.is_none() {
             // Processes that cannot be seen are one: nothing tells them apart.
