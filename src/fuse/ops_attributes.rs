@@ -56,13 +56,15 @@ impl Filesystem {
         if *set == AttributeChange::default() {
             return Ok(());
         }
+        let Ok(place) = self.place(ino) else { return Ok(()) };
+        // Facts about a process are waited for before the name is held.
+        let by = self.caller(&place.session, asker);
         let Some(_name) = self.keep_name(ino) else { return Ok(()) };
         let Ok(place) = self.place(ino) else { return Ok(()) };
         if self.engine().entry(&place.session, &place.path)?.is_none() {
             return self.set_fresh_attributes(ino, set);
         }
-        let by = self.caller(&place.session, asker)?;
-        Ok(self.store.set_attributes(&place.session, &place.path, set.clone(), &by)?)
+        Ok(self.store.set_attributes(&place.session, &place.path, set.clone(), &by?)?)
     }
 
     fn set_fresh_attributes(&self, ino: Ino, set: &AttributeChange) -> Reply<()> {
