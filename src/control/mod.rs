@@ -4,6 +4,7 @@
 mod errors;
 mod files;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use errors::{ErrorLine, Errors};
@@ -24,10 +25,15 @@ pub struct MountState {
     pub waiting: usize,
     /// Names the kernel remembers.
     pub nodes: usize,
-    /// Values committed since the mount.
-    pub commits: u64,
-    /// Requests refused since the mount.
+    /// Drafts committed since the mount, by the moment at which they were: `close`, `look`, `release`, `fsync`,
+    /// `age`, `write`, `end`.
+    pub commits: BTreeMap<&'static str, u64>,
+    /// Drafts dropped since the mount.
+    pub drops: u64,
+    /// Drafts refused since the mount.
     pub refusals: u64,
+    /// Looks at a caller that showed no process: it is outside the daemon's pid namespace, hidden in `/proc`, or gone.
+    pub unseen: u64,
 }
 
 /// What a control file may look at.

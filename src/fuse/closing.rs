@@ -8,6 +8,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use super::OnKill;
+use super::counters::Moment;
 use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Reply};
 use super::handles::{Handle, HandleId, State, Writer};
@@ -40,7 +41,7 @@ impl Filesystem {
             self.wait(&handle, true);
             return Ok(());
         }
-        self.finish(&handle, writer)
+        self.finish(&handle, writer, Moment::Close)
     }
 
     /// RELEASE: the last descriptor is gone. Commits what still waits, if a FLUSH was seen; drops it otherwise, since
@@ -51,8 +52,8 @@ impl Filesystem {
         self.opening.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, &mut (_, other)| other != id);
         if let State::Writer(writer) = &mut *handle.state() {
             let waits = writer.draft.is_dirty() && writer.failed.is_none() && writer.flushed;
-            if waits && let Err(refusal) = self.finish(&handle, writer) {
-                tracing::warn!("a draft that waited for its release was refused: {refusal}");
+            if waits && let Err(refusal) = self.finish(&handle, writer, Moment::Release) {
+                self.note_refusal("release", handle.ino, None, &refusal);
             }
             self.wait(&handle, false);
         }
@@ -70,7 +71,7 @@ impl Filesystem {
         let mut state = handle.state();
         let State::Writer(writer) = &mut *state else { return Ok(()) };
         writer.still_good()?;
-        if writer.draft.is_dirty() { self.commit_draft(&handle, writer) } else { Ok(()) }
+        if writer.draft.is_dirty() { self.commit_draft(&handle, writer, Moment::Fsync) } else { Ok(()) }
     }
 
     /// Looks again at the commits that wait on a node: whoever touches a key after its last holder has gone sees the
@@ -87,8 +88,8 @@ impl Filesystem {
             let mut state = handle.state();
             let State::Writer(writer) = &mut *state else { continue };
             let left = writer.draft.is_dirty() && writer.failed.is_none() && !self.is_held(&handle, writer, None);
-            if left && let Err(refusal) = self.finish(&handle, writer) {
-                tracing::warn!("a draft that waited for its holders was refused: {refusal}");
+            if left && let Err(refusal) = self.finish(&handle, writer, Moment::Look) {
+                self.note_refusal("close", handle.ino, None, &refusal);
             }
         }
     }
@@ -114,14 +115,14 @@ impl Filesystem {
     ///
     /// # Errors
     /// The store's refusal; the draft is gone and the handle keeps answering it.
-    pub(super) fn commit_draft(&self, handle: &Handle, writer: &mut Writer) -> Reply<()> {
-        let done = self.put_in_place(handle, writer);
+    pub(super) fn commit_draft(&self, handle: &Handle, writer: &mut Writer, moment: Moment) -> Reply<()> {
+        let done = self.put_in_place(handle, writer, moment);
         // Not before: who looks again meanwhile must wait for it.
         self.wait(handle, false);
         done
     }
 
-    fn put_in_place(&self, handle: &Handle, writer: &mut Writer) -> Reply<()> {
+    fn put_in_place(&self, handle: &Handle, writer: &mut Writer, moment: Moment) -> Reply<()> {
         // Without a name it was unlinked or replaced: nothing deleted comes back, but who has it open still reads it.
         let Some(_name) = self.keep_name(handle.ino) else { return Ok(writer.draft.stay_private(self.engine())?) };
         let Ok(place) = self.place(handle.ino) else { return Ok(writer.draft.stay_private(self.engine())?) };
@@ -138,7 +139,7 @@ impl Filesystem {
         let by = self.caller_of(&place.session, writer);
         match self.store.write(write, &by) {
             Ok(committed) => {
-                self.commits.fetch_add(1, Ordering::Relaxed);
+                self.counters.committed(moment);
                 self.inodes.committed(handle.ino);
                 writer.draft.committed((!appended).then_some(committed.version));
                 writer.writers.drain(..writer.writers.len().saturating_sub(1));
@@ -158,6 +159,7 @@ impl Filesystem {
         let size_bytes = writer.draft.size_bytes();
         writer.draft.discard();
         self.wait(handle, false);
+        self.counters.dropped.fetch_add(1, Ordering::Relaxed);
         let Ok(place) = self.place(handle.ino) else { return };
         let Ok(key) = place.key() else { return };
         let by = self.caller_of(&place.session, writer);
@@ -169,7 +171,7 @@ impl Filesystem {
 
     /// A handle that was refused: its draft is gone, and it says so from now on.
     pub(super) fn fail(&self, handle: &Handle, writer: &mut Writer, refusal: Refusal) {
-        self.refusals.fetch_add(1, Ordering::Relaxed);
+        self.counters.refused.fetch_add(1, Ordering::Relaxed);
         tracing::warn!("{refusal}");
         writer.draft.discard();
         writer.failed = Some(refusal);
@@ -177,23 +179,23 @@ impl Filesystem {
     }
 
     /// A draft whose last writer was killed is half a value: it is dropped, unless the mount says otherwise.
-    fn finish(&self, handle: &Handle, writer: &mut Writer) -> Reply<()> {
+    fn finish(&self, handle: &Handle, writer: &mut Writer, moment: Moment) -> Reply<()> {
         let half = writer.killed.is_some() && self.options.on_kill == OnKill::Drop && !writer.draft.is_append();
         if half {
             self.drop_draft(handle, writer);
             return Ok(());
         }
-        self.commit_draft(handle, writer)
+        self.commit_draft(handle, writer, moment)
     }
 
-    /// Remembers that the process which wrote last is being killed.
+    /// Remembers that the process which wrote last is being killed; as long as nobody wrote, any that held the file: what
+    /// an open has emptied was to be filled.
     fn note_death(&self, asker: Asker, writer: &mut Writer) {
         if asker.thread == 0 || !holders::is_dying(asker.thread) {
             return;
         }
         let last = writer.writers.last().and_then(|seen| seen.process.as_ref()).map(|process| process.pid);
-        if last.is_some()
-            && last == holders::tgid(asker.thread)
+        if (writer.writers.is_empty() || (last.is_some() && last == holders::tgid(asker.thread)))
             && let Some(Death::Signal(signal)) = holders::death(asker.thread)
         {
             writer.killed = Some(signal);

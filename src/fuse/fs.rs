@@ -7,10 +7,11 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use super::counters::{Counters, Moment};
 use super::errno::Refusal;
 use super::handles::{Handle, HandleId, Handles, State, Writer};
 use super::inodes::{Ino, Inodes, ROOT, Role};
@@ -69,9 +70,8 @@ pub struct Filesystem {
     pub(super) opening: Mutex<HashMap<(u32, Ino), (Ino, HandleId)>>,
     /// Commits that wait for other holders.
     pub(super) waiting: AtomicUsize,
-    /// Counters for `.baton/status`.
-    pub(super) commits: AtomicU64,
-    pub(super) refusals: AtomicU64,
+    /// What `.baton/status` counts.
+    pub(super) counters: Counters,
     /// The words of the latest refusals, for `.baton/errors`.
     pub(super) errors: Errors,
     pub(super) inodes: Inodes,
@@ -127,8 +127,7 @@ impl Filesystem {
             scratches: Scratches::default(),
             opening: Mutex::default(),
             waiting: AtomicUsize::new(0),
-            commits: AtomicU64::new(0),
-            refusals: AtomicU64::new(0),
+            counters: Counters::default(),
             errors: Errors::default(),
             inodes: Inodes::new(first_ino),
         }
@@ -177,7 +176,11 @@ impl Filesystem {
 
     /// Everything about the caller. Not in FLUSH or RELEASE.
     pub(super) fn observe(&self, asker: Asker) -> Reply<Observed> {
-        Ok(self.resolver.observe(asker.thread, asker.uid, asker.gid)?)
+        let seen = self.resolver.observe(asker.thread, asker.uid, asker.gid)?;
+        if seen.process.is_none() {
+            self.counters.unseen.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(seen)
     }
 
     /// The caller of an operation that is its own commit (delete, rename, mkdir, truncate ...).
@@ -251,7 +254,7 @@ impl Filesystem {
             let State::Writer(writer) = &mut *state else { continue };
             // Appends are whole writes: they are never dropped.
             let keep = self.options.on_kill == OnKill::Commit || writer.draft.is_append();
-            let kept = keep && self.commit_draft(&handle, writer).is_ok();
+            let kept = keep && self.commit_draft(&handle, writer, Moment::End).is_ok();
             if !kept {
                 self.drop_draft(&handle, writer);
                 writer.failed = Some(Refusal::new(libc::EIO, "the mount is ending"));
@@ -268,9 +271,9 @@ impl Filesystem {
             let State::Writer(writer) = &mut *state else { continue };
             if writer.failed.is_none()
                 && writer.has_append_older_than(age)
-                && let Err(refusal) = self.commit_draft(&handle, writer)
+                && let Err(refusal) = self.commit_draft(&handle, writer, Moment::Age)
             {
-                tracing::warn!("an append could not be committed: {refusal}");
+                self.note_refusal("append", handle.ino, None, &refusal);
             }
         }
     }

@@ -85,7 +85,7 @@ pub struct Writer {
     pub written_at: SystemTime,
     /// A FLUSH was seen: without one, RELEASE commits nothing.
     pub flushed: bool,
-    /// The process that wrote last was killed by this signal.
+    /// The process that wrote last, or one that held the file before anyone wrote, was killed by this signal.
     pub killed: Option<u32>,
     /// It was refused; every later call is answered the same.
     pub failed: Option<Refusal>,

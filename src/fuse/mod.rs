@@ -3,6 +3,7 @@
 
 mod adapter;
 mod closing;
+mod counters;
 pub mod draft;
 pub mod errno;
 pub mod fs;

@@ -29,7 +29,7 @@ impl Filesystem {
         let opened = size.and_then(|size| self.is_opens_truncation(asker, ino, size));
         self.opening_done(asker, ino);
         match (size, handle, opened) {
-            (Some(size), Some(handle), _) => self.truncate_handle(handle, size)?,
+            (Some(size), Some(handle), _) => self.truncate_handle(asker, handle, size)?,
             (Some(_), None, Some(handle)) => return self.truncate_opened(asker, ino, handle),
             (Some(_), None, None) if self.is_control(ino) => return Ok(()),
             (Some(size), None, None) => self.truncate(asker, ino, size)?,

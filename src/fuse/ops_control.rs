@@ -149,8 +149,10 @@ impl Filesystem {
             drafts: self.open_drafts().len(),
             waiting: self.waiting.load(Relaxed),
             nodes: self.inodes.count(),
-            commits: self.commits.load(Relaxed),
-            refusals: self.refusals.load(Relaxed),
+            commits: self.counters.by_moment(),
+            drops: self.counters.dropped.load(Relaxed),
+            refusals: self.counters.refused.load(Relaxed),
+            unseen: self.counters.unseen.load(Relaxed),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
+use super::counters::Moment;
 use super::draft::Draft;
 use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Place, Reply, Stat};
@@ -326,11 +327,11 @@ impl Filesystem {
         if at.append {
             writer.draft.append(bytes, self.engine())?;
             let full = writer.draft.is_append() && writer.draft.size_bytes() > APPEND_MAX_BYTES;
-            return if full { self.commit_draft(handle, writer) } else { Ok(()) };
+            return if full { self.commit_draft(handle, writer, Moment::Write) } else { Ok(()) };
         }
         if writer.draft.is_append() {
             // Appended bytes are never part of a draft that can be lost.
-            self.commit_draft(handle, writer)?;
+            self.commit_draft(handle, writer, Moment::Write)?;
         }
         self.pin_for_edit(handle.ino, writer)?;
         Ok(writer.draft.write(at.offset, bytes, self.engine())?)
@@ -455,7 +456,7 @@ impl Filesystem {
                 // Another commit came between the copy and ours: what it wrote is what is to be cut.
                 Err(StoreError::Outdated { .. }) => {}
                 Ok(Some(())) => return Ok(()),
-                Ok(None) => return self.truncate_fresh(ino, size),
+                Ok(None) => return self.truncate_fresh(asker, ino, size),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -492,23 +493,27 @@ impl Filesystem {
     }
 
     /// A name that no commit has made has only drafts to cut: those of who can see it.
-    fn truncate_fresh(&self, ino: Ino, size: u64) -> Reply<()> {
-        self.writers_on(ino).iter().try_for_each(|handle| self.truncate_handle(handle.id, size))
+    fn truncate_fresh(&self, asker: Asker, ino: Ino, size: u64) -> Reply<()> {
+        self.writers_on(ino).iter().try_for_each(|handle| self.truncate_handle(asker, handle.id, size))
     }
 
-    /// `ftruncate`: changes the draft.
+    /// `ftruncate`: changes the draft, and is a write of the process that asks for it.
     ///
     /// # Errors
-    /// ENOSPC, EFBIG; the handle then answers every call the same.
-    pub fn truncate_handle(&self, id: HandleId, size: u64) -> Reply<()> {
+    /// EBUSY when this process may not write the key; ENOSPC, EFBIG; the handle then answers every call the same.
+    pub fn truncate_handle(&self, asker: Asker, id: HandleId, size: u64) -> Reply<()> {
         check_size(size)?;
         let handle = self.handles.get(id)?;
+        let seen = self.who_writes(asker, &handle);
         let mut state = handle.state();
         let State::Writer(writer) = &mut *state else {
             return Err(Refusal::new(libc::EINVAL, "not open for writing"));
         };
         writer.still_good()?;
-        if let Err(refusal) = self.cut_draft(&handle, writer, size) {
+        let cut = seen
+            .and_then(|seen| self.note_writer(asker, &handle, writer, seen))
+            .and_then(|()| self.cut_draft(&handle, writer, size));
+        if let Err(refusal) = cut {
             self.fail(&handle, writer, refusal.clone());
             return Err(refusal);
         }
@@ -518,6 +523,8 @@ impl Filesystem {
             writer.check = check.map(|check| (0, check));
         }
         writer.written_at = SystemTime::now();
+        writer.set.mtime = None;
+        writer.killed = None;
         handle.closed.store(false, Ordering::Relaxed);
         handle.note(writer);
         Ok(())
@@ -525,7 +532,7 @@ impl Filesystem {
 
     fn cut_draft(&self, handle: &Handle, writer: &mut Writer, size: u64) -> Reply<()> {
         if writer.draft.is_append() {
-            self.commit_draft(handle, writer)?;
+            self.commit_draft(handle, writer, Moment::Write)?;
         }
         if size == 0 && writer.draft.pinned().is_none() {
             writer.draft.restart(true, self.engine());
@@ -540,7 +547,7 @@ impl Filesystem {
     /// # Errors
     /// As [`Filesystem::truncate_handle`].
     pub fn allocate(&self, asker: Asker, ino: Ino, id: HandleId, end: u64) -> Reply<()> {
-        if self.stat_handle(asker, ino, id)?.size_bytes < end { self.truncate_handle(id, end) } else { Ok(()) }
+        if self.stat_handle(asker, ino, id)?.size_bytes < end { self.truncate_handle(asker, id, end) } else { Ok(()) }
     }
 }
 

@@ -135,6 +135,17 @@ impl Mount {
         self.log().iter().filter(of_key).filter_map(|line| line["version"].as_u64()).collect()
     }
 
+    /// What the mount says of itself (`mount` in `.baton/status`).
+    pub(crate) fn status(&self) -> Value {
+        let text = fs::read(self.point().join(".baton/status")).expect("the status");
+        serde_json::from_slice::<Value>(&text).expect("a JSON document")["mount"].take()
+    }
+
+    /// How many drafts were committed at one moment: `close`, `look`, `release`, `fsync`, `age`, `write` or `end`.
+    pub(crate) fn committed_at(&self, moment: &str) -> u64 {
+        self.status()["commits"][moment].as_u64().expect("a counter")
+    }
+
     /// The words of the session's refusals, one line each.
     pub(crate) fn errors(&self) -> String {
         self.read(".baton/errors")

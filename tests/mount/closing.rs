@@ -90,6 +90,19 @@ fn closing_a_duplicate_commits_nothing_yet() {
     assert_eq!(mount.versions("k"), [1, 2]);
 }
 
+// C1, C2
+#[test]
+fn the_status_counts_at_which_moment_drafts_were_committed() {
+    let Some(mount) = Mount::new() else { return };
+    mount.bash("echo one > a; cp a b; { echo two; echo three; } > c; dd if=a of=d conv=fsync status=none").ok();
+    assert_eq!(mount.committed_at("close"), 3);
+    assert_eq!(mount.committed_at("fsync"), 1);
+    assert_eq!(mount.committed_at("release"), 0);
+    assert_eq!(mount.status()["unseen"], 0);
+    mount.bash("exec 3> e; echo half >&3; kill -9 $$");
+    eventually("the killed one's draft is gone", || mount.status()["drops"] == 1);
+}
+
 #[test]
 fn two_handles_of_one_process_each_have_their_own_draft() {
     let Some(mount) = Mount::new() else { return };
@@ -169,6 +182,36 @@ fn a_killed_writers_draft_is_dropped_and_recorded() {
     assert_eq!(mount.read("k"), "old");
     assert_eq!(mount.versions("k").iter().max(), Some(&1));
     assert!(mount.log().iter().any(|line| line["op"] == "drop" && line["key"] == "k"), "{:?}", mount.log());
+}
+
+// C6: Python's buffer dies with it; what the open has emptied was to be filled.
+#[test]
+fn a_writer_killed_before_its_first_write_leaves_what_was_there() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "old");
+    let buffered = "import os\nf = open('{}', 'w')\nf.write('lost')\nos.kill(os.getpid(), 9)";
+    for key in ["k", "new"] {
+        assert_eq!(mount.python(&buffered.replace("{}", key)).code, None);
+    }
+    mount.bash("timeout -s KILL 0.2 sleep 60 > k; ( sleep 60 & kill $!; wait; echo filled ) > filled");
+    assert_eq!(mount.read("k"), "old");
+    assert_eq!(mount.names(""), ["filled", "k"]);
+    assert_eq!(mount.read("filled"), "filled\n");
+    assert_eq!(mount.status()["drops"], 3);
+}
+
+// C6, C9: to cut is to write.
+#[test]
+fn who_cuts_the_file_after_a_killed_writer_is_the_last_to_write() {
+    let Some(mount) = Mount::with(&["--conflict-policy", "error"]) else { return };
+    mount.bash(
+        "exec 3> k; bash -c 'echo lost >&3; kill -9 $$'; \
+                python3 -c 'import os; os.ftruncate(3, 2)'; exec 3>&-",
+    );
+    assert_eq!(mount.read("k"), "lo");
+    mount.by("a", "echo mine > owned").ok();
+    mount.by("b", "python3 -c 'import os; os.ftruncate(os.open(\"owned\", os.O_WRONLY), 1)'").refused("busy");
+    assert_eq!(mount.read("owned"), "mine\n");
 }
 
 #[test]
