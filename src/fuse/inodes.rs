@@ -171,6 +171,12 @@ impl Inodes {
         }
     }
 
+    /// Has the node lost its name, or is it about to?
+    #[must_use]
+    pub fn is_leaving(&self, ino: Ino) -> bool {
+        self.table().nodes.get(&ino).is_some_and(|node| node.left.is_some())
+    }
+
     /// The attributes that a node without a name had.
     #[must_use]
     pub fn left(&self, ino: Ino) -> Option<Attributes> {

@@ -12,7 +12,7 @@ use super::handles::{Handle, HandleId, State, Writer};
 use super::inodes::{Fresh, Ino, Role};
 use super::ops_tree::check_length;
 use super::special;
-use crate::engine::{AttributeChange, Attributes, Snapshot};
+use crate::engine::{AttributeChange, Attributes};
 use crate::identity::{self, Observed, holders};
 use crate::store::{Base, Caller, Draft as StoreDraft, Rule, StoreError, Write};
 
@@ -54,6 +54,7 @@ impl Filesystem {
         };
         let handle = self.open_handle(ino, writes, state);
         if role == Role::Key {
+            self.join_pins(&handle)?;
             // The O_TRUNC of this open, if it has one, comes next from this thread, as a SETATTR without a handle.
             let mut opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
             opening.insert(opening_of(asker, ino), (ino, handle.id));
@@ -224,62 +225,6 @@ impl Filesystem {
         }
     }
 
-    /// Reads the version pinned at the first read, or one that only appended to it.
-    fn read_pinned(&self, ino: Ino, pinned: &mut Option<Snapshot>, offset: u64, size: usize) -> Reply<Vec<u8>> {
-        let snapshot = match pinned {
-            Some(snapshot) => snapshot,
-            None => match self.newest(ino)? {
-                Some(newest) => pinned.insert(newest),
-                // A name that no commit has made, opened by who made it.
-                None if self.inodes.fresh(ino).is_some() => return Ok(Vec::new()),
-                None => return Err(Refusal::new(libc::ENOENT, "the key was deleted before its first read")),
-            },
-        };
-        let bytes = snapshot.read(offset, size)?;
-        if bytes.len() == size || offset + (bytes.len() as u64) < snapshot.head.size_bytes {
-            return Ok(bytes);
-        }
-        match self.newest(ino)? {
-            Some(newest) if follows(&newest, snapshot) => {
-                *snapshot = newest;
-                Ok(snapshot.read(offset, size)?)
-            }
-            _ => Ok(bytes),
-        }
-    }
-
-    /// A name is about to lose its value: who has it open for reading keeps what it opened.
-    pub(super) fn pin_readers(&self, ino: Option<Ino>) -> Reply<()> {
-        let Some(ino) = ino else { return Ok(()) };
-        let ids = self.inodes.handles(ino);
-        if !ids.is_empty()
-            && let Ok(place) = self.place(ino)
-            && let Some(entry) = self.engine().entry(&place.session, &place.path)?
-        {
-            self.inodes.leave(ino, entry.attributes);
-        }
-        for handle in ids.into_iter().filter_map(|id| self.handles.get(id).ok()) {
-            match &mut *handle.state() {
-                State::Reader(pinned @ None) => *pinned = self.newest(ino)?,
-                State::Writer(writer) if writer.draft.wants_pin() => {
-                    let newest = self.newest(ino)?;
-                    writer.draft.pin_for_edit(newest);
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// The newest version of a node's key; `None` when none was committed, or its name is gone.
-    fn newest(&self, ino: Ino) -> Reply<Option<Snapshot>> {
-        let Ok(place) = self.place(ino) else { return Ok(None) };
-        if self.role(ino)? != Role::Key {
-            return Ok(None);
-        }
-        Ok(self.engine().open(&place.session, &place.key()?)?)
-    }
-
     /// Writes to a handle's draft; with `append`, at its end, whatever the offset says.
     ///
     /// # Errors
@@ -335,14 +280,6 @@ impl Filesystem {
         }
         self.pin_for_edit(handle.ino, writer)?;
         Ok(writer.draft.write(at.offset, bytes, self.engine())?)
-    }
-
-    pub(super) fn pin_for_edit(&self, ino: Ino, writer: &mut Writer) -> Reply<()> {
-        if writer.draft.wants_pin() {
-            let newest = self.newest(ino)?;
-            writer.draft.pin_for_edit(newest);
-        }
-        Ok(())
     }
 
     /// A document written in order from its start is refused at the first byte that cannot be part of one.
@@ -560,10 +497,6 @@ pub struct WriteAt {
     pub append: bool,
     /// The descriptor table it comes from.
     pub lock_owner: Option<u64>,
-}
-
-fn follows(newest: &Snapshot, pinned: &Snapshot) -> bool {
-    newest.head.version > pinned.head.version && newest.head.appends_since <= pinned.head.version
 }
 
 fn check_size(size: u64) -> Reply<()> {

@@ -110,6 +110,7 @@ impl Filesystem {
         let by = self.caller(&place.session, asker)?;
         self.pin_readers(known)?;
         let _name = self.names.change((parent, name));
+        self.pin_late(self.inodes.find(parent, name))?;
         let place = self.place_in(parent, name)?;
         let existed = self.store.delete(&place.session, &place.key()?, &by, false)?;
         let known = self.inodes.find(parent, name);
@@ -240,6 +241,7 @@ impl Filesystem {
             if !replace {
                 self.refuse_taken(to)?;
             }
+            self.pin_late(self.inodes.find(to.parent, &to.name))?;
             let before = self.engine().head(session, &source)?.map_or(0, |head| head.version);
             match self.store.rename(session, &source, &target, replace, &by) {
                 Ok(committed) => moved = Some((before, committed.version)),
@@ -299,6 +301,7 @@ impl Filesystem {
         let by = self.caller(&to.place.session, asker)?;
         let version = {
             let _names = self.names.change_two((from.parent, &from.name), (to.parent, &to.name));
+            self.pin_late(self.inodes.find(to.parent, &to.name))?;
             let version = self.commit_scratch(ino, &self.place_of(to)?, &by)?;
             self.move_node(from, to);
             self.inodes.committed(ino);
