@@ -306,11 +306,7 @@ impl fuser::Filesystem for Adapter {
                 reply.opened(FileHandle(handle.id), open_flags(&handle));
             });
         };
-        if writes || self.fs.waits(ino) || self.fs.is_control(ino) || self.fs.is_leaving(ino) {
-            self.aside(work)
-        } else {
-            work(&self.fs)
-        }
+        if writes || self.fs.waits(ino) || self.fs.is_control(ino) { self.aside(work) } else { work(&self.fs) }
     }
 
     fn create(

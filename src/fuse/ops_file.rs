@@ -49,12 +49,14 @@ impl Filesystem {
             }
             Role::Key | Role::Scratch => {
                 self.look_again(ino);
-                State::Writer(Box::new(self.writer_on(ino, self.observe(asker)?, None)?))
+                let opener = self.observe(asker)?;
+                // The kernel looks the name up again, and makes it anew where the open may.
+                let deleted = |_| Refusal::new(libc::ESTALE, "the file has just been deleted");
+                State::Writer(Box::new(self.writer_on(&self.place(ino).map_err(deleted)?, role, opener, None)?))
             }
         };
         let handle = self.open_handle(ino, writes, state);
         if role == Role::Key {
-            self.join_pins(&handle)?;
             // The O_TRUNC of this open, if it has one, comes next from this thread, as a SETATTR without a handle.
             let mut opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
             opening.insert(opening_of(asker, ino), (ino, handle.id));
@@ -87,7 +89,7 @@ impl Filesystem {
             return self.create_existing(asker, parent, name, entry.kind, flags, writes);
         }
         let ino = self.reserve(asker, parent, name, role, mode, flags & libc::O_EXCL != 0)?;
-        let writer = match self.writer_on(ino, opener, Some(flags)) {
+        let writer = match self.writer_on(&place, role, opener, Some(flags)) {
             Ok(writer) => writer,
             Err(refusal) => {
                 self.inodes.unreserve(ino);
@@ -170,9 +172,8 @@ impl Filesystem {
     }
 
     /// A writer for a handle: on an existing file, or (`created`, with the flags of its open) on a new name.
-    fn writer_on(&self, ino: Ino, opener: Observed, created: Option<i32>) -> Reply<Writer> {
-        let place = self.place(ino)?;
-        let document = match self.role(ino)? {
+    fn writer_on(&self, place: &Place, role: Role, opener: Observed, created: Option<i32>) -> Reply<Writer> {
+        let document = match role {
             Role::Scratch => None,
             _ => self.store.document(&place.key()?),
         };
@@ -188,7 +189,8 @@ impl Filesystem {
 
     /// Refuses an open that would truncate another writer's value, where the opener is who will write.
     fn check_opener(&self, asker: Asker, ino: Ino, writer: &Writer) -> Reply<()> {
-        let place = self.place(ino)?;
+        // What has lost its name meanwhile is nobody's.
+        let Ok(place) = self.place(ino) else { return Ok(()) };
         let by = self.caller_of(&place.session, writer);
         match self.store.check(&place.session, &place.key()?, &by) {
             // A shell's forked child that has not exec'd yet, or a shell that is about to exec a command with other

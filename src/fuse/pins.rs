@@ -1,11 +1,9 @@
 //! Which version a handle reads: pinned at its first read, followed by appends, kept when the name is lost.
 
-use std::sync::Arc;
-
 use super::errno::Refusal;
 use super::fs::{Filesystem, Reply};
-use super::handles::{Handle, State, Writer};
-use super::inodes::{Ino, Role};
+use super::handles::Writer;
+use super::inodes::{Ino, Left, Role};
 use crate::engine::Snapshot;
 
 impl Filesystem {
@@ -39,12 +37,21 @@ impl Filesystem {
         }
     }
 
-    /// The newest version of a node's key; `None` when none was committed, or its name is gone.
+    /// The newest version of a node's key, the last one there was when its name is gone; `None` when none was committed.
     pub(super) fn newest(&self, ino: Ino) -> Reply<Option<Snapshot>> {
-        let Ok(place) = self.place(ino) else { return Ok(None) };
         if self.role(ino)? != Role::Key {
             return Ok(None);
         }
+        if let Some(newest) = self.newest_by_name(ino)? {
+            return Ok(Some(newest));
+        }
+        // Its name, or that of a directory above it, may be changing: what holds once that is done is the answer.
+        let Some(_name) = self.keep_name(ino) else { return Ok(self.inodes.left(ino).and_then(|left| left.value)) };
+        self.newest_by_name(ino)
+    }
+
+    fn newest_by_name(&self, ino: Ino) -> Reply<Option<Snapshot>> {
+        let Ok(place) = self.place(ino) else { return Ok(None) };
         Ok(self.engine().open(&place.session, &place.key()?)?)
     }
 
@@ -56,80 +63,13 @@ impl Filesystem {
         Ok(())
     }
 
-    /// A name is about to lose its value: who has it open keeps what was opened. Called before the name is held; then
-    /// again, by [`Filesystem::pin_late`].
-    pub(super) fn pin_readers(&self, ino: Option<Ino>) -> Reply<()> {
+    /// The name, which is held, is about to lose its value: who has it open keeps what was there.
+    pub(super) fn leave(&self, ino: Option<Ino>) -> Reply<()> {
         let Some(ino) = ino else { return Ok(()) };
-        self.leave(ino)?;
-        self.handles_on(ino).iter().try_for_each(|handle| self.pin(ino, &mut handle.state()))
-    }
-
-    /// The same for those that came meanwhile; the name is held. A handle that is busy is in the middle of its first
-    /// read or write, or waits for this very name with a draft of its own.
-    pub(super) fn pin_late(&self, ino: Option<Ino>) -> Reply<()> {
-        let Some(ino) = ino else { return Ok(()) };
-        self.leave(ino)?;
-        let handles = self.handles_on(ino);
-        handles.iter().filter_map(|handle| handle.try_state()).try_for_each(|mut state| self.pin(ino, &mut state))
-    }
-
-    /// Keeps the attributes that a node has while it still has its name. From here on, opens of it look twice.
-    fn leave(&self, ino: Ino) -> Reply<()> {
-        let Ok(place) = self.place(ino) else { return Ok(()) };
-        if let Some(entry) = self.engine().entry(&place.session, &place.path)? {
-            self.inodes.leave(ino, entry.attributes);
+        if let Some(value) = self.newest_by_name(ino)? {
+            self.inodes.leave(ino, Left { attributes: value.head.attributes.clone(), value: Some(value) });
         }
         Ok(())
-    }
-
-    /// Has the node lost its name, or is it about to?
-    #[must_use]
-    pub fn is_leaving(&self, ino: Ino) -> bool {
-        self.inodes.is_leaving(ino)
-    }
-
-    fn pin(&self, ino: Ino, state: &mut State) -> Reply<()> {
-        match state {
-            State::Reader(pinned @ None) => *pinned = self.newest(ino)?,
-            State::Writer(writer) if writer.draft.wants_pin() => {
-                let newest = self.newest(ino)?;
-                writer.draft.pin_for_edit(newest);
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// A handle just opened on a node that is losing its name, or has lost it: it waits until that is done, and reads
-    /// what others who have the file open read (`/proc/self/fd/N` of a deleted file).
-    ///
-    /// # Errors
-    /// ESTALE where nobody has it open any more: the kernel looks the name up again.
-    pub(super) fn join_pins(&self, handle: &Arc<Handle>) -> Reply<()> {
-        if !self.is_leaving(handle.ino) || self.keep_name(handle.ino).is_some() {
-            return Ok(());
-        }
-        let others = self.handles_on(handle.ino).into_iter().filter(|other| other.id != handle.id);
-        let pinned = others.filter_map(|other| match &*other.try_state()? {
-            State::Reader(pinned) => pinned.clone(),
-            State::Writer(writer) => writer.draft.pinned().cloned(),
-            _ => None,
-        });
-        let Some(pinned) = pinned.last() else {
-            self.handles.close(handle.id);
-            self.inodes.drop_handle(handle.ino, handle.id);
-            return Err(Refusal::new(libc::ESTALE, "the file has just been deleted"));
-        };
-        match &mut *handle.state() {
-            State::Reader(none) => *none = Some(pinned),
-            State::Writer(writer) => writer.draft.pin_for_edit(Some(pinned)),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn handles_on(&self, ino: Ino) -> Vec<Arc<Handle>> {
-        self.inodes.handles(ino).into_iter().filter_map(|id| self.handles.get(id).ok()).collect()
     }
 }
 

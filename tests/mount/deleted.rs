@@ -36,6 +36,19 @@ fn an_open_in_the_instant_of_a_delete_reads_the_value_or_finds_nothing() {
     assert!(whole > 0 && none > 0, "{whole} reads met the value, {none} opens met none");
 }
 
+// C12: neither does a write meet the name's end as an error.
+#[test]
+fn a_redirection_in_the_instant_of_a_delete_makes_the_key_anew() {
+    let Some(mount) = Mount::new() else { return };
+    let rounds = if harness::long() { 3000 } else { 200 };
+    let remover = mount.spawn(mount.command(&["bash", "-c", "until [ -e $TMP/done ]; do rm -f k; done"]));
+    let script = format!("for i in $(seq {rounds}); do echo $i > k || exit 1; done");
+    let written = mount.bash(&script);
+    fs::write(mount.scratch().join("done"), "").expect("write");
+    remover.wait().ok();
+    written.ok();
+}
+
 // C12
 #[test]
 fn who_had_a_deleted_key_open_reads_it_also_by_its_descriptors_name() {
