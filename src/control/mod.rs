@@ -32,8 +32,36 @@ pub struct MountState {
     pub drops: u64,
     /// Drafts refused since the mount.
     pub refusals: u64,
-    /// Looks at a caller that showed no process: it is outside the daemon's pid namespace, hidden in `/proc`, or gone.
+    /// Looks at a caller that did not show its process or its descriptors: it is outside the daemon's pid namespace,
+    /// hidden in `/proc`, or gone.
     pub unseen: u64,
+    /// What the daemon sees of those who call it.
+    pub callers: Callers,
+    /// What does not hold for callers that cannot be seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unseen_means: Option<&'static str>,
+}
+
+/// What the daemon sees of those who call it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Callers {
+    /// Each so far.
+    #[default]
+    Seen,
+    /// Some or all were not, or can not be.
+    Unseen,
+}
+
+impl Callers {
+    /// What does not hold for those that cannot be seen.
+    #[must_use]
+    pub fn means(self) -> Option<&'static str> {
+        let words = "a caller that cannot be seen declares no writer; killed while it writes, what it wrote is \
+                     committed (C6); a new name resolves for it only once it is committed (C8); several processes that \
+                     write through one open file make a version each (C1)";
+        (self == Self::Unseen).then_some(words)
+    }
 }
 
 /// What a control file may look at.

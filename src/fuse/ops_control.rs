@@ -143,6 +143,9 @@ impl Filesystem {
 
     fn mount_state(&self) -> control::MountState {
         use std::sync::atomic::Ordering::Relaxed;
+        let unseen = self.counters.unseen.load(Relaxed);
+        let seen = crate::identity::callers_can_be_seen() && unseen == 0;
+        let callers = if seen { control::Callers::Seen } else { control::Callers::Unseen };
         control::MountState {
             mountpoint: self.mountpoint.clone(),
             open_handles: self.handles.len(),
@@ -152,7 +155,9 @@ impl Filesystem {
             commits: self.counters.by_moment(),
             drops: self.counters.dropped.load(Relaxed),
             refusals: self.counters.refused.load(Relaxed),
-            unseen: self.counters.unseen.load(Relaxed),
+            unseen,
+            callers,
+            unseen_means: callers.means(),
         }
     }
 }
