@@ -57,9 +57,9 @@ impl Callers {
     /// What does not hold for those that cannot be seen.
     #[must_use]
     pub fn means(self) -> Option<&'static str> {
-        let words = "a caller that cannot be seen declares no writer; killed while it writes, what it wrote is \
-                     committed (C6); a new name resolves for it only once it is committed (C8); several processes that \
-                     write through one open file make a version each (C1)";
+        let words = "of callers that cannot be seen: what they declare may not be read; what a killed one has written is \
+                     committed (C6); a new name may resolve for them only once it is committed (C8); several \
+                     processes that write through one open file make a version each (C1)";
         (self == Self::Unseen).then_some(words)
     }
 }
@@ -77,6 +77,8 @@ pub struct Context<'a> {
     pub errors: &'a Errors,
     /// Who reads or writes it; decides what the handle shows.
     pub caller: &'a Caller,
+    /// The user and group of who reads it: what reading makes is theirs, whether or not their process can be seen.
+    pub owner: (u32, u32),
 }
 
 /// What reading or writing a control file gives.

@@ -25,7 +25,7 @@ impl Filesystem {
         let mut state = handle.state();
         let writer = match &mut *state {
             State::Writer(writer) => writer,
-            State::Switch { text, by } => return self.set_switch(handle.ino, text, by),
+            State::Switch { text, by } => return self.set_switch(asker, handle.ino, text, by),
             _ => return Ok(()),
         };
         writer.still_good()?;

@@ -16,3 +16,5 @@ mod policy;
 mod rename;
 mod tools;
 mod tree;
+mod unseen;
+mod unseen_rules;
