@@ -98,9 +98,12 @@ impl Mount {
         self.serve(sight, options);
     }
 
-    /// What the daemon has logged, when it is one in the foreground.
-    pub(crate) fn daemon_said(&self) -> String {
-        self.daemon.as_ref().map(super::Running::said).unwrap_or_default()
+    /// Waits for the end of a daemon in the foreground that has been asked to end; its log.
+    pub(crate) fn ended(&mut self) -> String {
+        let ran = self.daemon.take().expect("a daemon in the foreground").wait();
+        self.watchdog.stop();
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        ran.err
     }
 
     /// Runs a bash script in the session, in a pid namespace of its own below the test's, with a `/proc` of its own.

@@ -169,6 +169,20 @@ fn who_holds_an_open_draft_is_not_guessed() {
     }
 }
 
+// M2: such a daemon is often the first process of its namespace.
+#[test]
+fn a_daemon_asked_to_end_says_that_a_holder_is_not_known() {
+    let Some(mut mount) = Mount::seen_by(Sight::Container, &["--wait", "0"]) else { return };
+    mount.write("k", "old");
+    let mut writing = fs::File::create(mount.path("k")).expect("create");
+    writing.write_all(b"half").expect("write");
+    let daemon = mount.daemons().first().copied().expect("a daemon").to_string();
+    mount.run(mount.command(&["kill", "-TERM", &daemon])).ok();
+    let log = mount.ended();
+    assert!(log.contains("still open at the end, dropped: s/k (4 bytes), holder unknown"), "{log}");
+    assert_eq!(fs::read(mount.stored("k")).expect("in the store"), b"old");
+}
+
 // U1: of /proc that tells of another pid namespace nothing is read: under one id it shows another process.
 #[test]
 fn a_process_is_never_taken_for_one_of_another_pid_namespace() {
