@@ -188,8 +188,11 @@ fn a_daemon_asked_to_end_says_that_a_holder_is_not_known() {
 fn a_process_is_never_taken_for_one_of_another_pid_namespace() {
     let Some(mount) = Mount::seen_by(Sight::Outside, &[]) else { return };
     let daemon = mount.daemons().first().copied().expect("a daemon").to_string();
-    let script = "import os\nfd = os.open('k', os.O_WRONLY | os.O_CREAT)\nos.write(fd, b'half ')\nif os.fork() == 0: os._exit(0)\nos.wait()\n\
-                  print(os.path.exists('k'))\nos.write(fd, b'whole')\nos.close(fd)";
+    // Forks on until its id is also one of the machine's.
+    let script = "import os\nwhile True:\n child = os.fork()\n if child == 0 and os.path.exists(f'/proc/{os.getpid()}'): break\n\
+                  \x20if child == 0: os._exit(1)\n if os.waitpid(child, 0)[1] == 0: os._exit(0)\n\
+                  fd = os.open('k', os.O_WRONLY | os.O_CREAT)\nos.write(fd, b'half ')\nif os.fork() == 0: os._exit(0)\nos.wait()\n\
+                  print(os.path.exists('k'), flush=True)\nos.write(fd, b'whole')\nos.close(fd)\nos._exit(0)";
     let inside = ["nsenter", "--target", &daemon, "--pid", harness::python(), "-c", script];
     assert_eq!(mount.run(mount.command(&inside)).ok(), "False\n");
     let log = mount.log();
