@@ -13,7 +13,7 @@ use super::handles::HandleId;
 use super::inodes::Ino;
 
 /// An O_TRUNC follows its open by one round trip: a handle that nobody has used for so long was opened without one.
-const UNUSED: Duration = Duration::from_millis(250);
+const UNUSED: Duration = Duration::from_millis(100);
 
 /// The opens.
 #[derive(Debug, Default)]

@@ -77,6 +77,15 @@ fn several_that_write_through_one_open_file_make_a_version_each() {
                       subprocess.run(['cat'], input=b'whole', stdout=f)\nf.close()";
         mount.python(script).ok();
         assert_eq!((mount.read("popen"), mount.versions("popen")), ("half whole".to_owned(), vec![1]), "{sight:?}");
+        let script = "import subprocess\nf = open('shared', 'w')\nf.write('half ')\nf.flush()\n\
+                      c = subprocess.Popen(['sh', '-c', 'read x; printf whole'], stdin=-1, stdout=f)\nf.close()\n\
+                      print(open('shared').read())\nc.communicate(b'\\n')";
+        assert_eq!(mount.python(script).ok(), "half \n", "{sight:?}");
+        assert_eq!(
+            (mount.read("shared"), mount.versions("shared")),
+            ("half whole".to_owned(), vec![1, 2]),
+            "{sight:?}"
+        );
     });
 }
 
