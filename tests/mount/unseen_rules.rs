@@ -195,3 +195,21 @@ fn a_process_is_never_taken_for_one_of_another_pid_namespace() {
     assert_eq!(made.get("process"), None, "{made}");
     assert_eq!((mount.read("k").as_str(), mount.versions("k")), ("half whole", vec![1]));
 }
+
+// U1
+#[test]
+fn without_any_proc_nothing_is_mounted_and_it_says_why() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can hide /proc from a command");
+        return;
+    }
+    let Some(mut mount) = Mount::new() else { return };
+    mount.unmount();
+    // Private before anything is mounted on it: the machine's own /proc stays as it is.
+    let script = "mount --make-private /proc && mount -t tmpfs -o size=4k none /proc && \
+                  exec \"$BATONFS\" mount --foreground \"$STORE\" \"$MNT\"";
+    let words = ["unshare", "--mount", "--propagation", "unchanged", "bash", "-c", script];
+    let mut command = mount.command(&words);
+    command.current_dir("/");
+    mount.run(command).refused("reading the table of mounts");
+}
