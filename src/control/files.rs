@@ -10,11 +10,11 @@ pub(super) const NEW_BYTES: u64 = 37;
 /// A fresh session's id; the session is made by the read.
 pub(super) fn new(context: &Context<'_>) -> Result<Vec<u8>> {
     let session = SessionId::fresh();
-    let process = context.caller.author.process.as_ref();
+    let (uid, gid) = context.owner;
     let attributes = Attributes {
         mode: 0o755,
-        uid: process.and_then(|process| process.uid).unwrap_or(0),
-        gid: process.and_then(|process| process.gid).unwrap_or(0),
+        uid,
+        gid,
         mtime: std::time::SystemTime::now(),
         xattrs: std::collections::BTreeMap::new(),
     };

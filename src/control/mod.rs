@@ -32,8 +32,36 @@ pub struct MountState {
     pub drops: u64,
     /// Drafts refused since the mount.
     pub refusals: u64,
-    /// Looks at a caller that showed no process: it is outside the daemon's pid namespace, hidden in `/proc`, or gone.
+    /// Looks at a caller that did not show its process or its descriptors: it is outside the daemon's pid namespace,
+    /// hidden in `/proc`, or gone.
     pub unseen: u64,
+    /// What the daemon sees of those who call it.
+    pub callers: Callers,
+    /// What does not hold for callers that cannot be seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unseen_means: Option<&'static str>,
+}
+
+/// What the daemon sees of those who call it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Callers {
+    /// Each so far.
+    #[default]
+    Seen,
+    /// Some or all were not, or can not be.
+    Unseen,
+}
+
+impl Callers {
+    /// What does not hold for those that cannot be seen.
+    #[must_use]
+    pub fn means(self) -> Option<&'static str> {
+        let words = "of callers that cannot be seen: what they declare may not be read; what a killed one has written is \
+                     committed (C6); a new name may resolve for them only once it is committed (C8); several \
+                     processes that write through one open file make a version each (C1)";
+        (self == Self::Unseen).then_some(words)
+    }
 }
 
 /// What a control file may look at.
@@ -49,6 +77,8 @@ pub struct Context<'a> {
     pub errors: &'a Errors,
     /// Who reads or writes it; decides what the handle shows.
     pub caller: &'a Caller,
+    /// The user and group of who reads it: what reading makes is theirs, whether or not their process can be seen.
+    pub owner: (u32, u32),
 }
 
 /// What reading or writing a control file gives.

@@ -164,7 +164,7 @@ impl fuser::Filesystem for Adapter {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (asker, parent) = (asker(request), parent.0);
-        self.fs.opening_done(asker, parent);
+        self.fs.opening_done(asker, None);
         let name = match text(name, libc::ENOENT) {
             Ok(name) => name,
             Err(refusal) => return reply.error(errno(&refusal)),
@@ -299,10 +299,10 @@ impl fuser::Filesystem for Adapter {
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (asker, ino) = (asker(request), ino.0);
-        self.fs.opening_done(asker, ino);
+        self.fs.opening_done(asker, None);
         let writes = flags.acc_mode() != OpenAccMode::O_RDONLY;
         let work = move |fs: &Filesystem| {
-            answer!(fs, "open", ino, None, reply, fs.open(asker, ino, writes), |handle: Arc<Handle>| {
+            answer!(fs, "open", ino, None, reply, fs.open(asker, ino, flags.0), |handle: Arc<Handle>| {
                 reply.opened(FileHandle(handle.id), open_flags(&handle));
             });
         };
@@ -320,7 +320,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let (asker, parent) = (asker(request), parent.0);
-        self.fs.opening_done(asker, parent);
+        self.fs.opening_done(asker, None);
         let name = text(name, libc::EILSEQ);
         self.aside(move |fs| {
             let shown = name.as_ref().ok().cloned();
@@ -342,7 +342,7 @@ impl fuser::Filesystem for Adapter {
         lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.fs.opening_done(asker(request), ino.0);
+        self.fs.opening_done(asker(request), Some((ino.0, handle.0)));
         let (ino, own) = (ino.0, lock_owner.is_some());
         let work = move |fs: &Filesystem| {
             let read = fs.read(handle.0, offset, size as usize, own);
@@ -365,7 +365,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let (asker, ino, data) = (asker(request), ino.0, data.to_vec());
-        self.fs.opening_done(asker, ino);
+        self.fs.opening_done(asker, Some((ino, handle.0)));
         let at = WriteAt { offset, append: flags.0 & libc::O_APPEND != 0, lock_owner: lock_owner.map(|owner| owner.0) };
         self.aside(move |fs| {
             let written = fs.write(asker, handle.0, at, &data);
@@ -375,7 +375,7 @@ impl fuser::Filesystem for Adapter {
 
     fn flush(&self, request: &Request, ino: INodeNo, handle: FileHandle, lock_owner: LockOwner, reply: ReplyEmpty) {
         let (asker, ino) = (asker(request), ino.0);
-        self.fs.opening_done(asker, ino);
+        self.fs.opening_done(asker, Some((ino, handle.0)));
         self.aside(move |fs| {
             let done = fs.flush(asker, handle.0, lock_owner.0);
             answer!(fs, "close", ino, None, reply, done, |()| reply.ok());
@@ -409,7 +409,7 @@ impl fuser::Filesystem for Adapter {
 
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let ino = ino.0;
-        self.fs.opening_done(asker(request), ino);
+        self.fs.opening_done(asker(request), None);
         let work = move |fs: &Filesystem| {
             answer!(fs, "opendir", ino, None, reply, fs.open_dir(ino), |handle: Arc<Handle>| {
                 reply.opened(FileHandle(handle.id), FopenFlags::empty());
@@ -556,7 +556,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let (asker, ino) = (asker(request), ino_out.0);
-        self.fs.opening_done(asker, ino);
+        self.fs.opening_done(asker, Some((ino, handle_out.0)));
         let size = usize::try_from(length).unwrap_or(usize::MAX);
         let at = WriteAt { offset: offset_out, append: false, lock_owner: None };
         self.aside(move |fs| {

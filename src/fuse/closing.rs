@@ -4,7 +4,6 @@
 //! the middle of an exec and hold a lock that every other file of `/proc` waits for.
 
 use std::sync::Arc;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use super::OnKill;
@@ -26,16 +25,17 @@ impl Filesystem {
         let mut state = handle.state();
         let writer = match &mut *state {
             State::Writer(writer) => writer,
-            State::Switch { text, by } => return self.set_switch(handle.ino, text, by),
+            State::Switch { text, by } => return self.set_switch(asker, handle.ino, text, by),
             _ => return Ok(()),
         };
         writer.still_good()?;
         writer.flushed = true;
         self.note_death(asker, writer);
+        let wrote = writer.closed_by(lock_owner);
         if !writer.draft.is_dirty() {
             return Ok(());
         }
-        let held = self.is_held(&handle, writer, Some((asker.thread, lock_owner)));
+        let held = self.is_held(&handle, writer, Some((asker.thread, wrote)));
         handle.closed.store(!held, Ordering::Relaxed);
         if held && !writer.draft.is_append() {
             self.wait(&handle, true);
@@ -49,7 +49,7 @@ impl Filesystem {
     pub fn release(&self, id: HandleId) {
         let Ok(handle) = self.handles.get(id) else { return };
         handle.closed.store(true, Ordering::Relaxed);
-        self.opening.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, &mut (_, other)| other != id);
+        self.opening.closed(handle.ino, id);
         if let State::Writer(writer) = &mut *handle.state() {
             let waits = writer.draft.is_dirty() && writer.failed.is_none() && writer.flushed;
             if waits && let Err(refusal) = self.finish(&handle, writer, Moment::Release) {
@@ -147,6 +147,7 @@ impl Filesystem {
                 writer.draft.committed((!appended).then_some(committed.version));
                 writer.writers.drain(..writer.writers.len().saturating_sub(1));
                 writer.owners.clear();
+                writer.unowned = false;
                 Ok(())
             }
             Err(error) => {
@@ -208,29 +209,29 @@ impl Filesystem {
     /// Does anyone we know of still hold a descriptor of this handle that can write?
     ///
     /// Descriptors are counted per file, not per handle: `fdinfo` shows no more. So those of the other live write
-    /// handles of the same processes are taken off.
-    fn is_held(&self, handle: &Arc<Handle>, writer: &mut Writer, flusher: Option<(u32, u64)>) -> bool {
-        if flusher.is_none() {
-            if handle.closed.load(Ordering::Relaxed) {
-                return false;
-            }
-            // Whose descriptors cannot be seen has not let go of them for all we know; the RELEASE will tell.
-            if std::iter::once(&writer.opener).chain(&writer.writers).any(|seen| seen.process.is_none()) {
-                return true;
-            }
+    /// handles of the same processes are taken off. Of the flusher: its thread, and whether its table may have written.
+    fn is_held(&self, handle: &Arc<Handle>, writer: &mut Writer, flusher: Option<(u32, bool)>) -> bool {
+        if flusher.is_none() && handle.closed.load(Ordering::Relaxed) {
+            return false;
+        }
+        // Where not all can be seen, the descriptor table that wrote decides, and at last the RELEASE: who is hidden
+        // has not let go for all we know.
+        let unseen = flusher.is_none_or(|(_, wrote)| !wrote);
+        if std::iter::once(&writer.opener).chain(&writer.writers).any(|seen| seen.process.is_none()) {
+            return unseen;
         }
         // Who has ended holds nothing, and is not held on to: a long-lived log sees thousands of them.
         writer.holders.retain(Holder::is_alive);
         let mut pids = writer.pids();
-        if let Some((thread, owner)) = flusher {
-            match holders::tgid(thread).filter(|&pid| can_be_seen(pid, handle.ino)) {
+        if let Some((thread, _)) = flusher {
+            match holders::tgid(thread) {
                 Some(pid) => pids.push(pid),
-                // Outside our pid namespace, or hidden: the descriptor table that wrote decides.
-                None => return !writer.owners.contains(&owner),
+                None => return unseen,
             }
         }
         pids.sort_unstable();
         pids.dedup();
+        let named = pids.clone();
         for at in 0..pids.len() {
             pids.extend(pids.get(at).map(|&pid| holders::descendants(pid)).unwrap_or_default());
         }
@@ -238,7 +239,13 @@ impl Filesystem {
         pids.dedup();
         let mut descriptors = 0;
         for &pid in &pids {
-            let held = holders::writable_descriptors(pid, handle.ino).unwrap_or(0);
+            let Some(held) = holders::writable_descriptors(pid, handle.ino) else {
+                if named.contains(&pid) && holders::is_hidden(pid) {
+                    self.counters.unseen.fetch_add(1, Ordering::Relaxed);
+                    return unseen;
+                }
+                continue;
+            };
             descriptors += held;
             if held > 0 && !writer.holders.iter().any(|holder| holder.pid == pid) {
                 writer.holders.extend(Holder::of(pid));
@@ -279,9 +286,4 @@ impl Filesystem {
             self.inodes.remove(handle.ino);
         }
     }
-}
-
-/// Can the descriptors of this process be read? A dying one has none left, which is an answer too.
-fn can_be_seen(pid: u32, ino: Ino) -> bool {
-    holders::writable_descriptors(pid, ino).is_some() || holders::is_dying(pid)
 }

@@ -40,7 +40,7 @@ pub(super) struct Counters {
     pub(super) dropped: AtomicU64,
     /// Drafts refused.
     pub(super) refused: AtomicU64,
-    /// Looks at a caller that showed no process.
+    /// Looks at a caller that did not show its process, or kept its descriptors hidden.
     pub(super) unseen: AtomicU64,
 }
 

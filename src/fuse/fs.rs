@@ -5,17 +5,17 @@
 //! `names` are kept from the moment a commit asks for its key's name until the commit is made, and held alone by whoever
 //! makes or takes a name, so that no draft lands on a name it has lost.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use super::counters::{Counters, Moment};
 use super::errno::Refusal;
-use super::handles::{Handle, HandleId, Handles, State, Writer};
+use super::handles::{Handle, Handles, State, Writer};
 use super::inodes::{Ino, Inodes, ROOT, Role};
 use super::names::{Held, Names};
+use super::opening::Openings;
 use super::special::Scratches;
 use super::{OnKill, Options};
 use crate::control::Errors;
@@ -66,8 +66,8 @@ pub struct Filesystem {
     pub(super) handles: Handles,
     pub(super) names: Names,
     pub(super) scratches: Scratches,
-    /// An open just answered, by thread: the O_TRUNC of that open comes as a SETATTR of its own.
-    pub(super) opening: Mutex<HashMap<(u32, Ino), (Ino, HandleId)>>,
+    /// Opens just answered: the O_TRUNC of an open comes as a SETATTR of its own.
+    pub(super) opening: Openings,
     /// Commits that wait for other holders.
     pub(super) waiting: AtomicUsize,
     /// What `.baton/status` counts.
@@ -125,7 +125,7 @@ impl Filesystem {
             handles: Handles::default(),
             names: Names::default(),
             scratches: Scratches::default(),
-            opening: Mutex::default(),
+            opening: Openings::default(),
             waiting: AtomicUsize::new(0),
             counters: Counters::default(),
             errors: Errors::default(),

@@ -77,6 +77,10 @@ pub struct Writer {
     pub last_thread: u32,
     /// Lock owners (descriptor tables) that wrote since the last commit.
     pub owners: HashSet<u64>,
+    /// Something was written since by a call that names no table: a copy inside the mount, `ftruncate`.
+    pub unowned: bool,
+    /// Tables that closed a descriptor of it.
+    pub flushers: HashSet<u64>,
     /// Processes seen to hold a writable descriptor of it.
     pub holders: Vec<Holder>,
     /// Attributes set on the draft.
@@ -103,6 +107,8 @@ impl Writer {
             writers: Vec::new(),
             last_thread: 0,
             owners: HashSet::new(),
+            unowned: false,
+            flushers: HashSet::new(),
             holders: Vec::new(),
             set: AttributeChange::default(),
             written_at: SystemTime::now(),
@@ -123,6 +129,15 @@ impl Writer {
         pids.sort_unstable();
         pids.dedup();
         pids
+    }
+
+    /// A table closes a descriptor: may it be one that wrote? What no table is named for was written by one that closes
+    /// for the first time while none else has (`cp`), or by one that has closed before (a child, which closed what its
+    /// redirection left over); not by a parent that lets go of what its child goes on writing.
+    pub fn closed_by(&mut self, owner: u64) -> bool {
+        let wrote_unowned = self.unowned && (self.flushers.is_empty() || self.flushers.contains(&owner));
+        self.flushers.insert(owner);
+        wrote_unowned || self.owners.contains(&owner)
     }
 
     /// Answers a handle that was refused before.

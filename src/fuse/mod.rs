@@ -11,6 +11,7 @@ pub mod handles;
 pub mod inodes;
 mod mounted;
 mod names;
+mod opening;
 mod ops_attributes;
 mod ops_control;
 mod ops_file;

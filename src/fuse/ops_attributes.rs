@@ -26,8 +26,8 @@ impl Filesystem {
         handle: Option<HandleId>,
         set: &AttributeChange,
     ) -> Reply<()> {
-        let opened = size.and_then(|size| self.is_opens_truncation(asker, ino, size));
-        self.opening_done(asker, ino);
+        let opened = if size == Some(0) && handle.is_none() { self.opening.take(asker, ino) } else { None };
+        self.opening_done(asker, handle.map(|id| (ino, id)));
         match (size, handle, opened) {
             (Some(size), Some(handle), _) => self.truncate_handle(asker, handle, size)?,
             (Some(_), None, Some(handle)) => return self.truncate_opened(asker, ino, handle),
@@ -75,17 +75,19 @@ impl Filesystem {
     /// What is set while a draft is open belongs to the version the draft becomes (`cp -a` sets the time, then closes).
     /// Did a draft take it?
     fn set_on_drafts(&self, asker: Asker, ino: Ino, set: &AttributeChange) -> bool {
-        let pid = holders::tgid(asker.thread).unwrap_or(0);
+        let pid = holders::tgid(asker.thread);
         let mut taken = false;
         for handle in self.writers_on(ino) {
-            if !handle.pids().contains(&pid) {
+            let pids = handle.pids();
+            // Whose draft it is cannot be told for callers that are not seen: then it is set on the value there too.
+            if pid.map_or(!pids.is_empty(), |pid| !pids.contains(&pid)) {
                 continue;
             }
             if let State::Writer(writer) = &mut *handle.state()
                 && writer.draft.is_dirty()
             {
                 writer.set.mtime = set.mtime.or(writer.set.mtime);
-                taken = true;
+                taken |= pid.is_some();
             }
         }
         taken

@@ -45,7 +45,8 @@ impl Filesystem {
             (_, true) => (attributes.mode & 0o222) << 1,
             _ => attributes.mode & 0o444,
         };
-        let size = self.with_control(&self.observe(asker)?, ino, |control, context| control.size_bytes(context))?;
+        let size =
+            self.with_control(&self.observe(asker)?, asker, ino, |control, context| control.size_bytes(context))?;
         Ok(file_stat(ino, size, Attributes { mode, ..attributes }))
     }
 
@@ -65,6 +66,7 @@ impl Filesystem {
     fn with_control<T>(
         &self,
         seen: &Observed,
+        asker: Asker,
         ino: Ino,
         then: impl FnOnce(&Control, &control::Context<'_>) -> control::Result<T>,
     ) -> Reply<T> {
@@ -78,6 +80,7 @@ impl Filesystem {
             mount: self.mount_state(),
             errors: &self.errors,
             caller: &caller,
+            owner: (asker.uid, asker.gid),
         };
         Ok(then(control, &context)?)
     }
@@ -89,7 +92,7 @@ impl Filesystem {
         }
         let by = self.observe(asker)?;
         if !writes {
-            let bytes = self.with_control(&by, ino, |control, context| control.read(context))?;
+            let bytes = self.with_control(&by, asker, ino, |control, context| control.read(context))?;
             return Ok(State::Fixed(Staged::from(bytes)));
         }
         match self.control_of(ino)?.0.is_switch() {
@@ -110,13 +113,13 @@ impl Filesystem {
 
     /// A descriptor of a switch was closed: what was written to it is set. Who closes it may be in the middle of an
     /// exec, so it was looked at before.
-    pub(super) fn set_switch(&self, ino: Ino, text: &mut Vec<u8>, by: &Observed) -> Reply<()> {
+    pub(super) fn set_switch(&self, asker: Asker, ino: Ino, text: &mut Vec<u8>, by: &Observed) -> Reply<()> {
         if text.is_empty() {
             return Ok(());
         }
         let text = String::from_utf8(std::mem::take(text))
             .map_err(|_| Refusal::new(libc::EINVAL, "a switch takes text in UTF-8"))?;
-        self.with_control(by, ino, |control, context| control.write(context, &text))
+        self.with_control(by, asker, ino, |control, context| control.write(context, &text))
     }
 
     /// Keeps the words behind an errno where `.baton/errors` shows them.
@@ -143,6 +146,9 @@ impl Filesystem {
 
     fn mount_state(&self) -> control::MountState {
         use std::sync::atomic::Ordering::Relaxed;
+        let unseen = self.counters.unseen.load(Relaxed);
+        let seen = crate::identity::callers_can_be_seen() && unseen == 0;
+        let callers = if seen { control::Callers::Seen } else { control::Callers::Unseen };
         control::MountState {
             mountpoint: self.mountpoint.clone(),
             open_handles: self.handles.len(),
@@ -152,7 +158,9 @@ impl Filesystem {
             commits: self.counters.by_moment(),
             drops: self.counters.dropped.load(Relaxed),
             refusals: self.counters.refused.load(Relaxed),
-            unseen: self.counters.unseen.load(Relaxed),
+            unseen,
+            callers,
+            unseen_means: callers.means(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Open, create, read, write, truncate: the life of a handle until its close (see `closing`).
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
 use super::counters::Moment;
@@ -23,12 +23,13 @@ const VALUE_MAX_BYTES: u64 = i64::MAX as u64;
 const APPEND_MAX_BYTES: u64 = 4 << 20;
 
 impl Filesystem {
-    /// Opens an existing file. `writes` when the access mode allows writing.
+    /// Opens an existing file; of its flags the access mode and O_APPEND are looked at.
     ///
     /// # Errors
     /// EINVAL when the opener's environment cannot be used; EROFS, EPERM.
-    pub fn open(&self, asker: Asker, ino: Ino, writes: bool) -> Reply<Arc<Handle>> {
+    pub fn open(&self, asker: Asker, ino: Ino, flags: i32) -> Reply<Arc<Handle>> {
         let role = self.role(ino)?;
+        let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
         if writes {
             self.writable()?;
         }
@@ -58,8 +59,7 @@ impl Filesystem {
         let handle = self.open_handle(ino, writes, state);
         if role == Role::Key {
             // The O_TRUNC of this open, if it has one, comes next from this thread, as a SETATTR without a handle.
-            let mut opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
-            opening.insert(opening_of(asker, ino), (ino, handle.id));
+            self.opening.opened(asker, ino, handle.id, flags);
         }
         Ok(handle)
     }
@@ -86,7 +86,7 @@ impl Filesystem {
                 // The kernel takes what CREATE gives for the caller's own. So it looks once more, and asks the mode.
                 return Err(Refusal::new(libc::ESTALE, format!("'{name}' has just been created by another user")));
             }
-            return self.create_existing(asker, parent, name, entry.kind, flags, writes);
+            return self.create_existing(asker, parent, name, entry.kind, flags);
         }
         let ino = self.reserve(asker, parent, name, role, mode, flags & libc::O_EXCL != 0)?;
         let writer = match self.writer_on(&place, role, opener, Some(flags)) {
@@ -126,7 +126,6 @@ impl Filesystem {
         name: &str,
         kind: crate::engine::Kind,
         flags: i32,
-        writes: bool,
     ) -> Reply<(Stat, Arc<Handle>)> {
         if flags & libc::O_EXCL != 0 {
             return Err(Refusal::new(libc::EEXIST, format!("'{name}' exists already")));
@@ -135,8 +134,8 @@ impl Filesystem {
             return Err(Refusal::new(libc::EISDIR, format!("'{name}' is a directory")));
         }
         let ino = self.inodes.look_up(parent, name, Role::Key);
-        let opened = self.open(asker, ino, writes).and_then(|handle| {
-            self.opening_done(asker, ino);
+        let opened = self.open(asker, ino, flags).and_then(|handle| {
+            self.opening_done(asker, Some((ino, handle.id)));
             if flags & libc::O_TRUNC != 0 {
                 self.truncate_opened(asker, ino, handle.id)?;
             }
@@ -256,7 +255,10 @@ impl Filesystem {
             self.fail(&handle, writer, refusal.clone());
             return Err(refusal);
         }
-        writer.owners.extend(at.lock_owner);
+        match at.lock_owner {
+            Some(owner) => drop(writer.owners.insert(owner)),
+            None => writer.unowned = true,
+        }
         writer.written_at = SystemTime::now();
         writer.set.mtime = None;
         writer.killed = None;
@@ -343,17 +345,9 @@ impl Filesystem {
         u32::try_from(bytes.len()).map_err(|_| Refusal::new(libc::EFBIG, "too much at once"))
     }
 
-    /// Is this size change, without a handle, the O_TRUNC of an open that the same thread has just made?
-    pub fn is_opens_truncation(&self, asker: Asker, ino: Ino, size: u64) -> Option<HandleId> {
-        let opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
-        let opened = opening.get(&opening_of(asker, ino));
-        opened.filter(|&&(opened, _)| opened == ino && size == 0).map(|&(_, id)| id)
-    }
-
-    /// The thread does something else: its open had no O_TRUNC. Threads outside our pid namespace are all one (0), so
-    /// theirs is forgotten only by what comes to the handle or node itself.
-    pub fn opening_done(&self, asker: Asker, ino: Ino) {
-        self.opening.lock().unwrap_or_else(PoisonError::into_inner).remove(&opening_of(asker, ino));
+    /// The thread does something else, with this handle if it is named: its open had no O_TRUNC.
+    pub fn opening_done(&self, asker: Asker, used: Option<(Ino, HandleId)>) {
+        self.opening.done(asker, used);
     }
 
     /// O_TRUNC of a handle just opened: its draft starts empty. On a handle for reading it is a truncation. The kernel
@@ -461,6 +455,7 @@ impl Filesystem {
             let check = check.and_then(|key| self.store.document(&key).map(|document| document.prefix_check()));
             writer.check = check.map(|check| (0, check));
         }
+        writer.unowned = true;
         writer.written_at = SystemTime::now();
         writer.set.mtime = None;
         writer.killed = None;
@@ -518,9 +513,4 @@ fn write_switch(text: &mut Vec<u8>, offset: u64, bytes: &[u8]) -> Reply<()> {
     text.truncate(at);
     text.extend_from_slice(bytes);
     Ok(())
-}
-
-/// By what an open is remembered until its O_TRUNC: the thread, or the node where threads cannot be told apart.
-fn opening_of(asker: Asker, ino: Ino) -> (u32, Ino) {
-    (asker.thread, if asker.thread == 0 { ino } else { 0 })
 }

@@ -74,6 +74,12 @@ pub fn writable_descriptors(pid: u32, ino: u64) -> Option<usize> {
     Some(tables.map(|table| table.writable).max().unwrap_or(0))
 }
 
+/// Is a process whose table could not be read still there? A dying one has none left, and is not hidden.
+#[must_use]
+pub fn is_hidden(pid: u32) -> bool {
+    tgid(pid).is_some() && !is_dying(pid)
+}
+
 /// What a descriptor table holds.
 #[derive(Debug, Default)]
 struct Table {
@@ -154,11 +160,14 @@ fn children(pid: u32) -> Vec<u32> {
 
 /// The names in a directory that are numbers.
 fn numbers(path: &str) -> Option<Vec<u32>> {
-    let names = std::fs::read_dir(path).ok()?;
+    let names = proc::is_ours().then(|| std::fs::read_dir(path).ok())??;
     Some(names.filter_map(|name| name.ok()?.file_name().to_str()?.parse().ok()).collect())
 }
 
 fn open_dir(path: &str) -> Option<OwnedFd> {
+    if !proc::is_ours() {
+        return None;
+    }
     rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
 }
 

@@ -89,6 +89,13 @@ impl Resolver {
     }
 }
 
+/// Can callers be seen at all? Not where `/proc` is missing, or tells of another pid namespace than ours. Where they can,
+/// single ones may still be hidden, or live in a namespace above ours.
+#[must_use]
+pub fn callers_can_be_seen() -> bool {
+    proc::is_ours()
+}
+
 /// May this process exec a command with other declarations than its own? A shell runs the last command of its `-c`
 /// text in its own process: `sh -c 'BATON_WRITER_ID=a cmd > key'` opens the key before it becomes `cmd`.
 #[must_use]

@@ -10,6 +10,7 @@
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
+use std::sync::OnceLock;
 
 /// More than the kernel lets arguments and environment have together.
 const ENVIRON_MAX_BYTES: u64 = 8 << 20;
@@ -18,8 +19,32 @@ const FILE_MAX_BYTES: u64 = 64 << 10;
 /// Set from a fork until the child's exec (`PF_FORKNOEXEC` in the kernel's `sched.h`).
 const FORKED_WITHOUT_EXEC: u64 = 0x40;
 
+/// Does `/proc` tell of the processes in our own pid namespace? One of another namespace shows other processes under the
+/// ids we are given, so nothing of it is read.
+pub(super) fn is_ours() -> bool {
+    static OURS: OnceLock<bool> = OnceLock::new();
+    *OURS.get_or_init(|| {
+        let status = std::fs::read_to_string("/proc/self/status");
+        status.is_ok_and(|status| is_of_namespace(&status, std::process::id()))
+    })
+}
+
+/// Was this text of our own `status` written for our own namespace? `NSpid` has an id for each namespace from that of
+/// `/proc` down to ours.
+fn is_of_namespace(status: &str, own: u32) -> bool {
+    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    match ids.map(|ids| ids.split_ascii_whitespace().collect::<Vec<_>>()).as_deref() {
+        Some([id]) => id.parse() == Ok(own),
+        Some(_) => false,
+        None => status_number(status, "Tgid") == Some(own),
+    }
+}
+
 /// The whole of `/proc/<pid>/<file>`, at most `limit_bytes`; `None` when it is gone or hidden.
 fn read(pid: u32, file: &str, limit_bytes: u64) -> Option<Vec<u8>> {
+    if !is_ours() {
+        return None;
+    }
     let mut bytes = Vec::with_capacity(2048);
     File::open(format!("/proc/{pid}/{file}")).ok()?.take(limit_bytes).read_to_end(&mut bytes).ok()?;
     Some(bytes)
@@ -62,7 +87,7 @@ pub(super) fn environ(tid: u32) -> Option<Vec<u8>> {
 
 /// Bounded. The path of the executable; with ` (deleted)` behind it when it is gone.
 pub(super) fn exe(tid: u32) -> Option<String> {
-    let path = std::fs::read_link(format!("/proc/{tid}/exe")).ok()?;
+    let path = is_ours().then(|| std::fs::read_link(format!("/proc/{tid}/exe")).ok())??;
     Some(path.to_string_lossy().into_owned())
 }
 

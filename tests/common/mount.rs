@@ -15,7 +15,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 mod program;
+mod sight;
 pub(crate) use program::{Ran, Running, eventually};
+pub(crate) use sight::Sight;
 
 /// The session every mount starts with.
 pub(crate) const SESSION: &str = "s";
@@ -42,6 +44,8 @@ pub(crate) struct Mount {
     dir: TempDir,
     connection: u32,
     watchdog: Watchdog,
+    /// The daemon, where it stays in the foreground.
+    daemon: Option<Running>,
     // Last, so that the next test starts when everything of this one is gone.
     _alone: MutexGuard<'static, ()>,
 }
@@ -54,6 +58,14 @@ impl Mount {
 
     /// The same with options of `batonfs mount`.
     pub(crate) fn with(options: &[&str]) -> Option<Self> {
+        let mut mount = Self::unmounted()?;
+        mount.start(options);
+        fs::create_dir(mount.path("")).expect("a new session");
+        Some(mount)
+    }
+
+    /// A store and a mountpoint with nothing mounted yet.
+    fn unmounted() -> Option<Self> {
         if !Path::new("/dev/fuse").exists() {
             eprintln!("SKIPPED: there is no /dev/fuse here, so nothing can be mounted");
             return None;
@@ -65,10 +77,7 @@ impl Mount {
         for name in ["store", "mnt", "tmp"] {
             fs::create_dir(dir.path().join(name)).expect("mkdir");
         }
-        let mut mount = Self { dir, connection: 0, watchdog: Watchdog::idle(), _alone: alone };
-        mount.start(options);
-        fs::create_dir(mount.path("")).expect("a new session");
-        Some(mount)
+        Some(Self { dir, connection: 0, watchdog: Watchdog::idle(), daemon: None, _alone: alone })
     }
 
     fn start(&mut self, options: &[&str]) {
@@ -237,6 +246,7 @@ impl Mount {
             kill(pid);
         }
         self.wait_for_daemons();
+        drop(self.daemon.take().map(Running::wait));
         let _ = rustix::mount::unmount(self.point(), UnmountFlags::DETACH);
         self.start(&[]);
     }
@@ -290,6 +300,12 @@ impl Drop for Mount {
         if !self.wait_for_daemons() {
             self.daemons().into_iter().for_each(kill);
             clean = false;
+        }
+        if let Some(daemon) = self.daemon.take() {
+            clean &= daemon.wait().code == Some(0);
+        }
+        if sight::is_mounted(self.dir.path()) {
+            let _ = rustix::mount::unmount(self.dir.path(), UnmountFlags::DETACH);
         }
         if !thread::panicking() {
             assert!(in_time, "the test took longer than {:?}; its mount was aborted", deadline());

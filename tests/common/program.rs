@@ -36,6 +36,11 @@ impl Running {
         writeln!(stdin, "{line}").and_then(|()| stdin.flush()).unwrap_or_else(|e| panic!("{}: {e}", self.what));
     }
 
+    /// What it has written to its standard error so far.
+    pub(crate) fn said(&self) -> String {
+        text_of(&self.err)
+    }
+
     /// Is it over by itself?
     pub(crate) fn ended(&mut self) -> bool {
         self.child.try_wait().expect("wait").is_some()

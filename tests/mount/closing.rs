@@ -254,28 +254,6 @@ fn a_large_value_comes_whole() {
     assert_eq!(mount.versions("big"), [1]);
 }
 
-// C1, C2: to a daemon in a pid namespace of its own every caller outside has the id 0.
-#[test]
-fn where_no_caller_can_be_seen_nothing_half_written_shows_and_nothing_closed_is_missed() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: only root can make a pid namespace");
-        return;
-    }
-    let Some(mut mount) = Mount::new() else { return };
-    mount.unmount();
-    let mut command = mount.command(&["unshare", "--pid", "--fork", harness::BATONFS, "mount", "--foreground"]);
-    command.current_dir("/").arg(mount.store()).arg(mount.point());
-    let daemon = mount.spawn(command);
-    eventually("it is mounted", || mount.path("").exists());
-    let script = "import os, subprocess\nfd = os.open('k', os.O_WRONLY | os.O_CREAT)\nos.write(fd, b'half ')\n\
-                  if os.fork() == 0: os._exit(0)\nos.wait()\nprint(os.path.exists('k'), subprocess.run(['ls']).returncode)\n\
-                  os.write(fd, b'whole')\nos.close(fd)\nprint(open('k').read())\nlost = []\n\
-                  for i in range(50):\n subprocess.run(['touch', f't{i}'])\n if not os.path.exists(f't{i}'): lost.append(i)\nprint(lost)";
-    assert_eq!(mount.python(script).ok(), "False 0\nhalf whole\n[]\n");
-    rustix::mount::unmount(mount.point(), rustix::mount::UnmountFlags::empty()).expect("unmount");
-    daemon.wait().ok();
-}
-
 // C1: such a descriptor cannot write and is not counted, so its handle must not be either.
 #[test]
 fn a_name_made_by_an_open_for_reading_makes_no_commit_early() {

@@ -17,3 +17,5 @@ mod policy;
 mod rename;
 mod tools;
 mod tree;
+mod unseen;
+mod unseen_rules;

@@ -47,3 +47,15 @@ fn a_process_that_is_not_there_is_none() {
     assert_eq!(stat(u32::MAX), None);
     assert_eq!(environ(u32::MAX), None);
 }
+
+#[test]
+fn only_a_status_with_our_own_id_alone_is_of_our_namespace() {
+    assert!(is_ours());
+    assert!(is_of_namespace("Name:\tx\nTgid:\t7\nNSpid:\t7\n", 7));
+    assert!(is_of_namespace("Tgid:\t7\n", 7));
+    // Seen from above, as in a namespace of our own without a /proc of its own.
+    assert!(!is_of_namespace("Tgid:\t31\nNSpid:\t31\t1\n", 1));
+    assert!(!is_of_namespace("Tgid:\t1\nNSpid:\t1\t1\n", 1));
+    assert!(!is_of_namespace("Tgid:\t31\nNSpid:\t31\n", 7));
+    assert!(!is_of_namespace("", 7));
+}
