@@ -5,9 +5,10 @@
 //! `names` are kept from the moment a commit asks for its key's name until the commit is made, and held alone by whoever
 //! makes or takes a name, so that no draft lands on a name it has lost.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use super::counters::{Counters, Moment};
@@ -68,6 +69,8 @@ pub struct Filesystem {
     pub(super) scratches: Scratches,
     /// Opens just answered: the O_TRUNC of an open comes as a SETATTR of its own.
     pub(super) opening: Openings,
+    /// Threads whose open for writing was told to look its name up again.
+    pub(super) told_stale: Mutex<HashSet<u32>>,
     /// Commits that wait for other holders.
     pub(super) waiting: AtomicUsize,
     /// What `.baton/status` counts.
@@ -126,6 +129,7 @@ impl Filesystem {
             names: Names::default(),
             scratches: Scratches::default(),
             opening: Openings::default(),
+            told_stale: Mutex::default(),
             waiting: AtomicUsize::new(0),
             counters: Counters::default(),
             errors: Errors::default(),

@@ -180,7 +180,14 @@ impl Inodes {
         }
     }
 
-    /// What a node had when it lost its name.
+    /// The name has changed; a node that still has one has its value by that again.
+    pub fn stayed(&self, ino: Ino) {
+        if let Some(node) = self.table().nodes.get_mut(&ino).filter(|node| !node.gone) {
+            node.left = None;
+        }
+    }
+
+    /// What a node had when it lost its name, or has while its name is changed.
     #[must_use]
     pub fn left(&self, ino: Ino) -> Option<Left> {
         self.table().nodes.get(&ino)?.left.clone()
@@ -400,7 +407,7 @@ impl Table {
         let Some(node) = self.nodes.get_mut(&ino).filter(|node| !node.gone) else { return };
         node.gone = true;
         if let Some(fresh) = node.fresh.take() {
-            node.left = Some(Left { attributes: fresh.attributes, value: None });
+            node.left.get_or_insert(Left { attributes: fresh.attributes, value: None });
         }
         let (parent, name) = (node.parent, node.name.clone());
         self.unlink(parent, &name);

@@ -1,7 +1,7 @@
 //! Open, create, read, write, truncate: the life of a handle until its close (see `closing`).
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
 use super::counters::Moment;
@@ -51,9 +51,11 @@ impl Filesystem {
             Role::Key | Role::Scratch => {
                 self.look_again(ino);
                 let opener = self.observe(asker)?;
-                // The kernel looks the name up again, and makes it anew where the open may.
-                let deleted = |_| Refusal::new(libc::ESTALE, "the file has just been deleted");
-                State::Writer(Box::new(self.writer_on(&self.place(ino).map_err(deleted)?, role, opener, None)?))
+                let place = self.place(ino).ok();
+                if self.look_up_again(asker, place.is_none()) {
+                    return Err(Refusal::new(libc::ESTALE, "the file has just been deleted"));
+                }
+                State::Writer(Box::new(self.writer_on(place.as_ref(), role, opener, None)?))
             }
         };
         let handle = self.open_handle(ino, writes, state);
@@ -62,6 +64,14 @@ impl Filesystem {
             self.opening.opened(asker, ino, handle.id, flags);
         }
         Ok(handle)
+    }
+
+    /// A name that has just gone: the kernel looks it up again, and makes it anew where the open may; but once an open.
+    /// Who meets that twice opens what was there, like any file that is deleted while it is open.
+    fn look_up_again(&self, asker: Asker, gone: bool) -> bool {
+        let mut told = self.told_stale.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = told.remove(&asker.thread);
+        gone && !before && told.insert(asker.thread)
     }
 
     /// Creates a file, or opens the one that has come there since the kernel looked.
@@ -89,7 +99,7 @@ impl Filesystem {
             return self.create_existing(asker, parent, name, entry.kind, flags);
         }
         let ino = self.reserve(asker, parent, name, role, mode, flags & libc::O_EXCL != 0)?;
-        let writer = match self.writer_on(&place, role, opener, Some(flags)) {
+        let writer = match self.writer_on(Some(&place), role, opener, Some(flags)) {
             Ok(writer) => writer,
             Err(refusal) => {
                 self.inodes.unreserve(ino);
@@ -171,10 +181,10 @@ impl Filesystem {
     }
 
     /// A writer for a handle: on an existing file, or (`created`, with the flags of its open) on a new name.
-    fn writer_on(&self, place: &Place, role: Role, opener: Observed, created: Option<i32>) -> Reply<Writer> {
-        let document = match role {
-            Role::Scratch => None,
-            _ => self.store.document(&place.key()?),
+    fn writer_on(&self, place: Option<&Place>, role: Role, opener: Observed, created: Option<i32>) -> Reply<Writer> {
+        let document = match place {
+            Some(place) if role != Role::Scratch => self.store.document(&place.key()?),
+            _ => None,
         };
         let check = document.map(|document| document.prefix_check());
         let appends = created.is_some_and(|flags| flags & libc::O_APPEND != 0);
@@ -383,7 +393,9 @@ impl Filesystem {
         if self.role(ino)? != Role::Key {
             return Err(Refusal::new(libc::EPERM, "only keys can be truncated"));
         }
-        let by = self.caller(&self.place(ino)?.session, asker)?;
+        // Without a name there is nothing to commit.
+        let Ok(place) = self.place(ino) else { return Ok(()) };
+        let by = self.caller(&place.session, asker)?;
         loop {
             match self.truncate_newest(ino, size, &by) {
                 // Another commit came between the copy and ours: what it wrote is what is to be cut.

@@ -109,7 +109,7 @@ impl Filesystem {
         let place = self.place_in(parent, name)?;
         let by = self.caller(&place.session, asker)?;
         let _name = self.names.change((parent, name));
-        self.leave(self.inodes.find(parent, name))?;
+        let _leaving = self.leave(self.inodes.find(parent, name))?;
         let place = self.place_in(parent, name)?;
         let existed = self.store.delete(&place.session, &place.key()?, &by, false)?;
         let known = self.inodes.find(parent, name);
@@ -239,7 +239,10 @@ impl Filesystem {
             if !replace {
                 self.refuse_taken(to)?;
             }
-            self.leave(self.inodes.find(to.parent, &to.name))?;
+            let _leaving = (
+                self.leave(self.inodes.find(from.parent, &from.name))?,
+                self.leave(self.inodes.find(to.parent, &to.name))?,
+            );
             let before = self.engine().head(session, &source)?.map_or(0, |head| head.version);
             match self.store.rename(session, &source, &target, replace, &by) {
                 Ok(committed) => moved = Some((before, committed.version)),
@@ -298,7 +301,7 @@ impl Filesystem {
         let by = self.caller(&to.place.session, asker)?;
         let version = {
             let _names = self.names.change_two((from.parent, &from.name), (to.parent, &to.name));
-            self.leave(self.inodes.find(to.parent, &to.name))?;
+            let _leaving = self.leave(self.inodes.find(to.parent, &to.name))?;
             let version = self.commit_scratch(ino, &self.place_of(to)?, &by)?;
             self.move_node(from, to);
             self.inodes.committed(ino);

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Reply, Stat};
 use super::handles::{Handle, HandleId, State};
-use super::inodes::{Fresh, Ino, ROOT, Role};
+use super::inodes::{Fresh, Ino, Left, ROOT, Role};
 use super::special;
 use crate::engine::{Attributes, DirEntry, Entry, Kind, Space};
 use crate::identity::holders;
@@ -95,23 +95,28 @@ impl Filesystem {
                 let size = self.scratches.read(ino).len().max(self.draft_size(ino));
                 Ok(file_stat(ino, size, self.fresh_attributes(ino)))
             }
-            Role::Dir | Role::Key => self.stat_stored(ino),
+            Role::Dir | Role::Key => self.stat_stored(asker, ino),
         }
     }
 
-    fn stat_stored(&self, ino: Ino) -> Reply<Stat> {
+    fn stat_stored(&self, asker: Asker, ino: Ino) -> Reply<Stat> {
         let place = match self.place(ino) {
             Ok(place) => place,
-            Err(refusal) => return self.stat_unnamed(ino).ok_or(refusal),
+            Err(refusal) => return self.stat_unnamed(asker, ino).ok_or(refusal),
         };
-        match self.engine().entry(&place.session, &place.path)? {
+        let entry = self.engine().entry(&place.session, &place.path)?;
+        // While the name is changed, what is shown is what is read.
+        if let Some(Left { attributes, value: Some(value) }) = self.inodes.left(ino) {
+            return Ok(file_stat(ino, value.head.size_bytes, attributes));
+        }
+        match entry {
             Some(entry) => Ok(entry_stat(ino, entry)),
             None if self.inodes.fresh(ino).is_some() => {
                 Ok(file_stat(ino, self.draft_size(ino), self.fresh_attributes(ino)))
             }
             // Its name may be changing: what holds once that is done is the answer.
             None => match self.keep_name(ino).and(self.place(ino).ok()) {
-                None => self.stat_unnamed(ino),
+                None => self.stat_unnamed(asker, ino),
                 Some(place) => self.engine().entry(&place.session, &place.path)?.map(|entry| entry_stat(ino, entry)),
             }
             .ok_or_else(|| Refusal::not_found(place.path)),
@@ -120,7 +125,7 @@ impl Filesystem {
 
     /// Unlinked while open: `fstat` shows what the handles on it have. Without one it is about to be opened: by who
     /// has looked the name up in the instant before.
-    fn stat_unnamed(&self, ino: Ino) -> Option<Stat> {
+    fn stat_unnamed(&self, asker: Asker, ino: Ino) -> Option<Stat> {
         let ids = self.inodes.handles(ino);
         if self.inodes.role(ino) == Some(Role::Dir) {
             let attributes = self.inodes.left(ino).map_or_else(|| self.root.clone(), |left| left.attributes);
@@ -129,11 +134,17 @@ impl Filesystem {
         let handles = ids.into_iter().filter_map(|id| self.handles.get(id).ok());
         let left = self.inodes.left(ino);
         let there = left.as_ref().and_then(|left| left.value.as_ref()).map(|value| value.head.size_bytes);
-        let sizes = handles.map(|handle| match handle.try_state().as_deref() {
-            Some(State::Reader(pinned)) => {
-                pinned.as_ref().map(|snapshot| snapshot.head.size_bytes).or(there).unwrap_or(0)
+        // What was committed is shown to all but who writes: a draft is nobody else's business.
+        let pid = holders::tgid(asker.thread);
+        let own = |handle: &Handle| {
+            !handle.closed.load(Ordering::Relaxed) && pid.is_some_and(|pid| handle.pids().contains(&pid))
+        };
+        let sizes = handles.filter(|handle| there.is_none() || own(handle)).filter_map(|handle| {
+            match handle.try_state().as_deref() {
+                Some(State::Reader(pinned)) => Some(pinned.as_ref().map_or(0, |snapshot| snapshot.head.size_bytes)),
+                Some(State::Writer(writer)) if there.is_some() && writer.draft.is_untouched() => None,
+                _ => Some(handle.draft_size_bytes.load(Ordering::Relaxed)),
             }
-            _ => handle.draft_size_bytes.load(Ordering::Relaxed),
         });
         let attributes = left.map_or_else(|| self.fresh_attributes(ino), |left| left.attributes);
         sizes.max().or(there).map(|size| Stat { links: 0, ..file_stat(ino, size, attributes) })

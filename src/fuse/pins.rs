@@ -3,7 +3,7 @@
 use super::errno::Refusal;
 use super::fs::{Filesystem, Reply};
 use super::handles::Writer;
-use super::inodes::{Ino, Left, Role};
+use super::inodes::{Ino, Inodes, Left, Role};
 use crate::engine::Snapshot;
 
 impl Filesystem {
@@ -42,11 +42,20 @@ impl Filesystem {
         if self.role(ino)? != Role::Key {
             return Ok(None);
         }
-        if let Some(newest) = self.newest_by_name(ino)? {
-            return Ok(Some(newest));
+        let left = || self.inodes.left(ino).and_then(|left| left.value);
+        if let Some(value) = left() {
+            return Ok(Some(value));
+        }
+        let place = self.place(ino).ok();
+        let newest = self.newest_by_name(ino)?;
+        if let Some(value) = left() {
+            return Ok(Some(value));
+        }
+        if newest.is_some() && self.place(ino).ok() == place {
+            return Ok(newest);
         }
         // Its name, or that of a directory above it, may be changing: what holds once that is done is the answer.
-        let Some(_name) = self.keep_name(ino) else { return Ok(self.inodes.left(ino).and_then(|left| left.value)) };
+        let Some(_name) = self.keep_name(ino) else { return Ok(left()) };
         self.newest_by_name(ino)
     }
 
@@ -63,13 +72,33 @@ impl Filesystem {
         Ok(())
     }
 
-    /// The name, which is held, is about to lose its value: who has it open keeps what was there.
-    pub(super) fn leave(&self, ino: Option<Ino>) -> Reply<()> {
-        let Some(ino) = ino else { return Ok(()) };
-        if let Some(value) = self.newest_by_name(ino)? {
+    /// The name, which is held, is about to change or to lose its value: who has it open reads what was there until that
+    /// is done, and afterwards where it was lost. The store changes first and the node after it: nobody may see the new
+    /// value through a node that the kernel knows by the old one's size.
+    pub(super) fn leave(&self, ino: Option<Ino>) -> Reply<Leaving<'_>> {
+        let mut leaving = Leaving { inodes: &self.inodes, ino: None };
+        if let Some(ino) = ino
+            && let Some(value) = self.newest_by_name(ino)?
+        {
             self.inodes.leave(ino, Left { attributes: value.head.attributes.clone(), value: Some(value) });
+            leaving.ino = Some(ino);
         }
-        Ok(())
+        Ok(leaving)
+    }
+}
+
+/// A name is being changed; dropped when that is done, or was refused.
+#[derive(Debug)]
+pub(super) struct Leaving<'a> {
+    inodes: &'a Inodes,
+    ino: Option<Ino>,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if let Some(ino) = self.ino {
+            self.inodes.stayed(ino);
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use crate::harness::{Mount, fails};
+use crate::harness::{self, Mount, fails};
 
 // C10, C19
 #[test]
@@ -167,4 +167,23 @@ fn a_rename_that_replaces_nothing_respects_a_reserved_name() {
     assert_eq!(mount.python(script).ok(), format!("-1 {}\n", libc::EEXIST));
     drop(file);
     assert_eq!((mount.read("lock"), mount.read("src")), ("mine".to_owned(), "src".to_owned()));
+}
+
+// C10, C11, C13
+#[test]
+fn what_was_looked_up_before_it_lost_its_name_can_still_be_opened() {
+    let Some(mount) = Mount::new() else { return };
+    // O_PATH keeps the kernel's node without an open of ours: the open comes after the name has gone to another.
+    let script = "import os, sys\nopen('k', 'w').write('old'); open('new', 'w').write('newer')\n\
+                  node = f'/proc/self/fd/{os.open(\"k\", os.O_PATH)}'\nheld = os.open('k', os.O_RDONLY)\n\
+                  os.rename('new', 'k') if sys.argv[1] == 'rename' else os.unlink('k')\n\
+                  print(open(node).read(), os.stat(node).st_size, os.fstat(held).st_size, os.read(held, 99))\n\
+                  with open(node, 'w') as f: f.write('nobody reads this')\n\
+                  print(os.fstat(held).st_size)\nos.truncate(node, 1)\nprint(open(node).read())";
+    for way in ["rename", "unlink"] {
+        let ran = mount.run(mount.command(&[harness::python(), "-c", script, way]));
+        assert_eq!(ran.ok(), "old 3 3 b'old'\n3\nold\n", "after {way}");
+        assert_eq!(fs::read_to_string(mount.path("k")).ok(), (way == "rename").then(|| "newer".to_owned()));
+    }
+    assert_eq!(mount.versions("k"), [1, 2, 3]);
 }
