@@ -32,11 +32,12 @@ impl Filesystem {
         writer.still_good()?;
         writer.flushed = true;
         self.note_death(asker, writer);
+        // Also with nothing to commit: who is seen holding it now may write when it is nobody's descendant any more.
+        let held = self.is_held(&handle, writer, Some((asker.thread, lock_owner)));
+        handle.closed.store(!held, Ordering::Relaxed);
         if !writer.draft.is_dirty() {
             return Ok(());
         }
-        let held = self.is_held(&handle, writer, Some((asker.thread, lock_owner)));
-        handle.closed.store(!held, Ordering::Relaxed);
         if held && !writer.draft.is_append() {
             self.wait(&handle, true);
             return Ok(());
