@@ -227,30 +227,36 @@ impl Filesystem {
                 None => return !writer.owners.contains(&owner),
             }
         }
-        pids.sort_unstable();
-        pids.dedup();
-        for at in 0..pids.len() {
-            pids.extend(pids.get(at).map(|&pid| holders::descendants(pid)).unwrap_or_default());
-        }
-        pids.sort_unstable();
-        pids.dedup();
+        let pids = with_descendants(pids);
         let mut descriptors = 0;
         for &pid in &pids {
-            let held = holders::writable_descriptors(pid, handle.ino).unwrap_or(0);
+            let held = descriptors_of(pid, handle.ino);
             descriptors += held;
             if held > 0 && !writer.holders.iter().any(|holder| holder.pid == pid) {
                 writer.holders.extend(Holder::of(pid));
             }
         }
-        descriptors > self.other_handles_of(handle, &pids)
+        handle.note(writer);
+        // Nothing is taken off while nobody waits for our answer: another handle may just be coming or going, and has no
+        // descriptor then.
+        let others = self.other_handles_of(handle, &pids);
+        if descriptors == 0 || descriptors > others.len() || flusher.is_none() {
+            return descriptors > 0;
+        }
+        // Theirs may be with processes that are none of ours: only what was counted may be taken off.
+        let elsewhere = with_descendants(others.iter().flat_map(|other| other.pids()).collect());
+        let elsewhere = elsewhere.into_iter().filter(|pid| !pids.contains(pid));
+        descriptors += elsewhere.map(|pid| descriptors_of(pid, handle.ino)).sum::<usize>();
+        descriptors > others.len()
     }
 
-    /// How many other live handles on the node these processes have, with descriptors that are counted.
-    fn other_handles_of(&self, handle: &Arc<Handle>, pids: &[u32]) -> usize {
-        let others = self.writers_on(handle.ino).into_iter();
-        let others = others
-            .filter(|other| other.descriptors_write && other.id != handle.id && !other.closed.load(Ordering::Relaxed));
-        others.filter(|other| other.pids().iter().any(|pid| pids.contains(pid))).count()
+    /// The other live handles on the node that these processes have, with descriptors that are counted.
+    fn other_handles_of(&self, handle: &Arc<Handle>, pids: &[u32]) -> Vec<Arc<Handle>> {
+        let mut others = self.writers_on(handle.ino);
+        others
+            .retain(|other| other.descriptors_write && other.id != handle.id && !other.closed.load(Ordering::Relaxed));
+        others.retain(|other| other.pids().iter().any(|pid| pids.contains(pid)));
+        others
     }
 
     /// Marks or unmarks a handle as waiting for its holders.
@@ -284,6 +290,21 @@ impl Filesystem {
 fn dies_of(writer: &Writer) -> Option<u32> {
     let last = writer.writers.last().unwrap_or(&writer.opener);
     holders::dies_of(last.process.as_ref()?.pid)
+}
+
+/// These processes and all that descend from them.
+fn with_descendants(mut pids: Vec<u32>) -> Vec<u32> {
+    pids.sort_unstable();
+    pids.dedup();
+    let more: Vec<u32> = pids.iter().flat_map(|&pid| holders::descendants(pid)).collect();
+    pids.extend(more);
+    pids.sort_unstable();
+    pids.dedup();
+    pids
+}
+
+fn descriptors_of(pid: u32, ino: Ino) -> usize {
+    holders::writable_descriptors(pid, ino).unwrap_or(0)
 }
 
 /// Can the descriptors of this process be read? A dying one has none left, which is an answer too.

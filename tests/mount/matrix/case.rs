@@ -289,5 +289,6 @@ fn in_order<T: PartialEq, S: std::fmt::Debug>(
 /// A value as failures show it.
 fn shown(value: &[u8]) -> String {
     let text = String::from_utf8_lossy(value);
-    if text.len() <= 80 { text.into_owned() } else { format!("{}... ({} bytes)", &text[..40], value.len()) }
+    let start: String = text.chars().take(60).collect();
+    if start == text { start } else { format!("{start}... ({} bytes)", value.len()) }
 }

@@ -54,9 +54,9 @@ impl Watch {
 
 impl Seen {
     fn look(&mut self, dir: &Path, keys: &[String]) {
-        let entries = fs::read_dir(dir).expect("the watched directory");
-        let names: BTreeSet<String> =
-            entries.map(|e| e.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
+        let entries = fs::read_dir(dir).expect("the watched directory").map(|entry| entry.expect("an entry"));
+        let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+        let names: BTreeSet<String> = files.map(|e| e.file_name().into_string().expect("UTF-8")).collect();
         let all: BTreeSet<&String> = keys.iter().chain(&names).collect();
         for name in all {
             let path = dir.join(name);
