@@ -189,7 +189,7 @@ fn two_handles_of_one_key_are_two_drafts() {
     all(Program::Python, &[
         // Both descriptors are then the first handle's: the second one's end shows at its RELEASE.
         case(OLD, "import os\na, b = (os.open('k', os.O_WRONLY | os.O_TRUNC) for i in 'ab')\nos.write(a, b'one ')\nos.write(b, b'two')\n\
-                   os.dup2(a, b)\nos.write(b, b'and more')\nos.close(a); os.close(b)", &[
+                   os.dup2(a, b)\nwhile open('k').read() != 'two': pass\nos.write(b, b'and more')\nos.close(a); os.close(b)", &[
             ("k", "put $", "two"),
             ("k", "put $", "one and more"),
         ]).released(1),

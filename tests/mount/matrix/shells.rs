@@ -1,6 +1,6 @@
 //! C1 to C7 by what shells do with redirections.
 
-use super::case::{BASH, Case, DASH, case, run};
+use super::case::{BASH, Case, case, run, run_in_both_shells};
 use crate::harness::Mount;
 
 const OLD: &[(&str, &str)] = &[("k", "old\n")];
@@ -9,8 +9,7 @@ const OLD: &[(&str, &str)] = &[("k", "old\n")];
 #[track_caller]
 fn both(cases: &[Case]) {
     let Some(mount) = Mount::new() else { return };
-    run(&mount, BASH, cases);
-    run(&mount, DASH, cases);
+    run_in_both_shells(&mount, cases);
 }
 
 // C1, C3, C4

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
+
+const PAUSE: Duration = Duration::from_micros(200);
 
 /// What was seen, in order, without repetitions; `None` where a name was not there.
 #[derive(Debug, Default)]
@@ -35,6 +38,8 @@ impl Watch {
             loop {
                 let last = stopped.load(Ordering::Relaxed);
                 seen.look(&dir, &keys);
+                // Two processors are not many for a watcher, a daemon and a program.
+                std::thread::sleep(PAUSE);
                 let _ = first.send(());
                 if last {
                     return seen;
