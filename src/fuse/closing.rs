@@ -125,8 +125,11 @@ impl Filesystem {
 
     fn put_in_place(&self, handle: &Handle, writer: &mut Writer, moment: Moment) -> Reply<()> {
         // Without a name it was unlinked or replaced: nothing deleted comes back, but who has it open still reads it.
-        let Some(_name) = self.keep_name(handle.ino) else { return Ok(writer.draft.stay_private(self.engine())?) };
-        let Ok(place) = self.place(handle.ino) else { return Ok(writer.draft.stay_private(self.engine())?) };
+        let named = self.keep_name(handle.ino).zip(self.place(handle.ino).ok());
+        let Some((_name, place)) = named else {
+            self.pin_for_edit(handle.ino, writer)?;
+            return Ok(writer.draft.stay_private(self.engine())?);
+        };
         let set = std::mem::take(&mut writer.set);
         let Some((draft, base)) = writer.draft.take() else { return Ok(()) };
         if self.role(handle.ino)? == Role::Scratch {

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::engine::{AttributeChange, Attributes};
+use crate::engine::{AttributeChange, Attributes, Snapshot};
 use crate::words::SessionId;
 
 /// A node's number, as the kernel and `stat` show it.
@@ -45,6 +45,15 @@ pub struct Fresh {
     pub creators: Vec<u32>,
 }
 
+/// What a node had when it lost its name: who has it open goes on with that.
+#[derive(Debug, Clone)]
+pub struct Left {
+    /// For `fstat`.
+    pub attributes: Attributes,
+    /// The last version; `None` for a directory and a name that no commit had made.
+    pub value: Option<Snapshot>,
+}
+
 /// Where a node is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location {
@@ -63,8 +72,8 @@ struct Node {
     children: u64,
     handles: Vec<u64>,
     fresh: Option<Fresh>,
-    /// What its attributes were when it lost its name: `fstat` goes on showing them.
-    left: Option<Attributes>,
+    /// What it had when it lost its name, or is about to.
+    left: Option<Left>,
     /// Removed or replaced: it has no name any more and nothing of it can be committed.
     gone: bool,
 }
@@ -164,16 +173,16 @@ impl Inodes {
         })
     }
 
-    /// Keeps the attributes of a node that is about to lose its name.
-    pub fn leave(&self, ino: Ino, attributes: Attributes) {
+    /// Keeps what a node has that is about to lose its name.
+    pub fn leave(&self, ino: Ino, left: Left) {
         if let Some(node) = self.table().nodes.get_mut(&ino) {
-            node.left = Some(attributes);
+            node.left = Some(left);
         }
     }
 
-    /// The attributes that a node without a name had.
+    /// What a node had when it lost its name.
     #[must_use]
-    pub fn left(&self, ino: Ino) -> Option<Attributes> {
+    pub fn left(&self, ino: Ino) -> Option<Left> {
         self.table().nodes.get(&ino)?.left.clone()
     }
 
@@ -391,7 +400,7 @@ impl Table {
         let Some(node) = self.nodes.get_mut(&ino).filter(|node| !node.gone) else { return };
         node.gone = true;
         if let Some(fresh) = node.fresh.take() {
-            node.left = Some(fresh.attributes);
+            node.left = Some(Left { attributes: fresh.attributes, value: None });
         }
         let (parent, name) = (node.parent, node.name.clone());
         self.unlink(parent, &name);

@@ -16,6 +16,7 @@ mod ops_control;
 mod ops_file;
 mod ops_names;
 mod ops_tree;
+mod pins;
 mod special;
 
 pub use fs::{Asker, Filesystem, Stat};

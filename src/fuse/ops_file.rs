@@ -12,7 +12,7 @@ use super::handles::{Handle, HandleId, State, Writer};
 use super::inodes::{Fresh, Ino, Role};
 use super::ops_tree::check_length;
 use super::special;
-use crate::engine::{AttributeChange, Attributes, Snapshot};
+use crate::engine::{AttributeChange, Attributes};
 use crate::identity::{self, Observed, holders};
 use crate::store::{Base, Caller, Draft as StoreDraft, Rule, StoreError, Write};
 
@@ -49,7 +49,10 @@ impl Filesystem {
             }
             Role::Key | Role::Scratch => {
                 self.look_again(ino);
-                State::Writer(Box::new(self.writer_on(ino, self.observe(asker)?, None)?))
+                let opener = self.observe(asker)?;
+                // The kernel looks the name up again, and makes it anew where the open may.
+                let deleted = |_| Refusal::new(libc::ESTALE, "the file has just been deleted");
+                State::Writer(Box::new(self.writer_on(&self.place(ino).map_err(deleted)?, role, opener, None)?))
             }
         };
         let handle = self.open_handle(ino, writes, state);
@@ -86,7 +89,7 @@ impl Filesystem {
             return self.create_existing(asker, parent, name, entry.kind, flags, writes);
         }
         let ino = self.reserve(asker, parent, name, role, mode, flags & libc::O_EXCL != 0)?;
-        let writer = match self.writer_on(ino, opener, Some(flags)) {
+        let writer = match self.writer_on(&place, role, opener, Some(flags)) {
             Ok(writer) => writer,
             Err(refusal) => {
                 self.inodes.unreserve(ino);
@@ -169,9 +172,8 @@ impl Filesystem {
     }
 
     /// A writer for a handle: on an existing file, or (`created`, with the flags of its open) on a new name.
-    fn writer_on(&self, ino: Ino, opener: Observed, created: Option<i32>) -> Reply<Writer> {
-        let place = self.place(ino)?;
-        let document = match self.role(ino)? {
+    fn writer_on(&self, place: &Place, role: Role, opener: Observed, created: Option<i32>) -> Reply<Writer> {
+        let document = match role {
             Role::Scratch => None,
             _ => self.store.document(&place.key()?),
         };
@@ -187,7 +189,8 @@ impl Filesystem {
 
     /// Refuses an open that would truncate another writer's value, where the opener is who will write.
     fn check_opener(&self, asker: Asker, ino: Ino, writer: &Writer) -> Reply<()> {
-        let place = self.place(ino)?;
+        // What has lost its name meanwhile is nobody's.
+        let Ok(place) = self.place(ino) else { return Ok(()) };
         let by = self.caller_of(&place.session, writer);
         match self.store.check(&place.session, &place.key()?, &by) {
             // A shell's forked child that has not exec'd yet, or a shell that is about to exec a command with other
@@ -222,62 +225,6 @@ impl Filesystem {
                 Ok(writer.draft.read(offset, size)?)
             }
         }
-    }
-
-    /// Reads the version pinned at the first read, or one that only appended to it.
-    fn read_pinned(&self, ino: Ino, pinned: &mut Option<Snapshot>, offset: u64, size: usize) -> Reply<Vec<u8>> {
-        let snapshot = match pinned {
-            Some(snapshot) => snapshot,
-            None => match self.newest(ino)? {
-                Some(newest) => pinned.insert(newest),
-                // A name that no commit has made, opened by who made it.
-                None if self.inodes.fresh(ino).is_some() => return Ok(Vec::new()),
-                None => return Err(Refusal::new(libc::ENOENT, "the key was deleted before its first read")),
-            },
-        };
-        let bytes = snapshot.read(offset, size)?;
-        if bytes.len() == size || offset + (bytes.len() as u64) < snapshot.head.size_bytes {
-            return Ok(bytes);
-        }
-        match self.newest(ino)? {
-            Some(newest) if follows(&newest, snapshot) => {
-                *snapshot = newest;
-                Ok(snapshot.read(offset, size)?)
-            }
-            _ => Ok(bytes),
-        }
-    }
-
-    /// A name is about to lose its value: who has it open for reading keeps what it opened.
-    pub(super) fn pin_readers(&self, ino: Option<Ino>) -> Reply<()> {
-        let Some(ino) = ino else { return Ok(()) };
-        let ids = self.inodes.handles(ino);
-        if !ids.is_empty()
-            && let Ok(place) = self.place(ino)
-            && let Some(entry) = self.engine().entry(&place.session, &place.path)?
-        {
-            self.inodes.leave(ino, entry.attributes);
-        }
-        for handle in ids.into_iter().filter_map(|id| self.handles.get(id).ok()) {
-            match &mut *handle.state() {
-                State::Reader(pinned @ None) => *pinned = self.newest(ino)?,
-                State::Writer(writer) if writer.draft.wants_pin() => {
-                    let newest = self.newest(ino)?;
-                    writer.draft.pin_for_edit(newest);
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// The newest version of a node's key; `None` when none was committed, or its name is gone.
-    fn newest(&self, ino: Ino) -> Reply<Option<Snapshot>> {
-        let Ok(place) = self.place(ino) else { return Ok(None) };
-        if self.role(ino)? != Role::Key {
-            return Ok(None);
-        }
-        Ok(self.engine().open(&place.session, &place.key()?)?)
     }
 
     /// Writes to a handle's draft; with `append`, at its end, whatever the offset says.
@@ -335,14 +282,6 @@ impl Filesystem {
         }
         self.pin_for_edit(handle.ino, writer)?;
         Ok(writer.draft.write(at.offset, bytes, self.engine())?)
-    }
-
-    pub(super) fn pin_for_edit(&self, ino: Ino, writer: &mut Writer) -> Reply<()> {
-        if writer.draft.wants_pin() {
-            let newest = self.newest(ino)?;
-            writer.draft.pin_for_edit(newest);
-        }
-        Ok(())
     }
 
     /// A document written in order from its start is refused at the first byte that cannot be part of one.
@@ -560,10 +499,6 @@ pub struct WriteAt {
     pub append: bool,
     /// The descriptor table it comes from.
     pub lock_owner: Option<u64>,
-}
-
-fn follows(newest: &Snapshot, pinned: &Snapshot) -> bool {
-    newest.head.version > pinned.head.version && newest.head.appends_since <= pinned.head.version
 }
 
 fn check_size(size: u64) -> Reply<()> {

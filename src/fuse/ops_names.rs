@@ -3,7 +3,7 @@
 use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Place, Reply, Stat};
 use super::handles::State;
-use super::inodes::{Ino, ROOT, Role};
+use super::inodes::{Ino, Left, ROOT, Role};
 use super::ops_tree::check_length;
 use super::special;
 use crate::engine::{EngineError, Staged};
@@ -108,8 +108,8 @@ impl Filesystem {
         }
         let place = self.place_in(parent, name)?;
         let by = self.caller(&place.session, asker)?;
-        self.pin_readers(known)?;
         let _name = self.names.change((parent, name));
+        self.leave(self.inodes.find(parent, name))?;
         let place = self.place_in(parent, name)?;
         let existed = self.store.delete(&place.session, &place.key()?, &by, false)?;
         let known = self.inodes.find(parent, name);
@@ -143,7 +143,7 @@ impl Filesystem {
         let attributes = known.map(|ino| self.dir_attributes(ino)).transpose()?;
         self.store.remove_dir(&place.session, &place.dir()?, &by)?;
         if let (Some(ino), Some(attributes)) = (known, attributes) {
-            self.inodes.leave(ino, attributes);
+            self.inodes.leave(ino, Left { attributes, value: None });
             self.forget_scratches(ino);
             self.inodes.remove(ino);
         }
@@ -232,7 +232,6 @@ impl Filesystem {
         }
         let session = &from.place.session;
         let by = self.caller(session, asker)?;
-        self.pin_readers(to.ino)?;
         let mut moved = None;
         {
             let _names = self.names.change_two((from.parent, &from.name), (to.parent, &to.name));
@@ -240,6 +239,7 @@ impl Filesystem {
             if !replace {
                 self.refuse_taken(to)?;
             }
+            self.leave(self.inodes.find(to.parent, &to.name))?;
             let before = self.engine().head(session, &source)?.map_or(0, |head| head.version);
             match self.store.rename(session, &source, &target, replace, &by) {
                 Ok(committed) => moved = Some((before, committed.version)),
@@ -289,7 +289,6 @@ impl Filesystem {
             _ if self.role(to.parent)? == Role::MetaDir => self.declare(ino, to, asker),
             Some(Role::Key | Role::Scratch) | None => {
                 self.keep_open_scratch(ino)?;
-                self.pin_readers(to.ino)?;
                 self.scratch_becomes_key(asker, ino, from, to)
             }
         }
@@ -299,6 +298,7 @@ impl Filesystem {
         let by = self.caller(&to.place.session, asker)?;
         let version = {
             let _names = self.names.change_two((from.parent, &from.name), (to.parent, &to.name));
+            self.leave(self.inodes.find(to.parent, &to.name))?;
             let version = self.commit_scratch(ino, &self.place_of(to)?, &by)?;
             self.move_node(from, to);
             self.inodes.committed(ino);

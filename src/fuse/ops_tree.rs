@@ -109,24 +109,34 @@ impl Filesystem {
             None if self.inodes.fresh(ino).is_some() => {
                 Ok(file_stat(ino, self.draft_size(ino), self.fresh_attributes(ino)))
             }
-            None => Err(Refusal::not_found(place.path)),
+            // Its name may be changing: what holds once that is done is the answer.
+            None => match self.keep_name(ino).and(self.place(ino).ok()) {
+                None => self.stat_unnamed(ino),
+                Some(place) => self.engine().entry(&place.session, &place.path)?.map(|entry| entry_stat(ino, entry)),
+            }
+            .ok_or_else(|| Refusal::not_found(place.path)),
         }
     }
 
-    /// Unlinked while open: `fstat` shows what the handles on it have.
+    /// Unlinked while open: `fstat` shows what the handles on it have. Without one it is about to be opened: by who
+    /// has looked the name up in the instant before.
     fn stat_unnamed(&self, ino: Ino) -> Option<Stat> {
         let ids = self.inodes.handles(ino);
         if self.inodes.role(ino) == Some(Role::Dir) {
-            let attributes = self.inodes.left(ino).unwrap_or_else(|| self.root.clone());
+            let attributes = self.inodes.left(ino).map_or_else(|| self.root.clone(), |left| left.attributes);
             return (!ids.is_empty()).then(|| Stat { links: 0, ..dir_stat(ino, attributes) });
         }
         let handles = ids.into_iter().filter_map(|id| self.handles.get(id).ok());
+        let left = self.inodes.left(ino);
+        let there = left.as_ref().and_then(|left| left.value.as_ref()).map(|value| value.head.size_bytes);
         let sizes = handles.map(|handle| match handle.try_state().as_deref() {
-            Some(State::Reader(Some(snapshot))) => snapshot.head.size_bytes,
+            Some(State::Reader(pinned)) => {
+                pinned.as_ref().map(|snapshot| snapshot.head.size_bytes).or(there).unwrap_or(0)
+            }
             _ => handle.draft_size_bytes.load(Ordering::Relaxed),
         });
-        let attributes = self.inodes.left(ino).unwrap_or_else(|| self.fresh_attributes(ino));
-        sizes.max().map(|size| Stat { links: 0, ..file_stat(ino, size, attributes) })
+        let attributes = left.map_or_else(|| self.fresh_attributes(ino), |left| left.attributes);
+        sizes.max().or(there).map(|size| Stat { links: 0, ..file_stat(ino, size, attributes) })
     }
 
     /// The size that this handle sees, for SEEK_END: the draft's where there is one.

@@ -8,6 +8,7 @@ mod access;
 mod append;
 mod attributes;
 mod closing;
+mod deleted;
 mod drafts;
 mod handoff;
 mod interop;

@@ -1,0 +1,78 @@
+//! C11, C12: who has a key open when it is deleted or replaced goes on reading what was opened.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::process::Stdio;
+
+use crate::harness::{self, Mount};
+
+// C12: every open either fails because there is nothing, or reads the whole value.
+#[test]
+fn an_open_in_the_instant_of_a_delete_reads_the_value_or_finds_nothing() {
+    let Some(mount) = Mount::new() else { return };
+    let value = "a value that is whole\n".repeat(50);
+    fs::write(mount.scratch().join("value"), &value).expect("write");
+    let rounds = if harness::long() { 3000 } else { 150 };
+    let script = format!(
+        "for i in $(seq {rounds}); do cp $TMP/value k; [ $((i % 3)) = 0 ] && {{ cp $TMP/value other; mv other k; }}; rm k; done; touch $TMP/done"
+    );
+    let writer = mount.spawn(mount.command(&["bash", "-c", &script]));
+    let (mut whole, mut none) = (0, 0);
+    while !mount.scratch().join("done").exists() {
+        let mut file = match File::open(mount.path("k")) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                none += 1;
+                continue;
+            }
+            Err(e) => panic!("open: {e}"),
+        };
+        let mut read = String::new();
+        file.read_to_string(&mut read).expect("what was opened can be read");
+        assert_eq!(read, value);
+        whole += 1;
+    }
+    writer.wait().ok();
+    assert!(whole > 0 && none > 0, "{whole} reads met the value, {none} opens met none");
+}
+
+// C12: neither does a write meet the name's end as an error.
+#[test]
+fn a_redirection_in_the_instant_of_a_delete_makes_the_key_anew() {
+    let Some(mount) = Mount::new() else { return };
+    let rounds = if harness::long() { 3000 } else { 200 };
+    let remover = mount.spawn(mount.command(&["bash", "-c", "until [ -e $TMP/done ]; do rm -f k; done"]));
+    let script = format!("for i in $(seq {rounds}); do echo $i > k || exit 1; done");
+    let written = mount.bash(&script);
+    fs::write(mount.scratch().join("done"), "").expect("write");
+    remover.wait().ok();
+    written.ok();
+}
+
+// C12
+#[test]
+fn who_had_a_deleted_key_open_reads_it_also_by_its_descriptors_name() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "kept\n");
+    mount.write("new", "new\n");
+    let out = mount.bash("exec 3< k; cat k > /dev/null; rm k; cat /dev/fd/3; cat <&3").ok();
+    assert_eq!(out, "kept\nkept\n");
+    mount.write("k", "again\n");
+    assert_eq!(mount.bash("exec 3< k; mv new k; cat /dev/fd/3; cat k").ok(), "again\nnew\n");
+}
+
+// C11, C12: opened for update, not yet read when its name goes.
+#[test]
+fn an_unread_handle_keeps_the_value_of_a_deleted_key() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "kept\n");
+    let script = "import os, sys\nf = open('k', 'r+')\nprint('open', flush=True)\nsys.stdin.readline()\nprint(f.read(), end='')\n\
+                  f.write('more')\nf.close()\nprint(os.path.exists('k'))";
+    let mut command = mount.command(&[harness::python(), "-c", script]);
+    command.stdin(Stdio::piped());
+    let mut reader = mount.spawn(command);
+    reader.printed(1);
+    fs::remove_file(mount.path("k")).expect("unlink");
+    reader.send("go on");
+    assert_eq!(reader.wait().ok(), "open\nkept\nFalse\n");
+}
