@@ -32,11 +32,12 @@ impl Filesystem {
         writer.flushed = true;
         self.note_death(asker, writer);
         let wrote = writer.closed_by(lock_owner);
+        // Also with nothing to commit: who is seen holding it now may write when it is nobody's descendant any more.
+        let held = self.is_held(&handle, writer, Some((asker.thread, wrote)));
+        handle.closed.store(!held, Ordering::Relaxed);
         if !writer.draft.is_dirty() {
             return Ok(());
         }
-        let held = self.is_held(&handle, writer, Some((asker.thread, wrote)));
-        handle.closed.store(!held, Ordering::Relaxed);
         if held && !writer.draft.is_append() {
             self.wait(&handle, true);
             return Ok(());
@@ -223,21 +224,14 @@ impl Filesystem {
         // Who has ended holds nothing, and is not held on to: a long-lived log sees thousands of them.
         writer.holders.retain(Holder::is_alive);
         let mut pids = writer.pids();
-        if let Some((thread, _)) = flusher {
-            match holders::tgid(thread) {
-                Some(pid) => pids.push(pid),
-                None => return unseen,
-            }
+        let closer = flusher.and_then(|(thread, _)| holders::tgid(thread));
+        if flusher.is_some() && closer.is_none() {
+            return unseen;
         }
-        pids.sort_unstable();
-        pids.dedup();
+        pids.extend(closer);
         let named = pids.clone();
-        for at in 0..pids.len() {
-            pids.extend(pids.get(at).map(|&pid| holders::descendants(pid)).unwrap_or_default());
-        }
-        pids.sort_unstable();
-        pids.dedup();
-        let mut descriptors = 0;
+        let pids = with_descendants(pids);
+        let (mut descriptors, mut holding) = (0, Vec::new());
         for &pid in &pids {
             let Some(held) = holders::writable_descriptors(pid, handle.ino) else {
                 if named.contains(&pid) && holders::is_hidden(pid) {
@@ -247,19 +241,40 @@ impl Filesystem {
                 continue;
             };
             descriptors += held;
+            holding.extend((held > 0).then_some(pid));
             if held > 0 && !writer.holders.iter().any(|holder| holder.pid == pid) {
                 writer.holders.extend(Holder::of(pid));
             }
         }
-        descriptors > self.other_handles_of(handle, &pids)
+        handle.note(writer);
+        // Nothing is taken off while nobody waits for our answer: another handle may just be coming or going, and has no
+        // descriptor then.
+        if descriptors > 0 && (flusher.is_none() || self.holds_more(handle, descriptors, holding, &pids)) {
+            return true;
+        }
+        // Last, since a process loses its descriptors before it shows as one that ends.
+        is_awaited(writer, closer)
     }
 
-    /// How many other live handles on the node these processes have, with descriptors that are counted.
-    fn other_handles_of(&self, handle: &Arc<Handle>, pids: &[u32]) -> usize {
-        let others = self.writers_on(handle.ino).into_iter();
-        let others = others
-            .filter(|other| other.descriptors_write && other.id != handle.id && !other.closed.load(Ordering::Relaxed));
-        others.filter(|other| other.pids().iter().any(|pid| pids.contains(pid))).count()
+    /// Do these processes, of which those `holding` have `descriptors` of the file, have more than their other live write
+    /// handles on it explain? Those may be with processes that are none of these: only what was counted may be taken off.
+    /// A process that holds nothing explains none: at its exit its handles outlive its descriptors.
+    fn holds_more(&self, handle: &Handle, mut descriptors: usize, mut holding: Vec<u32>, pids: &[u32]) -> bool {
+        let mut others = self.writers_on(handle.ino);
+        others
+            .retain(|other| other.descriptors_write && other.id != handle.id && !other.closed.load(Ordering::Relaxed));
+        let of = |other: &Handle, pids: &[u32]| other.pids().iter().any(|pid| pids.contains(pid));
+        others.retain(|other| of(other, pids));
+        if descriptors > others.len() {
+            return true;
+        }
+        let elsewhere = with_descendants(others.iter().flat_map(|other| other.pids()).collect());
+        for pid in elsewhere.into_iter().filter(|pid| !pids.contains(pid)) {
+            let held = holders::writable_descriptors(pid, handle.ino).unwrap_or(0);
+            descriptors += held;
+            holding.extend((held > 0).then_some(pid));
+        }
+        descriptors > others.iter().filter(|other| of(other, &holding)).count()
     }
 
     /// Marks or unmarks a handle as waiting for its holders.
@@ -286,4 +301,23 @@ impl Filesystem {
             self.inodes.remove(handle.ino);
         }
     }
+}
+
+/// Is a process whose death decides about the draft on its way out, its own FLUSH perhaps still to come? When several
+/// are killed at once, the first FLUSH may be that of another one, and nobody has a descriptor any more.
+fn is_awaited(writer: &Writer, closer: Option<u32>) -> bool {
+    let last = writer.writers.last().and_then(|seen| seen.process.as_ref());
+    let deciding = last.map_or_else(|| writer.pids(), |process| vec![process.pid]);
+    deciding.into_iter().any(|pid| Some(pid) != closer && holders::is_ending(pid))
+}
+
+/// These processes and all that descend from them.
+fn with_descendants(mut pids: Vec<u32>) -> Vec<u32> {
+    pids.sort_unstable();
+    pids.dedup();
+    let more: Vec<u32> = pids.iter().flat_map(|&pid| holders::descendants(pid)).collect();
+    pids.extend(more);
+    pids.sort_unstable();
+    pids.dedup();
+    pids
 }

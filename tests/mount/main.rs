@@ -14,6 +14,7 @@ mod exclusive;
 mod handoff;
 mod interop;
 mod locked;
+mod matrix;
 mod observer;
 mod policy;
 mod rename;
