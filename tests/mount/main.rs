@@ -10,6 +10,7 @@ mod attributes;
 mod closing;
 mod deaths;
 mod drafts;
+mod exec;
 mod handoff;
 mod interop;
 mod killed;
