@@ -219,9 +219,13 @@ impl Filesystem {
         // Who has ended holds nothing, and is not held on to: a long-lived log sees thousands of them.
         writer.holders.retain(Holder::is_alive);
         let mut pids = writer.pids();
+        let mut closer = None;
         if let Some((thread, owner)) = flusher {
             match holders::tgid(thread).filter(|&pid| can_be_seen(pid, handle.ino)) {
-                Some(pid) => pids.push(pid),
+                Some(pid) => {
+                    pids.push(pid);
+                    closer = Some(pid);
+                }
                 // Outside our pid namespace, or hidden: the descriptor table that wrote decides.
                 None => return !writer.owners.contains(&owner),
             }
@@ -241,7 +245,8 @@ impl Filesystem {
                 writer.holders.extend(Holder::of(pid));
             }
         }
-        descriptors > self.other_handles_of(handle, &pids)
+        // Last, since a process loses its descriptors before it shows as one that ends.
+        descriptors > self.other_handles_of(handle, &pids) || is_awaited(writer, closer)
     }
 
     /// How many other live handles on the node these processes have, with descriptors that are counted.
@@ -276,6 +281,14 @@ impl Filesystem {
             self.inodes.remove(handle.ino);
         }
     }
+}
+
+/// Is a process whose death decides about the draft on its way out, its own FLUSH perhaps still to come? When several
+/// are killed at once, the first FLUSH may be that of another one, and nobody has a descriptor any more.
+fn is_awaited(writer: &Writer, closer: Option<u32>) -> bool {
+    let last = writer.writers.last().and_then(|seen| seen.process.as_ref());
+    let deciding = last.map_or_else(|| writer.pids(), |process| vec![process.pid]);
+    deciding.into_iter().any(|pid| Some(pid) != closer && holders::is_ending(pid))
 }
 
 /// Can the descriptors of this process be read? A dying one has none left, which is an answer too.

@@ -49,6 +49,21 @@ fn what_a_supervisor_or_a_terminal_ends_is_dropped() {
     }
 }
 
+// C6: their files are closed in any order, and whoever comes first finds that nobody has a descriptor any more.
+#[test]
+fn a_writer_killed_together_with_everyone_who_holds_the_file_leaves_the_old_value() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "old");
+    let script = "import os, signal\nfor n in range(40):\n top = os.fork()\n if top == 0:\n  os.setpgrp()\n  \
+                  fd = os.open('k', os.O_WRONLY | os.O_TRUNC)\n  read, write = os.pipe()\n  \
+                  for child in range(4):\n   if os.fork() == 0:\n    if child == n % 4: os.write(fd, b'half')\n    \
+                  os.write(write, b'.')\n    signal.pause()\n  \
+                  for child in range(4): os.read(read, 1)\n  os.killpg(0, signal.SIGKILL if n % 2 else signal.SIGTERM)\n os.wait()\n";
+    mount.python(script).ok();
+    eventually("every draft is gone", || mount.status()["drafts"] == 0);
+    assert_eq!((mount.read("k"), mount.versions("k"), drops(&mount)), ("old".to_owned(), vec![1], 40));
+}
+
 // C6
 #[test]
 fn what_a_writer_ends_by_itself_stays_whatever_becomes_of_it_or_of_others() {
