@@ -257,11 +257,11 @@ impl Stage {
 fn summary(cell: &Cell, value: &str) -> String {
     if !cell.is_handoff() {
         // Who appends until it is killed has appended more than once.
-        let more = value.strip_prefix(OLD).filter(|more| cell.end == "killed while it writes" && !more.is_empty());
-        return match more {
-            Some(more) if more.replace(cell.texts().0, "").is_empty() => format!("{OLD}{}", cell.texts().0),
-            _ => value.to_owned(),
-        };
+        let (first, rest) = cell.texts();
+        let more = value.strip_prefix(OLD).and_then(|more| more.strip_suffix(rest)).filter(|more| !more.is_empty());
+        let repeated =
+            cell.end == "killed while it writes" && more.is_some_and(|more| more.replace(first, "").is_empty());
+        return if repeated { format!("{OLD}{first}{rest}") } else { value.to_owned() };
     }
     let envelope: Value = serde_json::from_str(value).expect("an envelope");
     match &envelope["summary"]["is"] {

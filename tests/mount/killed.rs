@@ -85,6 +85,12 @@ fn what_a_writer_ends_by_itself_stays_whatever_becomes_of_it_or_of_others() {
         ("timeout 60 bash -c 'echo whole' > $k", "whole\n"),
         ("bash -c 'kill -9 $$'; echo whole > $k", "whole\n"),
         ("{ echo whole; timeout 0.1 sleep 60; } > $k", "whole\n"),
+        ("bash -c 'echo whole > $k.tmp; mv $k.tmp $k; kill -9 $$'", "whole\n"),
+        (
+            "$python -c 'import os\nfd = os.open(\"k\", os.O_WRONLY | os.O_TRUNC)\nos.write(fd, b\"whole\\n\")\n\
+             os.fsync(fd)\nos.kill(os.getpid(), 9)'",
+            "whole\n",
+        ),
     ] {
         let outcome = play(&mount, &script.replace("WRITTEN", WRITTEN));
         assert_eq!(outcome, (value.to_owned(), 0), "{script}");
@@ -112,7 +118,7 @@ fn a_child_that_outlives_its_killed_parent_is_waited_for_and_the_half_value_is_d
     let Some(mount) = Mount::new() else { return };
     let script = "(echo half; sleep 60 & echo $! > $m.pid; mv $m.pid $m; wait) > $k & WRITTEN; kill -9 $!; wait; \
                   [ \"$(cat $k)\" = old ] && [ $(jq .mount.drafts $MNT/.baton/status) = 1 ] && kill $(cat $m); \
-                  while kill -0 $(cat $m); do sleep 0.01; done";
+                  until [ $(jq .mount.drafts $MNT/.baton/status) = 0 ]; do sleep 0.01; done";
     assert_eq!(play(&mount, &script.replace("WRITTEN", WRITTEN)), ("old\n".to_owned(), 1));
 }
 
