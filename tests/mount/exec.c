@@ -95,6 +95,35 @@ static int chain(int step) {
     return 0;
 }
 
+/* The same, but the child, whose new program declares nothing, writes through the very descriptor that its parent's exec
+   closes: its ancestors are looked at while one of them waits for the answer about this handle. */
+static int shared(int step) {
+    char writer[64], number[16], clock[32];
+    if (step > 0) reap(1);
+    if (over()) return step;
+    int fd = put(name);
+    if (fork() == 0) {
+        char *none[] = {0};
+        snprintf(number, sizeof number, "%d", dup(fd));
+        execle(self, self, "over", getenv("BATON_WRITER_ID"), "0", number, (char *)0, none);
+        fail("exec");
+    }
+    snprintf(writer, sizeof writer, "%s.%d", name, step + 1);
+    setenv("BATON_WRITER_ID", writer, 1);
+    snprintf(clock, sizeof clock, "%f", until);
+    snprintf(number, sizeof number, "%d", step + 1);
+    execl(self, self, "shared", name, clock, number, (char *)0);
+    fail("exec");
+    return 0;
+}
+
+/* Writes the record of this writer once more, over itself. */
+static int over_itself(int fd) {
+    char bytes[RECORD];
+    record(bytes, name);
+    return pwrite(fd, bytes, RECORD, 0) != RECORD;
+}
+
 /* Several threads fork and exec, each on a key of its own, while another thread of theirs writes. */
 static void *forks(void *at) {
     char key[64], suffix[8];
@@ -285,7 +314,9 @@ int main(int count, char **words) {
         record(bytes, getenv("BATON_WRITER_ID"));
         return write(1, bytes, RECORD) != RECORD;
     }
+    if (!strcmp(mode, "over") && count > 4) return over_itself(atoi(words[4]));
     if (!strcmp(mode, "chain")) values = chain(count > 4 ? atoi(words[4]) : 0);
+    else if (!strcmp(mode, "shared")) values = shared(count > 4 ? atoi(words[4]) : 0);
     else if (!strcmp(mode, "threads")) values = threads();
     else if (!strcmp(mode, "abandon")) values = abandon();
     else if (!strcmp(mode, "spawn")) values = spawns();

@@ -108,7 +108,7 @@ fn check(mount: &Mount, names: &[String]) {
         for (key, writers) in keys {
             found += writers.len();
             for (step, writer) in writers.iter().enumerate() {
-                let step = if name.starts_with("chain") { step } else { 0 };
+                let step = if name.starts_with("chain") || name.starts_with("shared") { step } else { 0 };
                 let own = *writer == format!("{name}.{step}");
                 // Whose ancestor is in the middle of an exec inherits what that one was, or what it becomes; where
                 // neither can be read in time, nothing is guessed.
@@ -130,7 +130,8 @@ fn check(mount: &Mount, names: &[String]) {
 #[test]
 fn closes_out_of_an_exec_hang_nobody_and_lose_nothing() {
     let Some(mount) = Mount::new() else { return };
-    let names = storm(&mount, 3.0, &["chain", "chain", "chain", "threads", "abandon", "spawn", "walk", "trace"]);
+    let names =
+        storm(&mount, 3.0, &["chain", "chain", "shared", "shared", "threads", "abandon", "spawn", "walk", "trace"]);
     answers(&mount);
     check(&mount, &names);
 }
