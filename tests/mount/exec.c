@@ -95,19 +95,24 @@ static int chain(int step) {
     return 0;
 }
 
-/* The same, but the child, whose new program declares nothing, writes through the very descriptor that its parent's exec
-   closes: its ancestors are looked at while one of them waits for the answer about this handle. */
+/* The same, but its descendants, whose program declares nothing, write through the very descriptor that its exec closes:
+   their ancestors are looked at while one of them waits for the answer about this handle. */
 static int shared(int step) {
-    char writer[64], number[16], clock[32];
+    char writer[64], number[16], clock[32], begun;
+    int told[2];
     if (step > 0) reap(1);
     if (over()) return step;
+    if (pipe2(told, O_CLOEXEC) != 0) fail("pipe");
     int fd = put(name);
     if (fork() == 0) {
         char *none[] = {0};
-        snprintf(number, sizeof number, "%d", dup(fd));
-        execle(self, self, "over", getenv("BATON_WRITER_ID"), "0", number, (char *)0, none);
+        if (dup2(fd, 90) != 90 || dup2(told[1], 91) != 91) fail("dup2");
+        execle(self, self, "over", getenv("BATON_WRITER_ID"), "0", (char *)0, none);
         fail("exec");
     }
+    close(told[1]);
+    if (read(told[0], &begun, 1) != 1) fail("read");
+    usleep((unsigned)(step % 8) * 200);
     snprintf(writer, sizeof writer, "%s.%d", name, step + 1);
     setenv("BATON_WRITER_ID", writer, 1);
     snprintf(clock, sizeof clock, "%f", until);
@@ -117,11 +122,17 @@ static int shared(int step) {
     return 0;
 }
 
-/* Writes the record of this writer once more, over itself. */
-static int over_itself(int fd) {
+/* Writes the record of this writer over itself, then has a child do the same, and so on: what is known of one parent's
+   ancestors serves none of the others. */
+static int over_itself(int depth) {
     char bytes[RECORD];
     record(bytes, name);
-    return pwrite(fd, bytes, RECORD, 0) != RECORD;
+    if (depth == 0 && write(91, "", 1) != 1) fail("write");
+    if (pwrite(90, bytes, RECORD, 0) != RECORD) fail("pwrite");
+    if (depth == 16) return 0;
+    if (fork() == 0) _exit(over_itself(depth + 1));
+    reap(1);
+    return 0;
 }
 
 /* Several threads fork and exec, each on a key of its own, while another thread of theirs writes. */
@@ -314,7 +325,7 @@ int main(int count, char **words) {
         record(bytes, getenv("BATON_WRITER_ID"));
         return write(1, bytes, RECORD) != RECORD;
     }
-    if (!strcmp(mode, "over") && count > 4) return over_itself(atoi(words[4]));
+    if (!strcmp(mode, "over")) return over_itself(0);
     if (!strcmp(mode, "chain")) values = chain(count > 4 ? atoi(words[4]) : 0);
     else if (!strcmp(mode, "shared")) values = shared(count > 4 ? atoi(words[4]) : 0);
     else if (!strcmp(mode, "threads")) values = threads();
