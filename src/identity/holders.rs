@@ -179,6 +179,24 @@ pub fn is_dying(tid: u32) -> bool {
     no_memory && proc::status(tid).and_then(|status| proc::status_number(&status, "FDSize")) == Some(0)
 }
 
+/// Has this process lost its descriptors, while the files behind them may not all be closed yet? Between the two its
+/// FLUSH may be still to come; once it is a zombie, all of them have been answered.
+#[must_use]
+pub fn is_ending(pid: u32) -> bool {
+    let threads = numbers(&format!("/proc/{pid}/task")).unwrap_or_default();
+    let mut ending = false;
+    for tid in threads {
+        // A thread that is gone has closed what it had to.
+        let Some(status) = proc::status(tid) else { continue };
+        match proc::status_word(&status, "State") {
+            Some("Z" | "X") => {}
+            _ if is_dying(tid) => ending = true,
+            _ => return false,
+        }
+    }
+    ending
+}
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Death {

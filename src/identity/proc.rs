@@ -59,10 +59,15 @@ pub(super) fn status(tid: u32) -> Option<String> {
     text(tid, "status")
 }
 
+/// The first word behind `name:` in the text of `status`.
+pub(super) fn status_word<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.split_ascii_whitespace().next()
+}
+
 /// The number behind `name:` in the text of `status`.
 pub(super) fn status_number(status: &str, name: &str) -> Option<u32> {
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    line.split_ascii_whitespace().next()?.parse().ok()
+    status_word(status, name)?.parse().ok()
 }
 
 /// Any moment. The text of `statm`: sizes in pages, all 0 once the memory is gone.

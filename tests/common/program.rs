@@ -30,6 +30,11 @@ impl Running {
         Self { child, stdin, out, err, connection, what: format!("{command:?}") }
     }
 
+    /// Its process id, and that of its process group.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a line to its standard input, which must be piped.
     pub(crate) fn send(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().expect("a piped standard input");

@@ -143,8 +143,22 @@ fn descendants_are_found_through_generations_and_threads() {
 fn the_living_are_not_dying() {
     let me = std::process::id();
     assert!(!is_dying(me));
+    assert!(!is_ending(me));
     assert_eq!(death(me), None);
     assert_eq!(death(u32::MAX), None);
+}
+
+#[test]
+fn nothing_is_to_come_from_a_process_that_has_ended() {
+    let mut script = Script::start("$w", &[]);
+    let holder = Holder::of(script.pid()).unwrap();
+    script.kill();
+    while holder.is_alive() {
+        std::thread::yield_now();
+    }
+    assert!(is_dying(script.pid()) && !is_ending(script.pid()), "it is a zombie");
+    script.let_go();
+    assert!(!is_ending(script.pid()));
 }
 
 /// A zombie shows what a dying process shows while its files close: no memory, no descriptor table, its end.
