@@ -67,7 +67,10 @@ impl Filesystem {
             None => return false,
         };
         let Some(pid) = holders::tgid(asker.thread) else { return false };
-        creators.contains(&pid) || self.writers_on(ino).iter().any(|handle| handle.pids().contains(&pid))
+        creators.contains(&pid)
+            || self.writers_on(ino).iter().any(|handle| handle.pids().contains(&pid))
+            // Who has only inherited a descriptor has taken part in nothing yet.
+            || holders::holds(pid, ino)
     }
 
     /// The kernel forgets some of its lookups of a node.

@@ -58,6 +58,15 @@ fn its_creator_finds_a_hidden_name() {
 
 // C8
 #[test]
+fn a_child_that_inherits_a_descriptor_finds_the_hidden_name() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "import os\nfd = os.open('k', os.O_CREAT | os.O_WRONLY)\nif os.fork() == 0:\n \
+                  print(os.path.exists('k'), flush=True)\n os.close(fd)\n os._exit(0)\nos.wait()";
+    assert_eq!(mount.python(script).ok(), "True\n");
+}
+
+// C8
+#[test]
 fn one_of_many_exclusive_creates_wins() {
     let Some(mount) = Mount::new() else { return };
     let script = "import sys\nsys.stdin.readline()\nwon = 0\nfor i in range(20):\n try:\n  \
