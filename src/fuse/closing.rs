@@ -234,17 +234,20 @@ impl Filesystem {
         pids.sort_unstable();
         pids.dedup();
         let mut descriptors = 0;
+        let mut holding = Vec::new();
         for &pid in &pids {
             let held = holders::writable_descriptors(pid, handle.ino).unwrap_or(0);
             descriptors += held;
+            holding.extend((held > 0).then_some(pid));
             if held > 0 && !writer.holders.iter().any(|holder| holder.pid == pid) {
                 writer.holders.extend(Holder::of(pid));
             }
         }
-        descriptors > self.other_handles_of(handle, &pids)
+        descriptors > self.other_handles_of(handle, &holding)
     }
 
-    /// How many other live handles on the node these processes have, with descriptors that are counted.
+    /// How many other live handles on the node these processes have, with descriptors that are counted. A process that
+    /// holds nothing of the file explains none: at its exit its handles outlive its descriptors.
     fn other_handles_of(&self, handle: &Arc<Handle>, pids: &[u32]) -> usize {
         let others = self.writers_on(handle.ino).into_iter();
         let others = others
