@@ -126,6 +126,7 @@ impl Filesystem {
         let handles = ids.into_iter().filter_map(|id| self.handles.get(id).ok());
         let sizes = handles.map(|handle| match handle.try_state().as_deref() {
             Some(State::Reader(Some(snapshot))) => snapshot.head.size_bytes,
+            Some(State::Writer(writer)) => writer.draft.size_bytes(),
             _ => handle.draft_size_bytes.load(Ordering::Relaxed),
         });
         let attributes = self.inodes.left(ino).unwrap_or_else(|| self.fresh_attributes(ino));

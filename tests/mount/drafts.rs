@@ -232,6 +232,16 @@ fn a_file_without_a_name_keeps_what_is_written_to_it_until_its_close() {
     assert_eq!(mount.names(""), [""; 0]);
 }
 
+// C11, C13
+#[test]
+fn what_is_unlinked_unread_keeps_its_size() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "12345");
+    let file = OpenOptions::new().read(true).write(true).open(mount.path("k")).expect("open");
+    fs::remove_file(mount.path("k")).expect("unlink");
+    assert_eq!(file.metadata().expect("fstat").len(), 5);
+}
+
 // C9, E2
 #[test]
 fn a_size_that_no_file_can_have_is_too_large_and_not_a_fault_of_the_store() {
