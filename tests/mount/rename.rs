@@ -1,11 +1,12 @@
 //! C10, C11: renames are commits of the destination.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
+use std::process::Stdio;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use crate::harness::{Mount, fails};
+use crate::harness::{self, Mount, eventually, fails};
 
 // C10, C19
 #[test]
@@ -167,4 +168,23 @@ fn a_rename_that_replaces_nothing_respects_a_reserved_name() {
     assert_eq!(mount.python(script).ok(), format!("-1 {}\n", libc::EEXIST));
     drop(file);
     assert_eq!((mount.read("lock"), mount.read("src")), ("mine".to_owned(), "src".to_owned()));
+}
+
+// C6, C10
+#[test]
+fn a_dropped_draft_takes_nothing_from_who_reads_what_it_was_moved_onto() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "old");
+    let script = "import os, sys\nos.open('tmp', os.O_CREAT | os.O_WRONLY)\nos.rename('tmp', 'k')\n\
+                  print('moved', flush=True)\nsys.stdin.readline()";
+    let mut command = mount.command(&[harness::python(), "-c", script]);
+    command.stdin(Stdio::piped());
+    let mut mover = mount.spawn(command);
+    mover.printed(1);
+    let mut reader = File::open(mount.path("k")).expect("open");
+    mover.kill();
+    eventually("its handle is gone", || mount.status()["open_handles"].as_u64().is_some_and(|open| open <= 2));
+    let mut value = String::new();
+    reader.read_to_string(&mut value).expect("read");
+    assert_eq!(value, "old");
 }
