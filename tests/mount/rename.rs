@@ -188,3 +188,15 @@ fn a_dropped_draft_takes_nothing_from_who_reads_what_it_was_moved_onto() {
     reader.read_to_string(&mut value).expect("read");
     assert_eq!(value, "old");
 }
+
+// C7, C10
+#[test]
+fn what_was_appended_to_a_name_of_its_own_replaces_what_the_name_is_moved_onto() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "old");
+    let script =
+        "import os\nwith open('tmp', 'a') as f:\n f.write('new')\n f.flush()\n os.replace('tmp', 'k')\n f.write('er')";
+    mount.python(script).ok();
+    assert_eq!(mount.read("k"), "newer");
+    assert_eq!(mount.names(""), ["k"]);
+}
