@@ -40,7 +40,11 @@ fn deadline() -> Duration {
 #[derive(Debug)]
 pub(crate) struct Mount {
     dir: TempDir,
+    /// Where the store is when it is not in `dir`.
+    memory: Option<TempDir>,
     connection: u32,
+    /// How long the test may take.
+    limit: Duration,
     watchdog: Watchdog,
     // Last, so that the next test starts when everything of this one is gone.
     _alone: MutexGuard<'static, ()>,
@@ -54,6 +58,17 @@ impl Mount {
 
     /// The same with options of `batonfs mount`.
     pub(crate) fn with(options: &[&str]) -> Option<Self> {
+        Self::on(None, options, deadline())
+    }
+
+    /// The same with the store in memory, where the machine has such a place: for very many commits, which may take
+    /// five times as long as other tests where many work at one time.
+    pub(crate) fn in_memory(options: &[&str]) -> Option<Self> {
+        let memory = tempfile::Builder::new().prefix("batonfs-mount-").tempdir_in("/dev/shm").ok();
+        Self::on(memory, options, 5 * deadline())
+    }
+
+    fn on(memory: Option<TempDir>, options: &[&str], limit: Duration) -> Option<Self> {
         if !Path::new("/dev/fuse").exists() {
             eprintln!("SKIPPED: there is no /dev/fuse here, so nothing can be mounted");
             return None;
@@ -62,10 +77,11 @@ impl Mount {
         let dir = tempfile::Builder::new().prefix("batonfs-mount-").tempdir().expect("a temporary directory");
         // Other users get as far as the mountpoint; what they may do there is for the mount to say.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
-        for name in ["store", "mnt", "tmp"] {
+        for name in ["mnt", "tmp"] {
             fs::create_dir(dir.path().join(name)).expect("mkdir");
         }
-        let mut mount = Self { dir, connection: 0, watchdog: Watchdog::idle(), _alone: alone };
+        let mut mount = Self { dir, memory, connection: 0, limit, watchdog: Watchdog::idle(), _alone: alone };
+        fs::create_dir(mount.store()).expect("mkdir");
         mount.start(options);
         fs::create_dir(mount.path("")).expect("a new session");
         Some(mount)
@@ -76,12 +92,12 @@ impl Mount {
         command.args(options).arg(self.store()).arg(self.point());
         self.run(command).ok();
         self.connection = connection_of(&self.point()).expect("`batonfs mount` returned and nothing is mounted");
-        self.watchdog = Watchdog::start(self.connection);
+        self.watchdog = Watchdog::start(self.connection, self.limit);
     }
 
     /// The backing directory.
     pub(crate) fn store(&self) -> PathBuf {
-        self.dir.path().join("store")
+        self.memory.as_ref().unwrap_or(&self.dir).path().join("store")
     }
 
     /// The mountpoint.
@@ -292,7 +308,7 @@ impl Drop for Mount {
             clean = false;
         }
         if !thread::panicking() {
-            assert!(in_time, "the test took longer than {:?}; its mount was aborted", deadline());
+            assert!(in_time, "the test took longer than {:?}; its mount was aborted", self.limit);
             assert!(clean, "the mount did not end by itself");
         }
     }
@@ -307,12 +323,12 @@ impl Watchdog {
         Self(None)
     }
 
-    fn start(connection: u32) -> Self {
+    fn start(connection: u32, limit: Duration) -> Self {
         let (stop, stopped) = mpsc::channel();
         let thread = thread::spawn(move || {
-            let in_time = stopped.recv_timeout(deadline()) != Err(mpsc::RecvTimeoutError::Timeout);
+            let in_time = stopped.recv_timeout(limit) != Err(mpsc::RecvTimeoutError::Timeout);
             if !in_time {
-                eprintln!("the test took longer than {:?}: aborting FUSE connection {connection}", deadline());
+                eprintln!("the test took longer than {limit:?}: aborting FUSE connection {connection}");
                 abort(connection);
             }
             in_time

@@ -11,6 +11,7 @@ mod closing;
 mod drafts;
 mod handoff;
 mod interop;
+mod model;
 mod observer;
 mod policy;
 mod rename;
