@@ -297,9 +297,15 @@ impl Filesystem {
         }
         let Some((parent, name)) = self.inodes.name(handle.ino) else { return };
         let _name = self.names.change((parent, &name));
-        if self.inodes.fresh(handle.ino).is_some() && self.writers_on(handle.ino).is_empty() {
-            self.inodes.remove(handle.ino);
+        if self.inodes.fresh(handle.ino).is_none() || !self.writers_on(handle.ino).is_empty() {
+            return;
         }
+        // What a dropped draft was moved onto has its value still, and who reads it.
+        if self.has_value(handle.ino) { self.inodes.committed(handle.ino) } else { self.inodes.remove(handle.ino) }
+    }
+
+    fn has_value(&self, ino: Ino) -> bool {
+        self.place(ino).is_ok_and(|place| matches!(self.engine().entry(&place.session, &place.path), Ok(Some(_))))
     }
 }
 

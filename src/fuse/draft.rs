@@ -62,6 +62,12 @@ impl Draft {
         self.dirty && matches!(&self.bytes, Bytes::Append(bytes) if !bytes.is_empty())
     }
 
+    /// Would what there is to commit go after whatever is current, be it nothing yet?
+    #[must_use]
+    pub fn is_log(&self) -> bool {
+        self.dirty && matches!(self.bytes, Bytes::Append(_))
+    }
+
     /// How many bytes a reader of the draft sees.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {

@@ -1,5 +1,6 @@
 //! Making, removing and moving names: mkdir, mknod, unlink, rmdir, rename. Each is durable when it returns.
 
+use super::counters::Moment;
 use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Place, Reply, Stat};
 use super::handles::State;
@@ -232,6 +233,7 @@ impl Filesystem {
         }
         let session = &from.place.session;
         let by = self.caller(session, asker)?;
+        self.commit_log_that_replaces(from, to)?;
         let mut moved = None;
         {
             let _names = self.names.change_two((from.parent, &from.name), (to.parent, &to.name));
@@ -258,6 +260,23 @@ impl Filesystem {
         }
         if let (Some(ino), Some((before, now))) = (from.ino, moved) {
             self.renumber(ino, before, now);
+        }
+        Ok(())
+    }
+
+    /// A name that only appends have made, and that is put in the place of a value: as a draft it would go after that
+    /// value. Appends may be committed at any time, so they are now, under the name they have still.
+    fn commit_log_that_replaces(&self, from: &End, to: &End) -> Reply<()> {
+        let Some(ino) = from.ino.filter(|&ino| self.inodes_fresh(ino)) else { return Ok(()) };
+        if self.engine().entry(&to.place.session, &to.place.path)?.is_none() {
+            return Ok(());
+        }
+        for handle in self.writers_on(ino) {
+            if let State::Writer(writer) = &mut *handle.state()
+                && writer.draft.is_log()
+            {
+                self.commit_draft(&handle, writer, Moment::Write)?;
+            }
         }
         Ok(())
     }

@@ -67,7 +67,10 @@ impl Filesystem {
             None => return false,
         };
         let Some(pid) = holders::tgid(asker.thread) else { return false };
-        creators.contains(&pid) || self.writers_on(ino).iter().any(|handle| handle.pids().contains(&pid))
+        creators.contains(&pid)
+            || self.writers_on(ino).iter().any(|handle| handle.pids().contains(&pid))
+            // Who has only inherited a descriptor has taken part in nothing yet.
+            || holders::holds(pid, ino)
     }
 
     /// The kernel forgets some of its lookups of a node.
@@ -143,6 +146,7 @@ impl Filesystem {
             match handle.try_state().as_deref() {
                 Some(State::Reader(pinned)) => Some(pinned.as_ref().map_or(0, |snapshot| snapshot.head.size_bytes)),
                 Some(State::Writer(writer)) if there.is_some() && writer.draft.is_untouched() => None,
+                Some(State::Writer(writer)) => Some(writer.draft.size_bytes()),
                 _ => Some(handle.draft_size_bytes.load(Ordering::Relaxed)),
             }
         });

@@ -64,14 +64,24 @@ impl Eq for Holder {}
 /// apart: the same file has another mount id in another mount namespace. `None` when its table cannot be read.
 #[must_use]
 pub fn writable_descriptors(pid: u32, ino: u64) -> Option<usize> {
+    descriptors(pid, ino, |table| table.writable)
+}
+
+/// Has process `pid` the file with inode number `ino` open, for whatever? Not where its table cannot be read.
+#[must_use]
+pub fn holds(pid: u32, ino: u64) -> bool {
+    descriptors(pid, ino, |table| table.of_file).is_some_and(|held| held > 0)
+}
+
+fn descriptors(pid: u32, ino: u64, counted: impl Fn(&Table) -> usize) -> Option<usize> {
     let table = count_in_table(&format!("/proc/{pid}/fdinfo"), ino)?;
     if table.open > 0 {
-        return Some(table.writable);
+        return Some(counted(&table));
     }
     // A first thread that has ended has no table any more, the threads that go on have theirs.
     let others = numbers(&format!("/proc/{pid}/task"))?.into_iter().filter(|tid| *tid != pid);
     let tables = others.filter_map(|tid| count_in_table(&format!("/proc/{pid}/task/{tid}/fdinfo"), ino));
-    Some(tables.map(|table| table.writable).max().unwrap_or(0))
+    Some(tables.map(|table| counted(&table)).max().unwrap_or(0))
 }
 
 /// Is a process whose table could not be read still there? A dying one has none left, and is not hidden.
@@ -84,6 +94,8 @@ pub fn is_hidden(pid: u32) -> bool {
 #[derive(Debug, Default)]
 struct Table {
     open: usize,
+    /// Those of the file that is looked for, and of these the ones that can write.
+    of_file: usize,
     writable: usize,
 }
 
@@ -105,16 +117,17 @@ fn count_in_table(path: &str, ino: u64) -> Option<Table> {
             continue;
         };
         let Ok(len) = rustix::io::read(&file, &mut info) else { continue };
-        if info.get(..len).is_some_and(|text| is_writable(text, ino)) {
-            table.writable += 1;
+        if let Some(writable) = info.get(..len).and_then(|text| is_writable(text, ino)) {
+            table.of_file += 1;
+            table.writable += usize::from(writable);
         }
     }
     Some(table)
 }
 
 /// Does this text of a descriptor's `fdinfo` (`flags:` in octal, `ino:` in decimal, first among its lines) show the
-/// file open for writing?
-fn is_writable(info: &[u8], ino: u64) -> bool {
+/// file open for writing? `None` when it is another file's.
+fn is_writable(info: &[u8], ino: u64) -> Option<bool> {
     let (mut writable, mut same) = (false, false);
     for line in info.split(|byte| *byte == b'\n') {
         if let Some(flags) = line.strip_prefix(b"flags:") {
@@ -124,7 +137,7 @@ fn is_writable(info: &[u8], ino: u64) -> bool {
             same = std::str::from_utf8(number).is_ok_and(|number| number.trim().parse() == Ok(ino));
         }
     }
-    writable && same
+    same.then_some(writable)
 }
 
 /// The children of a process, their children and so on, itself not included, in no special order. At most

@@ -42,7 +42,11 @@ fn deadline() -> Duration {
 #[derive(Debug)]
 pub(crate) struct Mount {
     dir: TempDir,
+    /// Where the store is when it is not in `dir`.
+    memory: Option<TempDir>,
     connection: u32,
+    /// How long the test may take.
+    limit: Duration,
     watchdog: Watchdog,
     /// The daemon, where it stays in the foreground.
     daemon: Option<Running>,
@@ -58,14 +62,24 @@ impl Mount {
 
     /// The same with options of `batonfs mount`.
     pub(crate) fn with(options: &[&str]) -> Option<Self> {
-        let mut mount = Self::unmounted()?;
+        let mut mount = Self::unmounted(None, deadline())?;
+        mount.start(options);
+        fs::create_dir(mount.path("")).expect("a new session");
+        Some(mount)
+    }
+
+    /// The same with the store in memory, where the machine has such a place: for very many commits, which may take
+    /// five times as long as other tests where many work at one time.
+    pub(crate) fn in_memory(options: &[&str]) -> Option<Self> {
+        let memory = tempfile::Builder::new().prefix("batonfs-mount-").tempdir_in("/dev/shm").ok();
+        let mut mount = Self::unmounted(memory, 5 * deadline())?;
         mount.start(options);
         fs::create_dir(mount.path("")).expect("a new session");
         Some(mount)
     }
 
     /// A store and a mountpoint with nothing mounted yet.
-    fn unmounted() -> Option<Self> {
+    fn unmounted(memory: Option<TempDir>, limit: Duration) -> Option<Self> {
         if !Path::new("/dev/fuse").exists() {
             eprintln!("SKIPPED: there is no /dev/fuse here, so nothing can be mounted");
             return None;
@@ -74,10 +88,13 @@ impl Mount {
         let dir = tempfile::Builder::new().prefix("batonfs-mount-").tempdir().expect("a temporary directory");
         // Other users get as far as the mountpoint; what they may do there is for the mount to say.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
-        for name in ["store", "mnt", "tmp"] {
+        for name in ["mnt", "tmp"] {
             fs::create_dir(dir.path().join(name)).expect("mkdir");
         }
-        Some(Self { dir, connection: 0, watchdog: Watchdog::idle(), daemon: None, _alone: alone })
+        let watchdog = Watchdog::idle();
+        let mount = Self { dir, memory, connection: 0, limit, watchdog, daemon: None, _alone: alone };
+        fs::create_dir(mount.store()).expect("mkdir");
+        Some(mount)
     }
 
     fn start(&mut self, options: &[&str]) {
@@ -85,12 +102,12 @@ impl Mount {
         command.args(options).arg(self.store()).arg(self.point());
         self.run(command).ok();
         self.connection = connection_of(&self.point()).expect("`batonfs mount` returned and nothing is mounted");
-        self.watchdog = Watchdog::start(self.connection);
+        self.watchdog = Watchdog::start(self.connection, self.limit);
     }
 
     /// The backing directory.
     pub(crate) fn store(&self) -> PathBuf {
-        self.dir.path().join("store")
+        self.memory.as_ref().unwrap_or(&self.dir).path().join("store")
     }
 
     /// The mountpoint.
@@ -264,8 +281,9 @@ impl Mount {
     pub(crate) fn daemons(&self) -> Vec<u32> {
         let store = self.store().to_string_lossy().into_owned();
         let serves = |pid: &u32| {
-            let ours = fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == Path::new(BATONFS));
-            ours && fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(&store))
+            // The line first: the link of a process that hangs in exec keeps who follows it.
+            fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(&store))
+                && fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == Path::new(BATONFS))
         };
         let entries = fs::read_dir("/proc").expect("/proc").flatten();
         entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(serves).collect()
@@ -308,7 +326,7 @@ impl Drop for Mount {
             let _ = rustix::mount::unmount(self.dir.path(), UnmountFlags::DETACH);
         }
         if !thread::panicking() {
-            assert!(in_time, "the test took longer than {:?}; its mount was aborted", deadline());
+            assert!(in_time, "the test took longer than {:?}; its mount was aborted", self.limit);
             assert!(clean, "the mount did not end by itself");
         }
     }
@@ -323,12 +341,12 @@ impl Watchdog {
         Self(None)
     }
 
-    fn start(connection: u32) -> Self {
+    fn start(connection: u32, limit: Duration) -> Self {
         let (stop, stopped) = mpsc::channel();
         let thread = thread::spawn(move || {
-            let in_time = stopped.recv_timeout(deadline()) != Err(mpsc::RecvTimeoutError::Timeout);
+            let in_time = stopped.recv_timeout(limit) != Err(mpsc::RecvTimeoutError::Timeout);
             if !in_time {
-                eprintln!("the test took longer than {:?}: aborting FUSE connection {connection}", deadline());
+                eprintln!("the test took longer than {limit:?}: aborting FUSE connection {connection}");
                 abort(connection);
             }
             in_time

@@ -67,7 +67,7 @@ impl Mount {
             eprintln!("SKIPPED: only root can give a daemon other namespaces or fewer capabilities");
             return None;
         }
-        let mut mount = Self::unmounted()?;
+        let mut mount = Self::unmounted(None, super::deadline())?;
         mount.serve(sight, options);
         fs::create_dir(mount.path("")).expect("a new session");
         Some(mount)
@@ -87,7 +87,7 @@ impl Mount {
             connection_of(&self.point()).is_some()
         });
         self.connection = connection_of(&self.point()).expect("just seen");
-        self.watchdog = Watchdog::start(self.connection);
+        self.watchdog = Watchdog::start(self.connection, self.limit);
         self.daemon = Some(daemon);
     }
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::Stdio;
 
-use crate::harness::{self, Mount, eventually};
+use crate::harness::{self, Mount, eventually, fails};
 
 // C1
 #[test]
@@ -286,4 +286,22 @@ fn a_name_made_by_an_open_for_reading_makes_no_commit_early() {
     writer.send("go on");
     writer.wait().ok();
     assert_eq!(mount.read("k"), "half whole");
+}
+
+// C1: at its exit a process holds no descriptor any more, so its other handle on the file explains none of its child's.
+#[test]
+fn the_exit_of_who_has_two_handles_is_not_the_close_of_its_child() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "import os, sys\nfd = os.open('k', os.O_CREAT | os.O_WRONLY)\nos.write(fd, b'half ')\n\
+                  if os.fork() == 0:\n sys.stdin.readline()\n os.write(fd, b'whole')\n os._exit(0)\n\
+                  os.open('k', os.O_WRONLY)\nos._exit(0)";
+    let mut command = mount.command(&[harness::python(), "-c", script]);
+    command.stdin(Stdio::piped());
+    let mut writer = mount.spawn(command);
+    eventually("the parent has ended", || writer.ended());
+    fails(fs::metadata(mount.path("k")), libc::ENOENT);
+    writer.send("go on");
+    eventually("the child has ended", || mount.path("k").exists());
+    assert_eq!(mount.read("k"), "half whole");
+    assert_eq!(mount.versions("k"), [1]);
 }

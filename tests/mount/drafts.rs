@@ -58,6 +58,15 @@ fn its_creator_finds_a_hidden_name() {
 
 // C8
 #[test]
+fn a_child_that_inherits_a_descriptor_finds_the_hidden_name() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "import os\nfd = os.open('k', os.O_CREAT | os.O_WRONLY)\nif os.fork() == 0:\n \
+                  print(os.path.exists('k'), flush=True)\n os.close(fd)\n os._exit(0)\nos.wait()";
+    assert_eq!(mount.python(script).ok(), "True\n");
+}
+
+// C8
+#[test]
 fn one_of_many_exclusive_creates_wins() {
     let Some(mount) = Mount::new() else { return };
     let script = "import sys\nsys.stdin.readline()\nwon = 0\nfor i in range(20):\n try:\n  \
@@ -221,6 +230,16 @@ fn a_file_without_a_name_keeps_what_is_written_to_it_until_its_close() {
                   print(os.pread(fd, 9, 0), os.pread(log, 99, 0))";
     assert_eq!(mount.python(script).ok(), "b'mine' b'there mine!T'\n");
     assert_eq!(mount.names(""), [""; 0]);
+}
+
+// C11, C13
+#[test]
+fn what_is_unlinked_unread_keeps_its_size() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "12345");
+    let file = OpenOptions::new().read(true).write(true).open(mount.path("k")).expect("open");
+    fs::remove_file(mount.path("k")).expect("unlink");
+    assert_eq!(file.metadata().expect("fstat").len(), 5);
 }
 
 // C9, E2

@@ -18,6 +18,7 @@ mod interop;
 mod killed;
 mod locked;
 mod matrix;
+mod model;
 mod observer;
 mod policy;
 mod rename;

@@ -1,11 +1,12 @@
 //! C10, C11: renames are commits of the destination.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
+use std::process::Stdio;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use crate::harness::{self, Mount, fails};
+use crate::harness::{self, Mount, eventually, fails};
 
 // C10, C19
 #[test]
@@ -186,4 +187,35 @@ fn what_was_looked_up_before_it_lost_its_name_can_still_be_opened() {
         assert_eq!(fs::read_to_string(mount.path("k")).ok(), (way == "rename").then(|| "newer".to_owned()));
     }
     assert_eq!(mount.versions("k"), [1, 2, 3]);
+}
+
+// C6, C10
+#[test]
+fn a_dropped_draft_takes_nothing_from_who_reads_what_it_was_moved_onto() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "old");
+    let script = "import os, sys\nos.open('tmp', os.O_CREAT | os.O_WRONLY)\nos.rename('tmp', 'k')\n\
+                  print('moved', flush=True)\nsys.stdin.readline()";
+    let mut command = mount.command(&[harness::python(), "-c", script]);
+    command.stdin(Stdio::piped());
+    let mut mover = mount.spawn(command);
+    mover.printed(1);
+    let mut reader = File::open(mount.path("k")).expect("open");
+    mover.kill();
+    eventually("its handle is gone", || mount.status()["open_handles"].as_u64().is_some_and(|open| open <= 2));
+    let mut value = String::new();
+    reader.read_to_string(&mut value).expect("read");
+    assert_eq!(value, "old");
+}
+
+// C7, C10
+#[test]
+fn what_was_appended_to_a_name_of_its_own_replaces_what_the_name_is_moved_onto() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "old");
+    let script =
+        "import os\nwith open('tmp', 'a') as f:\n f.write('new')\n f.flush()\n os.replace('tmp', 'k')\n f.write('er')";
+    mount.python(script).ok();
+    assert_eq!(mount.read("k"), "newer");
+    assert_eq!(mount.names(""), ["k"]);
 }

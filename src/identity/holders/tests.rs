@@ -183,10 +183,10 @@ fn the_dying_tell_how() {
 
 #[test]
 fn flags_are_octal_and_only_the_access_mode_counts() {
-    assert!(is_writable(b"pos:\t0\nflags:\t0100001\nmnt_id:\t29\nino:\t7\n", 7));
-    assert!(is_writable(b"pos:\t0\nflags:\t02102002\nmnt_id:\t29\nino:\t7\n", 7));
-    assert!(!is_writable(b"pos:\t0\nflags:\t0100000\nmnt_id:\t29\nino:\t7\n", 7));
-    assert!(!is_writable(b"pos:\t0\nflags:\t012000000\nmnt_id:\t29\nino:\t7\n", 7), "O_PATH");
-    assert!(!is_writable(b"pos:\t0\nflags:\t0100001\nmnt_id:\t29\nino:\t77\n", 7));
-    assert!(!is_writable(b"", 7));
+    assert_eq!(is_writable(b"pos:\t0\nflags:\t0100001\nmnt_id:\t29\nino:\t7\n", 7), Some(true));
+    assert_eq!(is_writable(b"pos:\t0\nflags:\t02102002\nmnt_id:\t29\nino:\t7\n", 7), Some(true));
+    assert_eq!(is_writable(b"pos:\t0\nflags:\t0100000\nmnt_id:\t29\nino:\t7\n", 7), Some(false));
+    assert_eq!(is_writable(b"pos:\t0\nflags:\t012000000\nmnt_id:\t29\nino:\t7\n", 7), Some(false), "O_PATH");
+    assert_eq!(is_writable(b"pos:\t0\nflags:\t0100001\nmnt_id:\t29\nino:\t77\n", 7), None);
+    assert_eq!(is_writable(b"", 7), None);
 }

@@ -1,0 +1,57 @@
+//! What random steps have found, played again at every run: each is a case that the mount once did not meet.
+
+use super::steps::{Flags, Op};
+
+const fn flags(reads: bool, writes: bool, create: bool) -> Flags {
+    Flags { reads, writes, create, exclusive: false, truncate: false, append: false }
+}
+
+const MAKE_FOR_READING: Flags = flags(true, false, true);
+const MAKE: Flags = flags(false, true, true);
+const LOG: Flags = Flags { append: true, ..MAKE };
+const READ: Flags = flags(true, false, false);
+const UPDATE: Flags = flags(true, true, false);
+
+/// Name, processes at the start, and what they do. The key 0 is there, of ten bytes; 1 and 2 are not.
+pub(super) const CASES: &[(&str, usize, &[Op])] = &[
+    // C8: it resolves for those that hold it.
+    ("who inherits a descriptor sees the name", 1, &[Op::Open(0, 1, MAKE_FOR_READING), Op::Fork(0), Op::Stat(1, 1)]),
+    // C1: the parent's exit is not the child's close.
+    (
+        "a second handle of who exits explains no descriptor of its child",
+        1,
+        &[
+            Op::Open(0, 1, MAKE),
+            Op::Write(0, 4, None),
+            Op::Fork(0),
+            Op::Open(0, 1, UPDATE),
+            Op::Exit(0),
+            Op::Stat(0, 1),
+        ],
+    ),
+    // C11, C13
+    ("what is unlinked keeps its size", 1, &[Op::Open(0, 0, UPDATE), Op::Unlink(0, 0), Op::Fstat(0)]),
+    // C10, C6
+    (
+        "a dropped draft takes nothing from readers of the value it would have replaced",
+        2,
+        &[
+            Op::Open(0, 1, MAKE),
+            Op::Rename(0, 1, 0, true),
+            Op::Open(1, 0, READ),
+            Op::Kill(0),
+            Op::Start,
+            Op::List(0),
+            Op::Stat(0, 0),
+            Op::Stat(1, 2),
+            Op::Read(0, 20, None),
+        ],
+    ),
+    // C10, C7
+    (
+        "what was appended to a name of its own replaces what the name is moved onto",
+        1,
+        &[Op::Open(0, 2, LOG), Op::Write(0, 3, None), Op::Rename(0, 2, 0, true), Op::Stat(0, 0), Op::Close(0)],
+    ),
+    ("and so does nothing at all", 1, &[Op::Open(0, 2, LOG), Op::Rename(0, 2, 0, true), Op::Stat(0, 0), Op::Close(0)]),
+];
