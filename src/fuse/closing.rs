@@ -128,6 +128,7 @@ impl Filesystem {
         let Ok(place) = self.place(handle.ino) else { return Ok(writer.draft.stay_private(self.engine())?) };
         let set = std::mem::take(&mut writer.set);
         let Some((draft, base)) = writer.draft.take() else { return Ok(()) };
+        writer.append_since = None;
         if self.role(handle.ino)? == Role::Scratch {
             return self.keep_scratch(handle.ino, draft);
         }

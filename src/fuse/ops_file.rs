@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::counters::Moment;
 use super::draft::Draft;
@@ -311,6 +311,7 @@ impl Filesystem {
         }
         writer.owners.extend(at.lock_owner);
         writer.written_at = SystemTime::now();
+        writer.append_since = writer.draft.is_append().then(|| writer.append_since.unwrap_or_else(Instant::now));
         writer.set.mtime = None;
         writer.killed = None;
         handle.closed.store(false, Ordering::Relaxed);
