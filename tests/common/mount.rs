@@ -24,6 +24,8 @@ const CONNECTIONS: &str = "/sys/fs/fuse/connections";
 /// One mount at a time. Tests are threads of one process: a child that one of them has forked and that has not exec'd yet
 /// holds every file the others have open, and their commits would rightly wait for it.
 static ALONE: Mutex<()> = Mutex::new(());
+/// What the test that has the mount now needs beyond the usual deadline.
+static LONGER: Mutex<Duration> = Mutex::new(Duration::ZERO);
 const STEP: Duration = Duration::from_millis(2);
 
 /// Are the long rounds wanted (`scripts/check.sh --long`)?
@@ -33,7 +35,8 @@ pub(crate) fn long() -> bool {
 
 /// How long a test may take before its mount is taken from it.
 fn deadline() -> Duration {
-    Duration::from_secs(if long() { 1200 } else { 60 })
+    let usual = Duration::from_secs(if long() { 1200 } else { 60 });
+    usual + *LONGER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A store in a temporary directory, mounted by the command, unmounted and removed when dropped.
@@ -52,13 +55,23 @@ impl Mount {
         Self::with(&[])
     }
 
-    /// The same with options of `batonfs mount`.
+    /// The same for a test that needs so much longer than others.
+    pub(crate) fn lasting(longer: Duration) -> Option<Self> {
+        Self::with_deadline(&[], longer)
+    }
+
+    /// A mount with options of `batonfs mount`.
     pub(crate) fn with(options: &[&str]) -> Option<Self> {
+        Self::with_deadline(options, Duration::ZERO)
+    }
+
+    fn with_deadline(options: &[&str], longer: Duration) -> Option<Self> {
         if !Path::new("/dev/fuse").exists() {
             eprintln!("SKIPPED: there is no /dev/fuse here, so nothing can be mounted");
             return None;
         }
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        *LONGER.lock().unwrap_or_else(PoisonError::into_inner) = longer;
         let dir = tempfile::Builder::new().prefix("batonfs-mount-").tempdir().expect("a temporary directory");
         // Other users get as far as the mountpoint; what they may do there is for the mount to say.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");

@@ -14,5 +14,6 @@ mod interop;
 mod observer;
 mod policy;
 mod rename;
+mod soak;
 mod tools;
 mod tree;
