@@ -181,8 +181,8 @@ impl Filesystem {
 
     /// A draft whose last writer was killed is half a value: it is dropped, unless the mount says otherwise.
     fn finish(&self, handle: &Handle, writer: &mut Writer, moment: Moment) -> Reply<()> {
-        let half = writer.killed.is_some() && self.options.on_kill == OnKill::Drop && !writer.draft.is_append();
-        if half {
+        let drops = self.options.on_kill == OnKill::Drop && !writer.draft.is_append();
+        if drops && (writer.killed.is_some() || dies_of(writer).is_some()) {
             self.drop_draft(handle, writer);
             return Ok(());
         }
@@ -277,6 +277,13 @@ impl Filesystem {
             self.inodes.remove(handle.ino);
         }
     }
+}
+
+/// The signal that who wrote last, or opened what nobody wrote, dies of while another one's close is looked at: its own
+/// is on the way.
+fn dies_of(writer: &Writer) -> Option<u32> {
+    let last = writer.writers.last().unwrap_or(&writer.opener);
+    holders::dies_of(last.process.as_ref()?.pid)
 }
 
 /// Can the descriptors of this process be read? A dying one has none left, which is an answer too.

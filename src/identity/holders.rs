@@ -170,6 +170,19 @@ pub fn is_dying(tid: u32) -> bool {
     no_memory && proc::status(tid).and_then(|status| proc::status_number(&status, "FDSize")) == Some(0)
 }
 
+/// The signal that a process dies of right now: its descriptors are taken from it, but their closes need not have come
+/// to us yet. `None` once they all have, for then its end was seen.
+#[must_use]
+pub fn dies_of(pid: u32) -> Option<u32> {
+    let Some(Death::Signal(signal)) = death(pid) else { return None };
+    // A first thread that has ended waits for the others: one of them closes the files.
+    let ended = proc::status(pid).is_none_or(|status| {
+        let zombie = status.lines().any(|line| line.starts_with("State:\tZ"));
+        zombie && proc::status_number(&status, "Threads").is_none_or(|threads| threads < 2)
+    });
+    (!ended).then_some(signal)
+}
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Death {

@@ -200,6 +200,23 @@ fn a_writer_killed_before_its_first_write_leaves_what_was_there() {
     assert_eq!(mount.status()["drops"], 3);
 }
 
+// C6: the files that a dying process holds are closed one after the other, and each close may take its time.
+#[test]
+fn a_draft_is_dropped_also_when_another_holder_closes_before_the_killed_writer() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "old");
+    let script = "import os, signal, time\nwriter = os.fork()\nif writer == 0:\n k = os.open('k', os.O_WRONLY | os.O_TRUNC)\n \
+                  os.write(k, b'half')\n os.dup2(k, 100)\n holder = os.fork()\n if holder == 0: signal.pause()\n os.close(k)\n \
+                  logs = [os.open(f'log{n}', os.O_WRONLY | os.O_APPEND | os.O_CREAT) for n in range(40)]\n \
+                  [os.write(log, b'x') for log in logs]\n os.symlink(str(holder), os.environ['TMP'] + '/holder')\n \
+                  signal.pause()\nwhile not os.path.lexists(os.environ['TMP'] + '/holder'): time.sleep(0.01)\n\
+                  holder = int(os.readlink(os.environ['TMP'] + '/holder'))\n\
+                  os.kill(writer, 9)\ntime.sleep(0.004)\nos.kill(holder, 15)\nos.waitpid(writer, 0)";
+    mount.python(script).ok();
+    assert_eq!(mount.read("k"), "old");
+    assert_eq!(mount.status()["drops"], 1);
+}
+
 // C6, C9: to cut is to write.
 #[test]
 fn who_cuts_the_file_after_a_killed_writer_is_the_last_to_write() {
