@@ -85,6 +85,8 @@ pub struct Writer {
     pub written_at: SystemTime,
     /// Since when bytes that are an append wait for their commit: those written first, however many follow.
     pub append_since: Option<Instant>,
+    /// The last append filled a request: more of the same write may follow, and nothing may come between.
+    pub goes_on: bool,
     /// A FLUSH was seen: without one, RELEASE commits nothing.
     pub flushed: bool,
     /// The process that wrote last, or one that held the file before anyone wrote, was killed by this signal.
@@ -109,6 +111,7 @@ impl Writer {
             set: AttributeChange::default(),
             written_at: SystemTime::now(),
             append_since: None,
+            goes_on: false,
             flushed: false,
             killed: None,
             failed: None,
@@ -136,10 +139,11 @@ impl Writer {
         self.failed.as_ref().map_or(Ok(()), |refusal| Err(refusal.repeated()))
     }
 
-    /// Has an append waited for longer than `age`?
+    /// Has an append waited for longer than `age`, with no write in its middle?
     #[must_use]
     pub fn has_append_older_than(&self, age: Duration) -> bool {
-        self.draft.is_append() && self.append_since.is_some_and(|since| since.elapsed() >= age)
+        let still = !self.goes_on || self.written_at.elapsed().is_ok_and(|elapsed| elapsed >= age);
+        still && self.draft.is_append() && self.append_since.is_some_and(|since| since.elapsed() >= age)
     }
 }
 

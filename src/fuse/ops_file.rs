@@ -19,8 +19,18 @@ use crate::store::{Base, Caller, Draft as StoreDraft, Rule, StoreError, Write};
 /// The most one value can hold: what a file offset can say.
 const VALUE_MAX_BYTES: u64 = i64::MAX as u64;
 
+/// The largest request: what the kernel sends at most.
+pub(super) const REQUEST_MAX_BYTES: usize = 1 << 20;
+
+/// A program's write that is longer than a request comes as several. All but the last are full of pages, and the first
+/// may begin inside one.
+const REQUEST_FULL_BYTES: usize = REQUEST_MAX_BYTES - (64 << 10);
+
 /// An append that has grown to this is committed without waiting for its second: it is held in memory.
 const APPEND_MAX_BYTES: u64 = 4 << 20;
+
+/// So much is held where the write may go on, so that one of up to 16 MiB is never split.
+const APPEND_GOING_ON_MAX_BYTES: u64 = APPEND_MAX_BYTES + (16 << 20);
 
 impl Filesystem {
     /// Opens an existing file. `writes` when the access mode allows writing.
@@ -327,7 +337,9 @@ impl Filesystem {
         }
         if at.append {
             writer.draft.append(bytes, self.engine())?;
-            let full = writer.draft.is_append() && writer.draft.size_bytes() > APPEND_MAX_BYTES;
+            writer.goes_on = bytes.len() > REQUEST_FULL_BYTES;
+            let most = if writer.goes_on { APPEND_GOING_ON_MAX_BYTES } else { APPEND_MAX_BYTES };
+            let full = writer.draft.append_bytes() > most;
             return if full { self.commit_draft(handle, writer, Moment::Write) } else { Ok(()) };
         }
         if writer.draft.is_append() {
