@@ -95,6 +95,7 @@ fn forget_names() -> bool {
 }
 
 fn start(mount: &Mount, keys: usize) -> Vec<Running> {
+    mount.run(mount.command(&[harness::python(), "-c", LOAD, "fill", "0", &keys.to_string()])).ok();
     let mut load = Vec::new();
     for (role, processes) in ROLES {
         for number in 0..processes {
@@ -167,7 +168,7 @@ fn after_a_mixed_load_the_daemon_holds_what_it_held_before() {
     let daemon = mount.daemons()[0];
     forget_names();
     let before = Held::now(&mount, daemon);
-    let load = start(&mount, 300);
+    let load = start(&mount, 100);
     thread::sleep(Duration::from_secs(4));
     end(&mount, load);
     comes_back(&mount, daemon, &before);
@@ -180,8 +181,8 @@ fn a_long_mixed_load_does_not_make_the_daemon_grow() {
     let daemon = mount.daemons()[0];
     forget_names();
     let before = Held::now(&mount, daemon);
-    let since = Instant::now();
     let load = start(&mount, 10_000);
+    let since = Instant::now();
     let mut series_kib = Vec::new();
     while since.elapsed() < time {
         thread::sleep(time / 60);
