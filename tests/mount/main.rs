@@ -12,6 +12,7 @@ mod drafts;
 mod follow;
 mod handoff;
 mod interop;
+mod log_cost;
 mod logs;
 mod observer;
 mod policy;
