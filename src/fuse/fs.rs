@@ -163,6 +163,18 @@ impl Filesystem {
         Ok(place)
     }
 
+    /// What `look` finds where a node is. Where it finds nothing it looks again with the name held: between the place and
+    /// the look the node may have been renamed.
+    pub(super) fn find_at<T>(&self, ino: Ino, look: impl Fn(&Place) -> Reply<Option<T>>) -> Reply<Option<T>> {
+        let Ok(place) = self.place(ino) else { return Ok(None) };
+        let found = look(&place)?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        let Some(_name) = self.keep_name(ino) else { return Ok(None) };
+        self.place(ino).map_or(Ok(None), |place| look(&place))
+    }
+
     /// Keeps the name a node has now while something is committed under it; `None` when it has none any more.
     pub(super) fn keep_name(&self, ino: Ino) -> Option<Held<'_>> {
         loop {

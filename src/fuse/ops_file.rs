@@ -82,19 +82,22 @@ impl Filesystem {
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
         // Facts about a process are waited for before the name is held.
         let opener = self.observe(asker)?;
-        let name_held = self.names.change((parent, name));
-        let place = self.place_in(parent, name)?;
-        if role == Role::Key
-            && let Some(entry) = self.engine().entry(&place.session, &place.path)?
-        {
+        let _name = loop {
+            let name_held = self.names.change((parent, name));
+            let place = self.place_in(parent, name)?;
+            let entry = if role == Role::Key { self.engine().entry(&place.session, &place.path)? } else { None };
+            let Some(entry) = entry else { break name_held };
             drop(name_held);
             let exclusive = flags & libc::O_EXCL != 0;
             if !exclusive && asker.uid != 0 && asker.uid != entry.attributes.uid {
                 // The kernel takes what CREATE gives for the caller's own. So it looks once more, and asks the mode.
                 return Err(Refusal::new(libc::ESTALE, format!("'{name}' has just been created by another user")));
             }
-            return self.create_existing(asker, parent, name, entry.kind, flags, writes);
-        }
+            // None: it was renamed or removed meanwhile, so there is something to create after all.
+            if let Some(opened) = self.create_existing(asker, parent, name, entry.kind, flags, writes)? {
+                return Ok(opened);
+            }
+        };
         let ino = self.reserve(asker, parent, name, role, mode, flags & libc::O_EXCL != 0)?;
         let writer = match self.writer_on(ino, opener, Some(flags)) {
             Ok(writer) => writer,
@@ -126,6 +129,7 @@ impl Filesystem {
         }
     }
 
+    /// Opens what a CREATE has found; `None` when its name was gone again.
     fn create_existing(
         &self,
         asker: Asker,
@@ -134,7 +138,7 @@ impl Filesystem {
         kind: crate::engine::Kind,
         flags: i32,
         writes: bool,
-    ) -> Reply<(Stat, Arc<Handle>)> {
+    ) -> Reply<Option<(Stat, Arc<Handle>)>> {
         if flags & libc::O_EXCL != 0 {
             return Err(Refusal::new(libc::EEXIST, format!("'{name}' exists already")));
         }
@@ -144,15 +148,19 @@ impl Filesystem {
         let ino = self.inodes.look_up(parent, name, Role::Key);
         let opened = self.open(asker, ino, writes).and_then(|handle| {
             self.opening_done(asker, ino);
-            if flags & libc::O_TRUNC != 0 {
-                self.truncate_opened(asker, ino, handle.id)?;
-            }
-            Ok((self.stat(asker, ino)?, handle))
+            let truncated =
+                if flags & libc::O_TRUNC != 0 { self.truncate_opened(asker, ino, handle.id) } else { Ok(()) };
+            let stat = truncated.and_then(|()| self.stat(asker, ino));
+            // The kernel never hears of a handle that is refused, and would not release it.
+            stat.inspect_err(|_| self.release(handle.id)).map(|stat| (stat, handle))
         });
-        if opened.is_err() {
-            self.forget(ino, 1);
+        match opened {
+            Ok(opened) => Ok(Some(opened)),
+            Err(refusal) => {
+                self.forget(ino, 1);
+                if refusal.errno == libc::ENOENT { Ok(None) } else { Err(refusal) }
+            }
         }
-        opened
     }
 
     /// Reserves a name that no commit has made, or joins the reservation of another.
@@ -283,11 +291,10 @@ impl Filesystem {
 
     /// The newest version of a node's key; `None` when none was committed, or its name is gone.
     fn newest(&self, ino: Ino) -> Reply<Option<Snapshot>> {
-        let Ok(place) = self.place(ino) else { return Ok(None) };
         if self.role(ino)? != Role::Key {
             return Ok(None);
         }
-        Ok(self.engine().open(&place.session, &place.key()?)?)
+        self.find_at(ino, |place| Ok(self.engine().open(&place.session, &place.key()?)?))
     }
 
     /// Writes to a handle's draft; with `append`, at its end, whatever the offset says.

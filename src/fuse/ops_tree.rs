@@ -104,11 +104,17 @@ impl Filesystem {
             Ok(place) => place,
             Err(refusal) => return self.stat_unnamed(ino).ok_or(refusal),
         };
-        match self.engine().entry(&place.session, &place.path)? {
-            Some(entry) => Ok(entry_stat(ino, entry)),
+        let entry = self.engine().entry(&place.session, &place.path)?;
+        let entry = match entry {
             None if self.inodes.fresh(ino).is_some() => {
-                Ok(file_stat(ino, self.draft_size(ino), self.fresh_attributes(ino)))
+                return Ok(file_stat(ino, self.draft_size(ino), self.fresh_attributes(ino)));
             }
+            None => self.find_at(ino, |place| Ok(self.engine().entry(&place.session, &place.path)?))?,
+            entry => entry,
+        };
+        match entry {
+            Some(entry) => Ok(entry_stat(ino, entry)),
+            None if self.place(ino).is_err() => self.stat_unnamed(ino).ok_or_else(|| Refusal::not_found(place.path)),
             None => Err(Refusal::not_found(place.path)),
         }
     }

@@ -94,14 +94,18 @@ fn a_logger_whose_log_is_renamed_goes_on_in_the_renamed_one() {
 fn no_line_is_lost_while_a_log_is_rotated_under_its_writers() {
     let Some(mount) = Mount::new() else { return };
     let rotations = if harness::long() { 100 } else { 5 };
-    // Held: the log is opened again now and then, as a logger does that is told of the rotation.
-    let script = |writer: usize| {
-        let again = if writer.is_multiple_of(2) { "exec 3>> log" } else { "((n % 10)) || exec 3>> log" };
-        format!(
-            "n=0; exec 3>> log; while [ ! -e $TMP/stop ]; do {again}; echo \"{writer} $n\" >&3; ((++n)); done; echo $n"
-        )
+    // Half of them open the log for each line, half hold it with lines not committed yet, and open it again now and
+    // then, as a logger does that is told of the rotation.
+    let opening = "n=0; while [ ! -e $TMP/stop ]; do echo \"WRITER $n\" >> log || exit; ((++n)); done; echo $n";
+    let holding = "import os, time\nn = 0\nwhile not os.path.exists(os.environ['TMP'] + '/stop'):\n \
+                   f = open('log', 'ab', 0)\n for _ in range(50):\n  f.write(b'WRITER %d\\n' % n)\n  n += 1\n  \
+                   time.sleep(0.002)\n f.close()\nprint(n)";
+    let words = |writer: usize| if writer.is_multiple_of(2) { ["bash", opening] } else { [harness::python(), holding] };
+    let start = |writer| {
+        let [program, script] = words(writer);
+        mount.spawn(mount.command(&[program, "-c", &script.replace("WRITER", &writer.to_string())]))
     };
-    let writers = writers(&mount, script);
+    let writers: Vec<_> = (0..8).map(start).collect();
     for n in 0..rotations {
         eventually("there is a log again", || mount.path("log").exists());
         mount.bash(&format!("mv log log.{n}; sleep 0.1")).ok();
@@ -118,6 +122,7 @@ fn no_line_is_lost_while_a_log_is_rotated_under_its_writers() {
     lines.sort();
     expected.sort();
     assert_eq!(lines, expected, "of {} lines {} are there", expected.len(), lines.len());
+    eventually("no handle is open", || mount.status()["open_handles"] == 0);
 }
 
 // C12
