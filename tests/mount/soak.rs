@@ -8,6 +8,8 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::mount::MountFlags;
+
 use crate::harness::{self, Mount, Running};
 
 const LOAD: &str = include_str!("soak.py");
@@ -89,9 +91,9 @@ fn memory_kib(pid: u32) -> u64 {
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
-/// Lets the kernel forget the names nobody uses; `false` where we may not.
-fn forget_names() -> bool {
-    fs::write("/proc/sys/vm/drop_caches", "2").is_ok()
+/// Lets the kernel forget the names of this mount that nobody uses, which a remount does; `false` where we may not.
+fn forget_names(mount: &Mount) -> bool {
+    rustix::mount::mount_remount(mount.point(), MountFlags::NOSUID | MountFlags::NODEV, "").is_ok()
 }
 
 fn start(mount: &Mount, keys: usize) -> Vec<Running> {
@@ -139,7 +141,7 @@ fn comes_back(mount: &Mount, daemon: u32, before: &Held) {
     let until = Instant::now() + Duration::from_secs(20);
     loop {
         // Only root can make the kernel forget the names it knows.
-        let forgot = forget_names();
+        let forgot = forget_names(mount);
         let mut now = Held::now(mount, daemon);
         if !forgot {
             now.nodes = before.nodes;
@@ -166,7 +168,7 @@ fn long_round() -> Option<Duration> {
 fn after_a_mixed_load_the_daemon_holds_what_it_held_before() {
     let Some(mount) = Mount::new() else { return };
     let daemon = mount.daemons()[0];
-    forget_names();
+    forget_names(&mount);
     let before = Held::now(&mount, daemon);
     let load = start(&mount, 100);
     thread::sleep(Duration::from_secs(4));
@@ -179,7 +181,7 @@ fn a_long_mixed_load_does_not_make_the_daemon_grow() {
     let Some(time) = long_round() else { return };
     let Some(mount) = Mount::lasting(2 * time) else { return };
     let daemon = mount.daemons()[0];
-    forget_names();
+    forget_names(&mount);
     let before = Held::now(&mount, daemon);
     let load = start(&mount, 10_000);
     let since = Instant::now();
