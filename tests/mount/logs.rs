@@ -77,7 +77,7 @@ fn lines_of_16_shells_that_open_the_log_for_each_are_all_there() {
 #[test]
 fn lines_of_16_programs_that_open_the_log_for_each_are_all_there() {
     let lines = committed_lines();
-    append(&[harness::python(), "-c"], lines, |writer| {
+    append(&[harness::python(), "-S", "-c"], lines, |writer| {
         python_line(writer) + &format!("for n in range({lines}):\n with open('log', 'a') as f: f.write(line(n))")
     });
 }
@@ -85,7 +85,7 @@ fn lines_of_16_programs_that_open_the_log_for_each_are_all_there() {
 // C7
 #[test]
 fn lines_of_16_long_lived_loggers_are_all_there() {
-    append(&[harness::python(), "-c"], 500, |writer| {
+    append(&[harness::python(), "-S", "-c"], 500, |writer| {
         python_line(writer) + "f = open('log', 'ab', 0)\nfor n in range(500): f.write(line(n).encode())"
     });
 }
@@ -94,7 +94,7 @@ fn lines_of_16_long_lived_loggers_are_all_there() {
 #[test]
 fn lines_of_16_loggers_that_sync_each_are_all_there() {
     let lines = committed_lines();
-    append(&[harness::python(), "-c"], lines, |writer| {
+    append(&[harness::python(), "-S", "-c"], lines, |writer| {
         let each =
             format!("import os\nf = open('log', 'ab', 0)\nfor n in range({lines}):\n f.write(line(n).encode())\n");
         python_line(writer) + &each + " os.fsync(f.fileno())"
@@ -114,7 +114,7 @@ fn buffers_with_lines_longer_than_a_page_stay_whole() {
              for part in range(10): f.write(b'{writer}' * (999 if part == 9 else 1000))\n f.write(b'{writer}')\nf.close()"
         )
     };
-    end(start(&mount, 8, &[harness::python(), "-c"], script));
+    end(start(&mount, 8, &[harness::python(), "-S", "-c"], script));
     let text = mount.read("log");
     assert_eq!(text.len(), 8 * 250_000);
     let mut runs = [const { Vec::new() }; 8];
@@ -134,8 +134,8 @@ fn an_append_of_many_mebibytes_is_not_split_by_those_that_come_meanwhile() {
     let Some(mount) = Mount::new() else { return };
     let small = "import os, time\nfd = os.open('log', os.O_WRONLY | os.O_APPEND | os.O_CREAT)\n\
                  while not os.path.exists(os.environ['TMP'] + '/stop'): os.write(fd, b'\\n'); time.sleep(0.002)";
-    let meanwhile = start(&mount, 3, &[harness::python(), "-c"], |_| small.to_owned());
-    let rounds = if harness::long() { 40 } else { 4 };
+    let meanwhile = start(&mount, 3, &[harness::python(), "-S", "-c"], |_| small.to_owned());
+    let rounds = if harness::long() { 40 } else { 3 };
     let script = "import os\nfd = os.open('log', os.O_WRONLY | os.O_APPEND | os.O_CREAT)\nline = b'x' * (16 << 20)\n";
     mount.python(&format!("{script}for n in range({rounds}): assert os.write(fd, line) == len(line)")).ok();
     fs::write(mount.scratch().join("stop"), "").expect("a file");
@@ -191,7 +191,7 @@ fn what_a_killed_logger_has_written_is_there() {
     let mut written = Vec::new();
     for round in 0..rounds {
         let script = script.replace("'{n}'", &format!("'{}'", round % 10));
-        let mut logger = mount.spawn(mount.command(&[harness::python(), "-c", &script]));
+        let mut logger = mount.spawn(mount.command(&[harness::python(), "-S", "-c", &script]));
         logger.printed(1 + 7 * round % 40);
         written.push(logger.kill_all().out);
     }
