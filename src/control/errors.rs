@@ -40,6 +40,11 @@ impl Errors {
         of_session.push_back(line);
     }
 
+    /// A session was removed: what was refused in it is of no use to one that gets its name.
+    pub fn forget(&self, session: &SessionId) {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).remove(session);
+    }
+
     /// The refusals of a session, oldest first.
     #[must_use]
     pub fn of(&self, session: &SessionId) -> Vec<ErrorLine> {

@@ -21,7 +21,7 @@ use super::Options;
 use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Reply, Stat};
 use super::handles::Handle;
-use super::ops_file::WriteAt;
+use super::ops_file::{REQUEST_MAX_BYTES, WriteAt};
 use crate::engine::{AttributeChange, Kind};
 use crate::words::key::NAME_MAX_BYTES;
 
@@ -29,8 +29,6 @@ use crate::words::key::NAME_MAX_BYTES;
 const TTL: Duration = Duration::ZERO;
 /// What a directory entry shows when no node of it is known, as libfuse does.
 const UNKNOWN_INO: u64 = 0xffff_ffff;
-/// The largest request: what the kernel sends at most.
-const MAX_WRITE_BYTES: u32 = 1 << 20;
 
 /// The options of a mount of `store`.
 pub(super) fn config(store: &Path, options: &Options) -> Config {
@@ -157,7 +155,7 @@ impl fuser::Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         // A RELEASE that waits in the queue holds back what its close promised.
         let _ = config.set_max_background(u16::MAX);
-        let _ = config.set_max_write(MAX_WRITE_BYTES);
+        let _ = config.set_max_write(REQUEST_MAX_BYTES as u32);
         let _ = config.add_capabilities(InitFlags::FUSE_PARALLEL_DIROPS);
         Ok(())
     }

@@ -132,6 +132,7 @@ impl Filesystem {
         };
         let set = std::mem::take(&mut writer.set);
         let Some((draft, base)) = writer.draft.take() else { return Ok(()) };
+        writer.append_since = None;
         if self.role(handle.ino)? == Role::Scratch {
             return self.keep_scratch(handle.ino, draft);
         }

@@ -59,7 +59,16 @@ impl Draft {
     /// Is what there is to commit an append of some bytes?
     #[must_use]
     pub fn is_append(&self) -> bool {
-        self.dirty && matches!(&self.bytes, Bytes::Append(bytes) if !bytes.is_empty())
+        self.append_bytes() > 0
+    }
+
+    /// How many bytes there are to append.
+    #[must_use]
+    pub fn append_bytes(&self) -> u64 {
+        match &self.bytes {
+            Bytes::Append(bytes) if self.dirty => bytes.len() as u64,
+            _ => 0,
+        }
     }
 
     /// Would what there is to commit go after whatever is current, be it nothing yet?

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::draft::Draft;
 use super::errno::Refusal;
@@ -87,6 +87,10 @@ pub struct Writer {
     pub set: AttributeChange,
     /// When it was last written.
     pub written_at: SystemTime,
+    /// Since when bytes that are an append wait for their commit: those written first, however many follow.
+    pub append_since: Option<Instant>,
+    /// The last append filled a request: more of the same write may follow, and nothing may come between.
+    pub goes_on: bool,
     /// A FLUSH was seen: without one, RELEASE commits nothing.
     pub flushed: bool,
     /// The process that wrote last, or one that held the file before anyone wrote, was killed by this signal.
@@ -112,6 +116,8 @@ impl Writer {
             holders: Vec::new(),
             set: AttributeChange::default(),
             written_at: SystemTime::now(),
+            append_since: None,
+            goes_on: false,
             flushed: false,
             killed: None,
             failed: None,
@@ -148,10 +154,11 @@ impl Writer {
         self.failed.as_ref().map_or(Ok(()), |refusal| Err(refusal.repeated()))
     }
 
-    /// Has an append waited for longer than `age`?
+    /// Has an append waited for longer than `age`, with no write in its middle?
     #[must_use]
     pub fn has_append_older_than(&self, age: Duration) -> bool {
-        self.draft.is_append() && self.written_at.elapsed().is_ok_and(|elapsed| elapsed >= age)
+        let still = !self.goes_on || self.written_at.elapsed().is_ok_and(|elapsed| elapsed >= age);
+        still && self.draft.is_append() && self.append_since.is_some_and(|since| since.elapsed() >= age)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::counters::Moment;
 use super::draft::Draft;
@@ -19,8 +19,18 @@ use crate::store::{Base, Caller, Draft as StoreDraft, Rule, StoreError, Write};
 /// The most one value can hold: what a file offset can say.
 const VALUE_MAX_BYTES: u64 = i64::MAX as u64;
 
+/// The largest request: what the kernel sends at most.
+pub(super) const REQUEST_MAX_BYTES: usize = 1 << 20;
+
+/// A program's write that is longer than a request comes as several. All but the last are full of pages, and the first
+/// may begin inside one.
+const REQUEST_FULL_BYTES: usize = REQUEST_MAX_BYTES - (64 << 10);
+
 /// An append that has grown to this is committed without waiting for its second: it is held in memory.
 const APPEND_MAX_BYTES: u64 = 4 << 20;
+
+/// So much is held where the write may go on, so that one of up to 16 MiB is never split.
+const APPEND_GOING_ON_MAX_BYTES: u64 = APPEND_MAX_BYTES + (16 << 20);
 
 impl Filesystem {
     /// Opens an existing file; of its flags the access mode and O_APPEND are looked at.
@@ -85,19 +95,22 @@ impl Filesystem {
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
         // Facts about a process are waited for before the name is held.
         let opener = self.observe(asker)?;
-        let name_held = self.names.change((parent, name));
-        let place = self.place_in(parent, name)?;
-        if role == Role::Key
-            && let Some(entry) = self.engine().entry(&place.session, &place.path)?
-        {
+        let (_name, place) = loop {
+            let name_held = self.names.change((parent, name));
+            let place = self.place_in(parent, name)?;
+            let entry = if role == Role::Key { self.engine().entry(&place.session, &place.path)? } else { None };
+            let Some(entry) = entry else { break (name_held, place) };
             drop(name_held);
             let exclusive = flags & libc::O_EXCL != 0;
             if !exclusive && asker.uid != 0 && asker.uid != entry.attributes.uid {
                 // The kernel takes what CREATE gives for the caller's own. So it looks once more, and asks the mode.
                 return Err(Refusal::new(libc::ESTALE, format!("'{name}' has just been created by another user")));
             }
-            return self.create_existing(asker, parent, name, entry.kind, flags);
-        }
+            // None: it was renamed or removed meanwhile, so there is something to create after all.
+            if let Some(opened) = self.create_existing(asker, parent, name, entry.kind, flags)? {
+                return Ok(opened);
+            }
+        };
         let ino = self.reserve(asker, parent, name, role, mode, flags & libc::O_EXCL != 0)?;
         let writer = match self.writer_on(Some(&place), role, opener, Some(flags)) {
             Ok(writer) => writer,
@@ -129,6 +142,7 @@ impl Filesystem {
         }
     }
 
+    /// Opens what a CREATE has found; `None` when its name was gone again.
     fn create_existing(
         &self,
         asker: Asker,
@@ -136,7 +150,7 @@ impl Filesystem {
         name: &str,
         kind: crate::engine::Kind,
         flags: i32,
-    ) -> Reply<(Stat, Arc<Handle>)> {
+    ) -> Reply<Option<(Stat, Arc<Handle>)>> {
         if flags & libc::O_EXCL != 0 {
             return Err(Refusal::new(libc::EEXIST, format!("'{name}' exists already")));
         }
@@ -146,15 +160,19 @@ impl Filesystem {
         let ino = self.inodes.look_up(parent, name, Role::Key);
         let opened = self.open(asker, ino, flags).and_then(|handle| {
             self.opening_done(asker, Some((ino, handle.id)));
-            if flags & libc::O_TRUNC != 0 {
-                self.truncate_opened(asker, ino, handle.id)?;
-            }
-            Ok((self.stat(asker, ino)?, handle))
+            let truncated =
+                if flags & libc::O_TRUNC != 0 { self.truncate_opened(asker, ino, handle.id) } else { Ok(()) };
+            let stat = truncated.and_then(|()| self.stat(asker, ino));
+            // The kernel never hears of a handle that is refused, and would not release it.
+            stat.inspect_err(|_| self.release(handle.id)).map(|stat| (stat, handle))
         });
-        if opened.is_err() {
-            self.forget(ino, 1);
+        match opened {
+            Ok(opened) => Ok(Some(opened)),
+            Err(refusal) => {
+                self.forget(ino, 1);
+                if matches!(refusal.errno, libc::ENOENT | libc::ESTALE) { Ok(None) } else { Err(refusal) }
+            }
         }
-        opened
     }
 
     /// Reserves a name that no commit has made, or joins the reservation of another.
@@ -270,6 +288,7 @@ impl Filesystem {
             None => writer.unowned = true,
         }
         writer.written_at = SystemTime::now();
+        writer.append_since = writer.draft.is_append().then(|| writer.append_since.unwrap_or_else(Instant::now));
         writer.set.mtime = None;
         writer.killed = None;
         handle.closed.store(false, Ordering::Relaxed);
@@ -285,7 +304,9 @@ impl Filesystem {
         }
         if at.append {
             writer.draft.append(bytes, self.engine())?;
-            let full = writer.draft.is_append() && writer.draft.size_bytes() > APPEND_MAX_BYTES;
+            writer.goes_on = bytes.len() > REQUEST_FULL_BYTES;
+            let most = if writer.goes_on { APPEND_GOING_ON_MAX_BYTES } else { APPEND_MAX_BYTES };
+            let full = writer.draft.append_bytes() > most;
             return if full { self.commit_draft(handle, writer, Moment::Write) } else { Ok(()) };
         }
         if writer.draft.is_append() {

@@ -143,6 +143,9 @@ impl Filesystem {
         }
         let attributes = known.map(|ino| self.dir_attributes(ino)).transpose()?;
         self.store.remove_dir(&place.session, &place.dir()?, &by)?;
+        if parent == ROOT {
+            self.errors.forget(&place.session);
+        }
         if let (Some(ino), Some(attributes)) = (known, attributes) {
             self.inodes.leave(ino, Left { attributes, value: None });
             self.forget_scratches(ino);

@@ -26,6 +26,8 @@ const CONNECTIONS: &str = "/sys/fs/fuse/connections";
 /// One mount at a time. Tests are threads of one process: a child that one of them has forked and that has not exec'd yet
 /// holds every file the others have open, and their commits would rightly wait for it.
 static ALONE: Mutex<()> = Mutex::new(());
+/// What the test that has the mount now needs beyond the usual deadline.
+static LONGER: Mutex<Duration> = Mutex::new(Duration::ZERO);
 const STEP: Duration = Duration::from_millis(2);
 
 /// Are the long rounds wanted (`scripts/check.sh --long`)?
@@ -33,9 +35,13 @@ pub(crate) fn long() -> bool {
     std::env::var_os("BATONFS_LONG").is_some()
 }
 
+fn usual_deadline() -> Duration {
+    Duration::from_secs(if long() { 1200 } else { 60 })
+}
+
 /// How long a test may take before its mount is taken from it.
 fn deadline() -> Duration {
-    Duration::from_secs(if long() { 1200 } else { 60 })
+    usual_deadline() + *LONGER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A store in a temporary directory, mounted by the command, unmounted and removed when dropped.
@@ -60,38 +66,45 @@ impl Mount {
         Self::with(&[])
     }
 
-    /// The same with options of `batonfs mount`.
+    /// The same for a test that needs so much longer than others.
+    pub(crate) fn lasting(longer: Duration) -> Option<Self> {
+        Self::on(None, &[], longer)
+    }
+
+    /// A mount with options of `batonfs mount`.
     pub(crate) fn with(options: &[&str]) -> Option<Self> {
-        let mut mount = Self::unmounted(None, deadline())?;
-        mount.start(options);
-        fs::create_dir(mount.path("")).expect("a new session");
-        Some(mount)
+        Self::on(None, options, Duration::ZERO)
     }
 
     /// The same with the store in memory, where the machine has such a place: for very many commits, which may take
     /// five times as long as other tests where many work at one time.
     pub(crate) fn in_memory(options: &[&str]) -> Option<Self> {
         let memory = tempfile::Builder::new().prefix("batonfs-mount-").tempdir_in("/dev/shm").ok();
-        let mut mount = Self::unmounted(memory, 5 * deadline())?;
+        Self::on(memory, options, 4 * usual_deadline())
+    }
+
+    fn on(memory: Option<TempDir>, options: &[&str], longer: Duration) -> Option<Self> {
+        let mut mount = Self::unmounted(memory, longer)?;
         mount.start(options);
         fs::create_dir(mount.path("")).expect("a new session");
         Some(mount)
     }
 
     /// A store and a mountpoint with nothing mounted yet.
-    fn unmounted(memory: Option<TempDir>, limit: Duration) -> Option<Self> {
+    fn unmounted(memory: Option<TempDir>, longer: Duration) -> Option<Self> {
         if !Path::new("/dev/fuse").exists() {
             eprintln!("SKIPPED: there is no /dev/fuse here, so nothing can be mounted");
             return None;
         }
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        *LONGER.lock().unwrap_or_else(PoisonError::into_inner) = longer;
         let dir = tempfile::Builder::new().prefix("batonfs-mount-").tempdir().expect("a temporary directory");
         // Other users get as far as the mountpoint; what they may do there is for the mount to say.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
         for name in ["mnt", "tmp"] {
             fs::create_dir(dir.path().join(name)).expect("mkdir");
         }
-        let watchdog = Watchdog::idle();
+        let (watchdog, limit) = (Watchdog::idle(), deadline());
         let mount = Self { dir, memory, connection: 0, limit, watchdog, daemon: None, _alone: alone };
         fs::create_dir(mount.store()).expect("mkdir");
         Some(mount)

@@ -70,6 +70,14 @@ impl Running {
         self.wait()
     }
 
+    /// Kills it and all it has started, at one moment.
+    pub(crate) fn kill_all(mut self) -> Ran {
+        let group = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        self.stdin = None;
+        self.wait()
+    }
+
     /// Closes its input and waits for its end; kills it, and whatever it started, when that takes too long.
     pub(crate) fn wait(mut self) -> Ran {
         self.stdin = None;

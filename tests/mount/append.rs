@@ -60,6 +60,22 @@ fn a_long_lived_logger_is_heard_while_it_holds_the_file() {
     assert_eq!(mount.read("log"), "one\n");
 }
 
+// C7
+#[test]
+fn a_logger_that_never_pauses_is_heard_while_it_goes_on() {
+    let Some(mount) = Mount::new() else { return };
+    // A line every 50 ms, for 20 s at most: the file is open, and never still for as long as an append may wait.
+    let script = "import os, time\nf = open('log', 'ab', 0)\nfor n in range(400):\n f.write(b'%d\\n' % n)\n \
+                  if os.path.exists(os.environ['TMP'] + '/stop'): break\n time.sleep(0.05)";
+    let mut logger = mount.spawn(mount.command(&[harness::python(), "-c", script]));
+    eventually("a line is seen, or the logger has ended", || {
+        fs::read_to_string(mount.path("log")).is_ok_and(|log| log.starts_with("0\n")) || logger.ended()
+    });
+    assert!(!logger.ended(), "nothing was seen of a busy log until its logger ended");
+    fs::write(mount.scratch().join("stop"), "").expect("a file");
+    logger.wait().ok();
+}
+
 #[test]
 fn an_append_follows_a_rewrite_that_came_between() {
     let Some(mount) = Mount::new() else { return };

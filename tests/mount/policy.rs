@@ -180,3 +180,14 @@ fn a_shell_is_told_that_it_wrote_no_policy() {
     mount.bash("{ printf Str; printf 'ict\\n'; } > .baton/policy").ok();
     assert_eq!(mount.read(".baton/policy"), "error\n");
 }
+
+// E5
+#[test]
+fn a_session_made_anew_has_no_refusals_of_the_one_before() {
+    let Some(mount) = Mount::new() else { return };
+    mount.bash("mkdir ../other && printf 'no object' 2> /dev/null > ../other/__handoff.json").refused("");
+    let errors = || std::fs::read_to_string(mount.point().join("other/.baton/errors")).expect("the refusals");
+    assert!(errors().contains("__handoff.json"), "{}", errors());
+    mount.bash("rm -r ../other && mkdir ../other").ok();
+    assert_eq!(errors(), "");
+}
