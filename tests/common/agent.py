@@ -71,7 +71,11 @@ def main():
     gc.freeze()
     for _ in sys.stdin:
         if os.fork() == 0:
-            serve(sys.argv[1])
+            try:
+                serve(sys.argv[1])
+            except ConnectionError:
+                # The test has ended before us.
+                os._exit(0)
 
 
 main()

@@ -159,7 +159,14 @@ impl World {
         self.values.contains_key(&key) || self.by_name.get(&key).is_none_or(|&node| self.all_open(node))
     }
 
-    /// The same for what a descriptor is of.
+    /// Has the name a value, or else no drafts but this process's? Whose drafts `truncate` cuts there no sentence says.
+    pub(super) fn may_cut(&self, process: Proc, key: Key) -> bool {
+        let own = |handle: HandleId| self.handles[handle].draft.as_ref().is_none_or(|draft| draft.opener == process);
+        let node = self.by_name.get(&key);
+        self.values.contains_key(&key) || node.is_none_or(|&node| self.handles_on(node).into_iter().all(own))
+    }
+
+    /// As [`World::has_size`] for what a descriptor is of.
     pub(super) fn shows_size(&self, process: Proc, fd: i32) -> bool {
         let node = self.handles[self.processes[process].descriptors[&fd]].node;
         self.newest(node).is_some() || self.all_open(node)
