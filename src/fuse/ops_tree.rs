@@ -145,8 +145,10 @@ impl Filesystem {
         let sizes = handles.filter(|handle| there.is_none() || own(handle)).filter_map(|handle| {
             match handle.try_state().as_deref() {
                 Some(State::Reader(pinned)) => Some(pinned.as_ref().map_or(0, |snapshot| snapshot.head.size_bytes)),
-                Some(State::Writer(writer)) if there.is_some() && writer.draft.is_untouched() => None,
-                Some(State::Writer(writer)) => Some(writer.draft.size_bytes()),
+                Some(State::Writer(writer)) => {
+                    let unread = there.filter(|_| writer.draft.wants_pin()).unwrap_or(0);
+                    Some(unread + writer.draft.size_bytes())
+                }
                 _ => Some(handle.draft_size_bytes.load(Ordering::Relaxed)),
             }
         });
