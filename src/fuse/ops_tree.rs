@@ -142,15 +142,13 @@ impl Filesystem {
         let own = |handle: &Handle| {
             !handle.closed.load(Ordering::Relaxed) && pid.is_some_and(|pid| handle.pids().contains(&pid))
         };
-        let sizes = handles.filter(|handle| there.is_none() || own(handle)).filter_map(|handle| {
-            match handle.try_state().as_deref() {
-                Some(State::Reader(pinned)) => Some(pinned.as_ref().map_or(0, |snapshot| snapshot.head.size_bytes)),
-                Some(State::Writer(writer)) => {
-                    let unread = there.filter(|_| writer.draft.wants_pin()).unwrap_or(0);
-                    Some(unread + writer.draft.size_bytes())
-                }
-                _ => Some(handle.draft_size_bytes.load(Ordering::Relaxed)),
+        let sizes = handles.filter(|handle| there.is_none() || own(handle));
+        let sizes = sizes.map(|handle| match handle.try_state().as_deref() {
+            Some(State::Reader(pinned)) => pinned.as_ref().map_or(0, |snapshot| snapshot.head.size_bytes),
+            Some(State::Writer(writer)) => {
+                there.filter(|_| writer.draft.wants_pin()).unwrap_or(0) + writer.draft.size_bytes()
             }
+            _ => handle.draft_size_bytes.load(Ordering::Relaxed),
         });
         let attributes = left.map_or_else(|| self.fresh_attributes(ino), |left| left.attributes);
         sizes.max().or(there).map(|size| Stat { links: 0, ..file_stat(ino, size, attributes) })
