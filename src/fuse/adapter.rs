@@ -4,7 +4,7 @@
 //! its own; what touches memory or reads is answered at once.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -12,12 +12,11 @@ use std::time::{Duration, SystemTime};
 
 use fuser::{
     Config, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, MountOption, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
-    Session, SessionACL, TimeOrNow, WriteFlags,
+    KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, Session, SessionACL,
+    TimeOrNow, WriteFlags,
 };
 
-use super::Options;
 use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Reply, Stat};
 use super::handles::Handle;
@@ -30,32 +29,12 @@ const TTL: Duration = Duration::ZERO;
 /// What a directory entry shows when no node of it is known, as libfuse does.
 const UNKNOWN_INO: u64 = 0xffff_ffff;
 
-/// The options of a mount of `store`.
-pub(super) fn config(store: &Path, options: &Options) -> Config {
-    let mut config = Config::default();
-    config.mount_options = vec![
-        MountOption::FSName(store.to_string_lossy().into_owned()),
-        // Not `Subtype`: fuser gives that to its helper alone, and the type would be plain `fuse` for root.
-        MountOption::CUSTOM("subtype=batonfs".to_owned()),
-        MountOption::DefaultPermissions,
-        MountOption::NoSuid,
-        MountOption::NoDev,
-    ];
-    config.mount_options.extend(options.read_only.then_some(MountOption::RO));
-    config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
-    config
-}
-
-/// Mounts, and serves from a thread of its own until the mount ends.
+/// Serves what is mounted through `device`, from a thread of its own until the mount ends.
 ///
 /// # Errors
-/// The system's error of the mount.
-pub(super) fn serve(
-    adapter: Adapter,
-    mountpoint: &Path,
-    config: &Config,
-) -> std::io::Result<JoinHandle<std::io::Result<()>>> {
-    let session = Session::new(adapter, mountpoint, config)?;
+/// The system's error of the first words with the kernel.
+pub(super) fn serve(adapter: Adapter, device: OwnedFd) -> std::io::Result<JoinHandle<std::io::Result<()>>> {
+    let session = Session::from_fd(adapter, device, SessionACL::All, Config::default())?;
     std::thread::Builder::new().name("requests".to_owned()).spawn(move || session.run())
 }
 

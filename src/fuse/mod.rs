@@ -4,6 +4,7 @@
 mod adapter;
 mod closing;
 mod counters;
+mod device;
 pub mod draft;
 pub mod errno;
 pub mod fs;

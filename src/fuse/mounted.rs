@@ -37,12 +37,14 @@ impl Mounted {
     /// # Errors
     /// The system's error of the mount; nothing is left mounted.
     pub fn start(store: Arc<Store>, resolver: Arc<Resolver>, mountpoint: &Path, options: &Options) -> io::Result<Self> {
-        let config = super::adapter::config(store.root(), options);
+        let device = super::device::mount(store.root(), mountpoint, options)?;
+        let left = Unmount(mountpoint);
         let root = root_attributes(store.root());
         let fs = Filesystem::new(store, resolver, options.clone(), mountpoint.to_owned(), root, first_ino());
         let fs = Arc::new(fs);
-        let session = super::adapter::serve(Adapter::new(Arc::clone(&fs)), mountpoint, &config)?;
         let aging = age_appends(Arc::clone(&fs))?;
+        let session = super::adapter::serve(Adapter::new(Arc::clone(&fs)), device)?;
+        std::mem::forget(left);
         Ok(Self {
             mountpoint: mountpoint.to_owned(),
             fs,
@@ -108,6 +110,17 @@ impl Mounted {
             tracing::warn!(session = %draft.session, key = %draft.key, committed, "a draft was open when the mount ended");
         }
         ended
+    }
+}
+
+/// Takes the mount away again when starting it fails.
+struct Unmount<'a>(&'a Path);
+
+impl Drop for Unmount<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = unmount(self.0, true) {
+            tracing::warn!("what was mounted could not be unmounted: {error}");
+        }
     }
 }
 

@@ -460,7 +460,9 @@ impl Filesystem {
 
     /// A name that no commit has made has only drafts to cut: those of who can see it.
     fn truncate_fresh(&self, asker: Asker, ino: Ino, size: u64) -> Reply<()> {
-        self.writers_on(ino).iter().try_for_each(|handle| self.truncate_handle(asker, handle.id, size))
+        let pid = holders::tgid(asker.thread);
+        let own = |handle: &&Arc<Handle>| pid.is_none_or(|pid| handle.pids().contains(&pid));
+        self.writers_on(ino).iter().filter(own).try_for_each(|handle| self.truncate_handle(asker, handle.id, size))
     }
 
     /// `ftruncate`: changes the draft, and is a write of the process that asks for it.
@@ -476,6 +478,9 @@ impl Filesystem {
             return Err(Refusal::new(libc::EINVAL, "not open for writing"));
         };
         writer.still_good()?;
+        if size == 0 && self.is_empty(handle.ino, writer)? {
+            return Ok(());
+        }
         let cut = seen
             .and_then(|seen| self.note_writer(asker, &handle, writer, seen))
             .and_then(|()| self.cut_draft(&handle, writer, size));
@@ -495,6 +500,13 @@ impl Filesystem {
         handle.closed.store(false, Ordering::Relaxed);
         handle.note(writer);
         Ok(())
+    }
+
+    /// Is there nothing to cut: an empty value, seen so by a handle that has written nothing?
+    fn is_empty(&self, ino: Ino, writer: &Writer) -> Reply<bool> {
+        let sees_none = writer.draft.pinned().is_none_or(|pinned| pinned.head.size_bytes == 0);
+        let clean = !writer.draft.is_dirty() && sees_none;
+        Ok(clean && self.newest(ino)?.is_some_and(|newest| newest.head.size_bytes == 0))
     }
 
     fn cut_draft(&self, handle: &Handle, writer: &mut Writer, size: u64) -> Reply<()> {

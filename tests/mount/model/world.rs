@@ -43,6 +43,8 @@ struct Node {
     name: Option<Key>,
     /// No commit has made the name (C8): the processes that created it.
     fresh: Option<Vec<Proc>>,
+    /// The value it had when it lost its name.
+    left: Option<Value>,
 }
 
 /// What a whole draft was made from (C18): nothing, or an edit of a version (`None`: of no value at all).
@@ -169,7 +171,12 @@ impl World {
     /// As [`World::has_size`] for what a descriptor is of.
     pub(super) fn shows_size(&self, process: Proc, fd: i32) -> bool {
         let node = self.handles[self.processes[process].descriptors[&fd]].node;
-        self.newest(node).is_some() || self.all_open(node)
+        // Without a name a draft is shown to who writes it; whether also to who only holds it no sentence says.
+        let told = |handle: &Handle| {
+            let holds = handle.node == node && handle.held_by.contains(&process);
+            !holds || handle.draft.as_ref().is_none_or(|draft| draft.is_of(process))
+        };
+        self.newest(node).is_some() || (self.all_open(node) && self.handles.iter().all(told))
     }
 
     fn all_open(&self, node: NodeId) -> bool {
@@ -215,7 +222,7 @@ impl World {
         let next = self.nodes.len();
         let node = *self.by_name.entry(key).or_insert(next);
         if node == next {
-            self.nodes.push(Node { name: Some(key), fresh: None });
+            self.nodes.push(Node { name: Some(key), fresh: None, left: None });
         }
         node
     }
@@ -235,10 +242,15 @@ impl World {
         self.values.get(&self.nodes[node].name?).cloned()
     }
 
-    /// What `stat` shows (C13).
-    fn shown_size(&self, node: NodeId) -> usize {
+    /// What `stat` shows a process (C13).
+    fn shown_size(&self, node: NodeId, process: Proc) -> usize {
         if let Some(value) = self.newest(node) {
             return value.bytes.len();
+        }
+        if let (None, Some(left)) = (self.nodes[node].name, &self.nodes[node].left) {
+            let own = |id: &HandleId| self.handles[*id].draft.as_ref().is_some_and(|draft| draft.is_of(process));
+            let sizes = self.handles_on(node).into_iter().filter(own).map(|id| self.handles[id].size());
+            return sizes.max().unwrap_or(left.bytes.len());
         }
         let unnamed = self.nodes[node].name.is_none();
         let of = |id: HandleId| match &self.handles[id] {
@@ -253,6 +265,7 @@ impl World {
     fn pin_all(&mut self, key: Key) {
         let Some(&node) = self.by_name.get(&key) else { return };
         let newest = self.newest(node);
+        self.nodes[node].left.clone_from(&newest);
         for id in self.handles_on(node) {
             let handle = &mut self.handles[id];
             if handle.wants_pin() {
@@ -285,6 +298,11 @@ impl Handle {
 }
 
 impl Draft {
+    /// Has the process opened or written it?
+    fn is_of(&self, process: Proc) -> bool {
+        self.opener == process || self.writers.contains(&process)
+    }
+
     fn has_append(&self) -> bool {
         self.dirty && matches!(&self.bytes, Bytes::Append(bytes) if !bytes.is_empty())
     }

@@ -15,7 +15,7 @@ impl World {
             Step::Stat { process, key } => {
                 self.must_see(process, key)?;
                 let node = self.node_of(key);
-                Ok(format!("{} 1", self.shown_size(node)))
+                Ok(format!("{} 1", self.shown_size(node, process)))
             }
             Step::List { .. } => Ok(self.values.keys().map(|key| format!("k{key}")).collect::<Vec<_>>().join(" ")),
             Step::Rename { process, from, to, replace } => self.rename(process, from, to, replace),
@@ -62,7 +62,7 @@ impl World {
             Step::Seek { process, fd, at } => self.seek(process, fd, at),
             Step::Fstat { process, fd } => {
                 let node = self.handles[self.processes[process].descriptors[&fd]].node;
-                Ok(format!("{} {}", self.shown_size(node), usize::from(self.nodes[node].name.is_some())))
+                Ok(format!("{} {}", self.shown_size(node, process), usize::from(self.nodes[node].name.is_some())))
             }
             Step::Sync { process, fd } => {
                 let handle = self.processes[process].descriptors[&fd];
@@ -114,7 +114,7 @@ impl World {
             draft = Some(new_draft(empty, true));
         } else if flags.writes {
             // C4: emptying what is empty is nothing to commit.
-            let counts = flags.truncate && self.shown_size(node) > 0;
+            let counts = flags.truncate && self.shown_size(node, process) > 0;
             let bytes = if flags.truncate { Bytes::Whole(Vec::new(), Base::Fresh) } else { Bytes::Untouched };
             draft = Some(new_draft(bytes, counts));
         }
@@ -273,6 +273,13 @@ impl World {
 
     /// `ftruncate`: a write of the process. Appended bytes are never part of a draft that can be lost (C6, C7).
     pub(super) fn cut(&mut self, id: HandleId, process: Proc, size: usize) {
+        // C4: truncating an empty value commits nothing.
+        let handle = &self.handles[id];
+        let clean = handle.draft.as_ref().is_some_and(|draft| !draft.dirty);
+        let sees_none = handle.pinned.as_ref().is_none_or(|value| value.bytes.is_empty());
+        if size == 0 && clean && sees_none && self.newest(handle.node).is_some_and(|value| value.bytes.is_empty()) {
+            return;
+        }
         self.wrote(id, process);
         if self.handles[id].draft.as_ref().is_some_and(Draft::has_append) {
             self.commit(id);
@@ -311,7 +318,7 @@ impl World {
         let id = self.processes[process].descriptors[&fd];
         let node = self.handles[id].node;
         let newest = self.newest(node);
-        let shown = self.shown_size(node);
+        let shown = self.shown_size(node, process);
         let handle = &mut self.handles[id];
         let position = match (at, &handle.draft) {
             (Some(at), _) => at,
