@@ -194,3 +194,37 @@ fn who_may_not_make_a_session_by_name_may_not_by_reading_new() {
     assert_eq!(fs::read_dir(mount.point()).expect("the sessions").count(), 1);
     mount.bash("cat ../.baton/new").ok();
 }
+
+// M1: whom a mount is for is asked where a path is opened, not where what was inherited is closed.
+#[test]
+fn who_has_inherited_a_descriptor_closes_it_as_any_user() {
+    let Some(mount) = Mount::new() else { return };
+    if !is_root() {
+        return;
+    }
+    mount.bash("setpriv --reuid=65534 --clear-groups bash -c 'echo a; sleep 0.05; /bin/echo b' > k").ok();
+    assert_eq!(mount.read("k"), "a\nb\n");
+    let script = "import os\nfd = os.open('shared', os.O_RDWR | os.O_CREAT)\nos.write(fd, b'whole')\nif os.fork() == 0:\n os.setuid(65534)\n \
+                  os.write(fd, b'!')\n print(os.lseek(fd, 0, os.SEEK_END), os.pread(fd, 9, 0), flush=True)\n os.close(fd)\n os._exit(0)\nos.wait()";
+    assert_eq!(mount.python(script).ok(), "6 b'whole!'\n");
+    assert_eq!((mount.read("shared"), mount.versions("shared")), ("whole!".to_owned(), vec![1]));
+    assert_eq!(mount.committed_at("release"), 0);
+}
+
+// M1: in a mount namespace of its own, where the device is for everyone, as it is on most machines.
+#[test]
+fn who_is_not_root_mounts_with_the_help_of_fusermount() {
+    let Some(mount) = Mount::new() else { return };
+    if !is_root() {
+        return;
+    }
+    let script = "set -e\ncd $TMP\ncp $BATONFS batonfs\nmkdir 'a, store' mnt\nchmod 755 .\nchown 65534 'a, store' mnt\n\
+                  mknod -m 666 fuse c 10 229\nmount --bind fuse /dev/fuse\n\
+                  as='setpriv --reuid=65534 --regid=65534 --clear-groups'\n$as ./batonfs mount 'a, store' mnt\n\
+                  grep -o 'fuse.batonfs rw,nosuid,nodev.*user_id=65534' /proc/self/mounts | tail -n 1\n\
+                  $as bash -c 'mkdir mnt/s; echo mine > mnt/s/k'\ncat mnt/s/k || echo not for root\n$as ./batonfs umount mnt\n\
+                  cat 'a, store/s/k'";
+    let ran = mount.run(mount.command(&["unshare", "--mount", "bash", "-c", script]));
+    let expected = "fuse.batonfs rw,nosuid,nodev,relatime,user_id=65534\nnot for root\nmine\n";
+    assert_eq!(ran.ok(), expected);
+}
