@@ -5,7 +5,7 @@
 //! Numbers start at a random high base: `/proc/P/fdinfo` shows only the number, and no other filesystem on the machine
 //! should have the same one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::engine::{AttributeChange, Attributes, Snapshot};
@@ -16,6 +16,9 @@ pub type Ino = u64;
 
 /// The number of the mount's root, fixed by the protocol.
 pub const ROOT: Ino = 1;
+
+/// How many forgotten numbers are kept: some megabytes of names at most.
+const FORGOTTEN_MAX: usize = 1 << 15;
 
 /// What a node stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -269,7 +272,36 @@ impl Inodes {
 struct Table {
     nodes: HashMap<Ino, Node>,
     names: HashMap<Ino, HashMap<String, Ino>>,
+    forgotten: Forgotten,
     next: Ino,
+}
+
+/// The numbers of nodes that the kernel has forgotten, the last ones: found again, a name has the number it had, so that
+/// who compares numbers does not take it for another file.
+#[derive(Debug, Default)]
+struct Forgotten {
+    numbers: HashMap<Forgot, Ino>,
+    order: VecDeque<Forgot>,
+}
+
+type Forgot = (Ino, String, Role);
+
+impl Forgotten {
+    fn add(&mut self, forgot: Forgot, ino: Ino) {
+        if self.numbers.insert(forgot.clone(), ino).is_none() {
+            self.order.push_back(forgot);
+        }
+        // What was found again is still in the queue.
+        while self.order.len() > FORGOTTEN_MAX {
+            if let Some(oldest) = self.order.pop_front() {
+                self.numbers.remove(&oldest);
+            }
+        }
+    }
+
+    fn take(&mut self, forgot: &Forgot) -> Option<Ino> {
+        self.numbers.remove(forgot)
+    }
 }
 
 impl Table {
@@ -285,7 +317,12 @@ impl Table {
             left: None,
             gone: false,
         };
-        Self { nodes: HashMap::from([(ROOT, root)]), names: HashMap::new(), next: base.max(ROOT + 1) }
+        Self {
+            nodes: HashMap::from([(ROOT, root)]),
+            names: HashMap::new(),
+            forgotten: Forgotten::default(),
+            next: base.max(ROOT + 1),
+        }
     }
 
     fn role(&self, ino: Ino) -> Option<Role> {
@@ -310,8 +347,10 @@ impl Table {
             Some(ino) => self.remove(ino),
             None => {}
         }
-        let ino = self.next;
-        self.next += 1;
+        let ino = self.forgotten.take(&(parent, name.to_owned(), role)).unwrap_or_else(|| {
+            self.next += 1;
+            self.next - 1
+        });
         let node = Node {
             parent,
             name: name.to_owned(),
@@ -453,10 +492,13 @@ impl Table {
             if node.lookups > 0 || node.children > 0 || !node.handles.is_empty() || node.fresh.is_some() {
                 return;
             }
-            let (parent, name, gone) = (node.parent, node.name.clone(), node.gone);
+            let (parent, name, role, gone) = (node.parent, node.name.clone(), node.role, node.gone);
             self.nodes.remove(&at);
             if !gone {
                 self.unlink(parent, &name);
+                if matches!(role, Role::Dir | Role::Key) {
+                    self.forgotten.add((parent, name, role), at);
+                }
             }
             at = parent;
         }
@@ -520,6 +562,33 @@ mod tests {
         assert!(inodes.find(session, "moved").is_some(), "an open handle keeps its node and all above it");
         inodes.drop_handle(key, 1);
         assert_eq!(inodes.count(), 1);
+    }
+
+    #[test]
+    fn a_name_found_again_has_the_number_it_had_unless_it_was_removed() {
+        let inodes = Inodes::new(100);
+        let session = inodes.look_up(ROOT, "s", Role::Dir);
+        let key = inodes.look_up(session, "k", Role::Key);
+        inodes.forget(key, 1);
+        inodes.forget(session, 1);
+        assert_eq!(inodes.count(), 1);
+        assert_eq!((inodes.look_up(ROOT, "s", Role::Dir), inodes.look_up(session, "k", Role::Key)), (session, key));
+        inodes.remove(key);
+        inodes.forget(key, 1);
+        assert_ne!(inodes.look_up(session, "k", Role::Key), key);
+    }
+
+    #[test]
+    fn of_forgotten_numbers_the_last_are_kept() {
+        let inodes = Inodes::new(100);
+        let first = inodes.look_up(ROOT, "first", Role::Dir);
+        inodes.forget(first, 1);
+        for n in 0..FORGOTTEN_MAX {
+            let other = inodes.look_up(ROOT, &n.to_string(), Role::Dir);
+            inodes.forget(other, 1);
+        }
+        assert_ne!(inodes.look_up(ROOT, "first", Role::Dir), first);
+        assert_eq!(inodes.table().forgotten.order.len(), FORGOTTEN_MAX);
     }
 
     #[test]
