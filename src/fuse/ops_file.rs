@@ -93,6 +93,7 @@ impl Filesystem {
         self.writable()?;
         let (role, _) = self.new_name(parent, name)?;
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        self.look_up_again(asker, false);
         // Facts about a process are waited for before the name is held.
         let opener = self.observe(asker)?;
         let (_name, place) = loop {
