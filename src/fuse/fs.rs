@@ -268,17 +268,26 @@ impl Filesystem {
         ended
     }
 
-    /// Commits appends that have waited for `age`; called from a thread of its own.
-    pub fn commit_aged_appends(&self, age: Duration) {
-        for handle in self.handles.writing() {
-            let Some(mut state) = handle.try_state() else { continue };
-            let State::Writer(writer) = &mut *state else { continue };
-            if writer.failed.is_none()
-                && writer.has_append_older_than(age)
-                && let Err(refusal) = self.commit_draft(&handle, writer, Moment::Age)
-            {
-                self.note_refusal("append", handle.ino, None, &refusal);
-            }
+    /// Commits appends that have waited for `age`; called from a thread of its own. Each is committed on another
+    /// thread, so that they share syncs: hundreds of logs are heard about as soon as one.
+    pub fn commit_aged_appends(self: &Arc<Self>, age: Duration) {
+        let aged = |handle: &Arc<Handle>| match handle.try_state().as_deref() {
+            Some(State::Writer(writer)) => writer.failed.is_none() && writer.has_append_older_than(age),
+            _ => false,
+        };
+        for handle in self.handles.writing().into_iter().filter(aged) {
+            let fs = Arc::clone(self);
+            blocking::unblock(move || fs.commit_aged(&handle, age)).detach();
+        }
+    }
+
+    fn commit_aged(&self, handle: &Handle, age: Duration) {
+        let State::Writer(writer) = &mut *handle.state() else { return };
+        if writer.failed.is_none()
+            && writer.has_append_older_than(age)
+            && let Err(refusal) = self.commit_draft(handle, writer, Moment::Age)
+        {
+            self.note_refusal("append", handle.ino, None, &refusal);
         }
     }
 }

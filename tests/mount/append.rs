@@ -172,3 +172,22 @@ fn the_end_of_an_append_not_yet_committed_is_behind_what_was_there() {
     assert_eq!(mount.python(script).ok(), "13\n");
     assert_eq!(mount.read("log"), "0123456789abc");
 }
+
+// C7: their commits share syncs, one behind the other the last would be late.
+#[test]
+fn hundreds_of_logs_that_are_held_open_are_heard() {
+    let Some(mount) = Mount::new() else { return };
+    let open = |n: usize| {
+        let mut options = std::fs::OpenOptions::new();
+        options.append(true).create(true).open(mount.path(&format!("log{n}"))).expect("open")
+    };
+    let mut logs: Vec<_> = (0..300).map(open).collect();
+    for log in &mut logs {
+        std::io::Write::write_all(log, b"line\n").expect("write");
+    }
+    let size = |n: usize| std::fs::metadata(mount.path(&format!("log{n}"))).map_or(0, |there| there.len());
+    let written = std::time::Instant::now();
+    eventually("every line is there", || (0..logs.len()).all(|n| size(n) == 5));
+    println!("the last of {} lines was seen {:?} after it was written", logs.len(), written.elapsed());
+    assert_eq!(mount.committed_at("age"), 300);
+}
