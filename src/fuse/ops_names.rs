@@ -9,7 +9,7 @@ use super::ops_tree::check_length;
 use super::special;
 use crate::engine::{EngineError, Staged};
 use crate::store::{Base, Draft, Rule, StoreError, Write};
-use crate::words::Version;
+use crate::words::{Dir, Version};
 
 /// One end of a rename.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Filesystem {
         if self.role(parent)? != Role::Dir {
             return Err(Refusal::new(libc::EPERM, format!("'{name}': nothing can be made here")));
         }
-        place.dir()?;
+        self.directory(&place)?;
         let by = self.caller(&place.session, asker)?;
         let name_held = self.names.change((parent, name));
         let place = self.place_in(parent, name)?;
@@ -47,6 +47,14 @@ impl Filesystem {
         self.store.make_dir(&place.session, &place.dir()?, attributes, &by)?;
         drop(name_held);
         self.lookup(asker, parent, name)
+    }
+
+    /// A place as a directory that may be there: not where a document is looked for.
+    fn directory(&self, place: &Place) -> Reply<Dir> {
+        if place.key().is_ok_and(|key| self.store.document(&key).is_some()) {
+            return Err(Refusal::new(libc::EPERM, format!("'{}' is a document, not a directory", place.path)));
+        }
+        place.dir()
     }
 
     fn inodes_fresh(&self, ino: Ino) -> bool {
@@ -218,7 +226,7 @@ impl Filesystem {
         }
         let by = self.caller(&from.place.session, asker)?;
         let _names = self.names.tree();
-        let (source, target) = (self.place_of(from)?.dir()?, self.place_of(to)?.dir()?);
+        let (source, target) = (self.place_of(from)?.dir()?, self.directory(&self.place_of(to)?)?);
         if to.ino.is_some_and(|ino| self.inodes.has_fresh_below(ino)) {
             return Err(Refusal::new(libc::ENOTEMPTY, format!("a file is being written in '{}'", to.name)));
         }

@@ -85,11 +85,25 @@ impl Store {
     /// Renames a directory inside a session. Keys below it keep their versions.
     ///
     /// # Errors
-    /// [`StoreError::Engine`]; nothing changed.
+    /// [`StoreError::Key`] when a key below it would be too long, [`StoreError::Engine`]; nothing changed.
     pub fn rename_dir(&self, session: &SessionId, from: &Dir, to: &Dir, by: &Caller) -> Result<()> {
         let _guard = self.locks.tree(session);
+        if to.as_str().len() > from.as_str().len() {
+            self.refuse_too_long(session, from, to)?;
+        }
         let change = crate::engine::Change::RenameDir { from: from.clone(), to: to.clone() };
         self.engine.commit(session, change, &by.context(None))?;
+        Ok(())
+    }
+
+    /// What lies below a directory must be a key under its new name too: nobody could reach it else.
+    fn refuse_too_long(&self, session: &SessionId, from: &Dir, to: &Dir) -> Result<()> {
+        let inside = format!("{from}/");
+        for key in self.engine.list(session)? {
+            if let Some(rest) = key.as_str().strip_prefix(&inside) {
+                Key::literal(&format!("{to}/{rest}"))?;
+            }
+        }
         Ok(())
     }
 }

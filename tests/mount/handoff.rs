@@ -149,3 +149,12 @@ fn a_handoff_is_an_ordinary_key_to_list_and_delete() {
     fs::remove_file(mount.path(KEY)).expect("rm");
     assert_eq!(mount.names(""), [""; 0]);
 }
+
+// H1
+#[test]
+fn no_directory_takes_the_place_of_the_handoff() {
+    let Some(mount) = Mount::new() else { return };
+    mount.bash("mkdir __handoff.json").refused("not permitted");
+    mount.bash("mkdir d; mv -T d __handoff.json").refused("not permitted");
+    mount.bash("mkdir d/__handoff.json; echo '{}' > __handoff.json").ok();
+}

@@ -144,6 +144,11 @@ fn an_append_of_many_mebibytes_is_not_split_by_those_that_come_meanwhile() {
     let runs: Vec<usize> = log.split(|byte| *byte == b'\n').map(<[u8]>::len).filter(|len| *len > 0).collect();
     assert_eq!(runs.iter().sum::<usize>(), rounds << 24);
     assert!(runs.iter().all(|len| len % (16 << 20) == 0), "a write was split: {runs:?}");
+    let large = |byte: &u8| *byte != b'\n';
+    let (first, last) = (log.iter().position(large), log.iter().rposition(large));
+    let between =
+        log.iter().skip(first.expect("a large one")).take(last.expect("a large one")).filter(|byte| !large(byte));
+    assert!(between.count() > 0, "nothing came meanwhile: it was not tried");
 }
 
 // C7

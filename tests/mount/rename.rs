@@ -219,3 +219,15 @@ fn what_was_appended_to_a_name_of_its_own_replaces_what_the_name_is_moved_onto()
     assert_eq!(mount.read("k"), "newer");
     assert_eq!(mount.names(""), ["k"]);
 }
+
+// C10
+#[test]
+fn a_directory_takes_no_name_under_which_its_keys_could_not_be_reached() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "import os\nlong = 'n' * 200\nos.mkdir('a')\nos.chdir('a')\nfor level in range(18):\n os.mkdir(long)\n os.chdir(long)\n\
+                  open('k', 'w').write('deep')\nos.chdir(os.environ['MNT'] + '/s')\n\
+                  try: os.rename('a', long)\nexcept OSError as e: print(e.errno)\nos.rename('a', 'b')\nprint(os.listdir('.'))";
+    assert_eq!(mount.python(script).ok(), format!("{}\n['b']\n", libc::ENAMETOOLONG));
+    mount.bash("find b -name k | grep -q k && rm -r b").ok();
+    assert_eq!(mount.names(""), [""; 0]);
+}

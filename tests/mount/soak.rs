@@ -113,7 +113,9 @@ fn end(mount: &Mount, load: Vec<Running>) {
     fs::write(mount.scratch().join("stop"), "").expect("a file");
     let roles = ROLES.iter().flat_map(|&(role, processes)| std::iter::repeat_n(role, processes));
     for (role, running) in roles.zip(load) {
-        eprintln!("  {role}: {} rounds", running.wait().ok().trim());
+        let out = running.wait().ok();
+        eprintln!("  {role}: {} rounds", out.trim());
+        assert!(out.trim().parse::<u64>().is_ok_and(|rounds| rounds > 0), "{role} did nothing: {out}");
     }
 }
 
