@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::harness::{self, Mount};
+use crate::harness::{self, Mount, eventually};
 
 const SCRIPT: &str = include_str!("deaths.py");
 
@@ -296,6 +296,8 @@ fn play(cells: &[Cell], options: &[&str]) {
     let Some(mount) = Mount::with(options) else { return };
     let stage = Stage { mount };
     let ended = stage.play(cells);
+    // Who was killed beside the one that was waited for may still be closing its files.
+    eventually("nothing is open", || stage.mount.status()["drafts"] == 0);
     let mut wrong = Vec::new();
     for (cell, outcome) in cells.iter().zip(stage.outcomes(cells, &ended)) {
         if outcome != cell.expected() {

@@ -18,6 +18,8 @@ fn play(mount: &Mount, script: &str) -> (String, u64) {
     let mut command = mount.command(&["bash", "-c", script]);
     command.env("k", "k").env("m", &marker).env("python", harness::python());
     mount.run(command);
+    // Who was killed beside the one that was waited for may still be closing its files.
+    eventually("nothing is open", || mount.status()["drafts"] == 0);
     (mount.read("k"), drops(mount) - before)
 }
 
