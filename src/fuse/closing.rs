@@ -107,7 +107,13 @@ impl Filesystem {
             && self.writers_on(ino).iter().any(|handle| handle.waiting.load(Ordering::Relaxed))
     }
 
-    /// The same for the names in a directory.
+    /// The same for one name in a directory: a lookup costs the same however many names are there.
+    #[must_use]
+    pub fn waits_at(&self, dir: Ino, name: &str) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0 && self.inodes.find(dir, name).is_some_and(|ino| self.waits(ino))
+    }
+
+    /// The same for all names in a directory.
     #[must_use]
     pub fn waits_below(&self, dir: Ino) -> bool {
         if self.waiting.load(Ordering::Relaxed) == 0 {
