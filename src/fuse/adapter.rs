@@ -146,12 +146,13 @@ impl fuser::Filesystem for Adapter {
             Ok(name) => name,
             Err(refusal) => return reply.error(errno(&refusal)),
         };
+        let waits = self.fs.waits_at(parent, &name);
         let work = move |fs: &Filesystem| {
             answer!(fs, "lookup", parent, Some(&name), reply, fs.lookup(asker, parent, &name), |stat: Stat| {
                 reply.entry(&TTL, &file_attr(&stat), Generation(0));
             });
         };
-        if self.fs.waits_below(parent) || self.fs.is_control(parent) { self.aside(work) } else { work(&self.fs) }
+        if waits || self.fs.is_control(parent) { self.aside(work) } else { work(&self.fs) }
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {

@@ -45,14 +45,19 @@ impl Filesystem {
         self.finish(&handle, writer, Moment::Close)
     }
 
-    /// RELEASE: the last descriptor is gone. Commits what still waits, if a FLUSH was seen; drops it otherwise, since
-    /// the kernel failed the open after we had answered it.
+    /// RELEASE: the last descriptor is gone. Commits what still waits, if a FLUSH was seen. Without one the kernel has
+    /// failed the open after we had answered it, and the draft is dropped; but what was written came through a file that
+    /// was open without being any descriptor (io_uring's direct ones), and is committed while its writer lives.
     pub fn release(&self, id: HandleId) {
         let Ok(handle) = self.handles.get(id) else { return };
         handle.closed.store(true, Ordering::Relaxed);
         self.opening.closed(handle.ino, id);
         if let State::Writer(writer) = &mut *handle.state() {
-            let waits = writer.draft.is_dirty() && writer.failed.is_none() && writer.flushed;
+            let unflushed = !writer.flushed && !writer.writers.is_empty();
+            if unflushed && writer.has_draft() && self.is_orphaned(writer) {
+                self.drop_draft(&handle, writer);
+            }
+            let waits = writer.has_draft() && (writer.flushed || unflushed);
             if waits && let Err(refusal) = self.finish(&handle, writer, Moment::Release) {
                 self.note_refusal("release", handle.ino, None, &refusal);
             }
@@ -88,7 +93,7 @@ impl Filesystem {
             // A handle that is busy may be in the middle of the very commit that is asked for.
             let mut state = handle.state();
             let State::Writer(writer) = &mut *state else { continue };
-            let left = writer.draft.is_dirty() && writer.failed.is_none() && !self.is_held(&handle, writer, None);
+            let left = writer.has_draft() && !self.is_held(&handle, writer, None);
             if left && let Err(refusal) = self.finish(&handle, writer, Moment::Look) {
                 self.note_refusal("close", handle.ino, None, &refusal);
             }
@@ -102,7 +107,13 @@ impl Filesystem {
             && self.writers_on(ino).iter().any(|handle| handle.waiting.load(Ordering::Relaxed))
     }
 
-    /// The same for the names in a directory.
+    /// The same for one name in a directory: a lookup costs the same however many names are there.
+    #[must_use]
+    pub fn waits_at(&self, dir: Ino, name: &str) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0 && self.inodes.find(dir, name).is_some_and(|ino| self.waits(ino))
+    }
+
+    /// The same for all names in a directory.
     #[must_use]
     pub fn waits_below(&self, dir: Ino) -> bool {
         if self.waiting.load(Ordering::Relaxed) == 0 {
@@ -192,6 +203,13 @@ impl Filesystem {
             return Ok(());
         }
         self.commit_draft(handle, writer, moment)
+    }
+
+    /// No FLUSH has told how the process that wrote last has ended, if it has: what it left may be half a value.
+    fn is_orphaned(&self, writer: &Writer) -> bool {
+        let last = writer.writers.last().and_then(|seen| seen.process.as_ref());
+        let gone = last.is_some_and(|last| holders::tgid(last.pid).is_none() || holders::is_dying(last.pid));
+        gone && self.options.on_kill == OnKill::Drop && !writer.draft.is_append()
     }
 
     /// Remembers that the process which wrote last is being killed; as long as nobody wrote, any that held the file: what

@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -73,6 +73,8 @@ pub struct Filesystem {
     pub(super) told_stale: Mutex<HashSet<u32>>,
     /// Commits that wait for other holders.
     pub(super) waiting: AtomicUsize,
+    /// The mount is ending: what is written now would be committed by nobody.
+    pub(super) ending: AtomicBool,
     /// What `.baton/status` counts.
     pub(super) counters: Counters,
     /// The words of the latest refusals, for `.baton/errors`.
@@ -131,6 +133,7 @@ impl Filesystem {
             opening: Openings::default(),
             told_stale: Mutex::default(),
             waiting: AtomicUsize::new(0),
+            ending: AtomicBool::new(false),
             counters: Counters::default(),
             errors: Errors::default(),
             inodes: Inodes::new(first_ino),
@@ -238,26 +241,35 @@ impl Filesystem {
 
     fn open_draft(&self, handle: &Handle) -> Option<super::OpenDraft> {
         // A handle that is busy is in the middle of a write or commit: its numbers are those last noted.
-        let dirty = match handle.try_state().as_deref() {
-            Some(State::Writer(writer)) => writer.draft.is_dirty() && writer.failed.is_none(),
+        match handle.try_state().as_deref() {
+            Some(State::Writer(writer)) if writer.has_draft() => {}
             Some(_) => return None,
-            None => true,
-        };
-        let pids = handle.pids();
-        let place = dirty.then(|| self.place(handle.ino).ok())??;
+            None => {}
+        }
+        self.as_noted(handle)
+    }
+
+    fn as_noted(&self, handle: &Handle) -> Option<super::OpenDraft> {
+        let (pids, place) = (handle.pids(), self.place(handle.ino).ok()?);
         let size_bytes = handle.draft_size_bytes.load(Ordering::Relaxed);
         Some(super::OpenDraft { key: place.key().ok()?, session: place.session, size_bytes, pids })
     }
 
-    /// Ends every open draft as the options say; `true`: committed.
+    /// Ends every open draft as the options say; `true`: committed. Nothing is written to any handle after this.
     pub fn settle(&self) -> Vec<(super::OpenDraft, bool)> {
+        // Looked at with a handle's state held: a write is either answered before its handle is come to, or refused.
+        self.ending.store(true, Ordering::SeqCst);
         let mut ended = Vec::new();
         for handle in self.handles.writing() {
-            let Some(draft) = self.open_draft(&handle) else { continue };
             let mut state = handle.state();
             let State::Writer(writer) = &mut *state else { continue };
-            // Appends are whole writes: they are never dropped.
-            let keep = self.options.on_kill == OnKill::Commit || writer.draft.is_append();
+            if !writer.has_draft() {
+                continue;
+            }
+            let Some(draft) = self.as_noted(&handle) else { continue };
+            // Appends are whole writes: they are never dropped. Nor is what everyone has closed, its RELEASE under way.
+            let closed = writer.flushed && writer.killed.is_none() && handle.closed.load(Ordering::Relaxed);
+            let keep = closed || self.options.on_kill == OnKill::Commit || writer.draft.is_append();
             let kept = keep && self.commit_draft(&handle, writer, Moment::End).is_ok();
             if !kept {
                 self.drop_draft(&handle, writer);
@@ -266,6 +278,14 @@ impl Filesystem {
             ended.push((draft, kept));
         }
         ended
+    }
+
+    /// Refuses writes once the mount is ending. Asked with the handle's state held.
+    pub(super) fn takes_writes(&self) -> Reply<()> {
+        if self.ending.load(Ordering::SeqCst) {
+            return Err(Refusal::new(libc::EIO, "the mount is ending"));
+        }
+        Ok(())
     }
 
     /// Commits appends that have waited for `age`; called from a thread of its own. Each is committed on another

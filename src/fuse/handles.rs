@@ -154,6 +154,12 @@ impl Writer {
         self.failed.as_ref().map_or(Ok(()), |refusal| Err(refusal.repeated()))
     }
 
+    /// Is there something that no commit has made and none has refused?
+    #[must_use]
+    pub fn has_draft(&self) -> bool {
+        self.draft.is_dirty() && self.failed.is_none()
+    }
+
     /// Has an append waited for longer than `age`, with no write in its middle?
     #[must_use]
     pub fn has_append_older_than(&self, age: Duration) -> bool {

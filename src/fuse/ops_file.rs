@@ -274,6 +274,7 @@ impl Filesystem {
             _ => return Err(Refusal::new(libc::EBADF, "not open for writing")),
         };
         writer.still_good()?;
+        self.takes_writes()?;
         if at.offset.checked_add(bytes.len() as u64).is_none_or(|end| end > VALUE_MAX_BYTES) {
             return Err(Refusal::new(libc::EFBIG, "a value cannot be that large"));
         }
@@ -479,6 +480,7 @@ impl Filesystem {
             return Err(Refusal::new(libc::EINVAL, "not open for writing"));
         };
         writer.still_good()?;
+        self.takes_writes()?;
         if size == 0 && self.is_empty(handle.ino, writer)? {
             return Ok(());
         }

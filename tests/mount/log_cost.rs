@@ -2,7 +2,8 @@
 //! counts them. The time is told, and means what the machine lets it mean.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use crate::harness::{self, Mount};
@@ -75,4 +76,38 @@ fn a_line_costs_on_a_log_of_64_mib_what_it_costs_on_an_empty_one() {
     eprintln!("  {:?} a line, {ratio:.2} times that on the large one", times[0] / (BATCHES * lines) as u32);
     eprintln!("  {before_kib} KiB before, {after_kib} KiB after");
     assert!(after_kib < before_kib + 8 * 1024, "{before_kib} KiB before, {after_kib} KiB after");
+}
+
+/// What a process has computed so far, in all its threads.
+fn computed(pid: u32) -> Duration {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("its threads").flatten();
+    let texts = threads.filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok());
+    Duration::from_nanos(texts.filter_map(|text| text.split(' ').next()?.parse::<u64>().ok()).sum())
+}
+
+// C2: who looks again looks at the name that is asked for, not at all those beside it.
+#[test]
+fn looking_up_a_name_costs_the_same_while_a_commit_waits_elsewhere() {
+    const KEYS: usize = 1500;
+    let Some(mount) = Mount::lasting(Duration::from_secs(60)) else { return };
+    for number in 0..KEYS {
+        fs::write(mount.stored(&format!("k{number}")), "x").expect("a value");
+    }
+    let daemon = mount.daemons()[0];
+    let walk = || {
+        let before = computed(daemon);
+        for number in 0..KEYS {
+            assert!(mount.path(&format!("k{number}")).exists(), "k{number}");
+        }
+        computed(daemon).saturating_sub(before)
+    };
+    walk();
+    let free = walk().min(walk());
+    let mut waits = File::create(mount.path("waits")).expect("create");
+    waits.write_all(b"half").expect("write");
+    let duplicate = waits.try_clone().expect("dup");
+    drop(duplicate);
+    let while_one_waits = walk().min(walk());
+    println!("{KEYS} names looked up: {free:?} of the daemon, {while_one_waits:?} while a commit waits");
+    assert!(while_one_waits < 3 * free, "{while_one_waits:?} against {free:?}");
 }

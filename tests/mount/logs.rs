@@ -212,3 +212,22 @@ fn what_a_killed_logger_has_written_is_there() {
     assert_eq!(log.lines().collect::<HashSet<_>>().len(), log.lines().count(), "a line came twice");
     assert_eq!(mount.status()["drops"], 0);
 }
+
+// C7, M2
+#[test]
+fn no_line_that_was_taken_is_lost_when_the_daemon_is_told_to_end() {
+    for _ in 0..2 {
+        let Some(mount) = Mount::with(&["--wait", "0"]) else { return };
+        let script = "import os\nfd = os.open('log', os.O_CREAT | os.O_WRONLY | os.O_APPEND)\ntaken = 0\n\
+                      try:\n while True:\n  os.write(fd, b'line\\n')\n  taken += 1\n  if taken == 200: print('going', flush=True)\n\
+                      except OSError: print(taken, flush=True)\nos._exit(0)";
+        let mut logger = mount.spawn(mount.command(&[harness::python(), "-c", script]));
+        logger.printed(1);
+        let daemon = mount.daemons().first().copied().expect("a daemon").to_string();
+        mount.run(mount.command(&["kill", "-TERM", &daemon])).ok();
+        let out = logger.wait().ok();
+        let taken: usize = out.lines().last().and_then(|count| count.parse().ok()).expect("a count");
+        eventually("the daemon has ended", || mount.daemons().is_empty());
+        assert_eq!(fs::read_to_string(mount.stored("log")).expect("the log"), "line\n".repeat(taken));
+    }
+}

@@ -10,6 +10,7 @@ mod attributes;
 mod closing;
 mod deaths;
 mod deleted;
+mod direct;
 mod drafts;
 mod exclusive;
 mod exec;

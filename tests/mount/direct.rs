@@ -1,0 +1,53 @@
+//! Files that are open without being a descriptor of any process: no close of theirs sends a FLUSH.
+
+use std::fs;
+use std::process::Stdio;
+
+use crate::harness::{Mount, Running, eventually};
+
+/// `direct.c`, compiled; `None` where there is no io_uring.
+fn program(mount: &Mount) -> Option<String> {
+    let (source, program) = (mount.scratch().join("direct.c"), mount.scratch().join("direct"));
+    fs::write(&source, include_str!("direct.c")).expect("the source");
+    let (source, program) = (source.to_string_lossy(), program.to_string_lossy().into_owned());
+    mount.run(mount.command(&["cc", "-O1", "-o", &program, &source])).ok();
+    if mount.run(mount.command(&[&program])).code == Some(77) {
+        eprintln!("SKIPPED: no io_uring");
+        return None;
+    }
+    Some(program)
+}
+
+/// Has written and closed, and is still there.
+fn closed(mount: &Mount, program: &str, key: &str) -> Running {
+    let mut command = mount.command(&[program, key, "whole"]);
+    command.stdin(Stdio::piped());
+    let mut writer = mount.spawn(command);
+    writer.printed(1);
+    writer
+}
+
+// C2
+#[test]
+fn what_was_written_through_a_direct_descriptor_is_committed() {
+    let Some(mount) = Mount::new() else { return };
+    let Some(program) = program(&mount) else { return };
+    mount.write("old", "old");
+    for (key, versions) in [("new", 1), ("old", 2)] {
+        let writer = closed(&mount, &program, key);
+        eventually("the value is there", || fs::read(mount.path(key)).is_ok_and(|value| value == b"whole"));
+        writer.wait().ok();
+        assert_eq!(mount.versions(key), (1..=versions).collect::<Vec<_>>());
+    }
+}
+
+// C6
+#[test]
+fn what_a_killed_writer_left_behind_a_direct_descriptor_is_dropped() {
+    let Some(mount) = Mount::new() else { return };
+    let Some(program) = program(&mount) else { return };
+    mount.write("k", "old");
+    assert_eq!(mount.run(mount.command(&[&program, "k", "half", "killed"])).code, None);
+    eventually("the log records it", || mount.log().iter().any(|line| line["op"] == "drop" && line["key"] == "k"));
+    assert_eq!((mount.read("k").as_str(), mount.versions("k")), ("old", vec![1]));
+}
