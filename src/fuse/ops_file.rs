@@ -245,6 +245,7 @@ impl Filesystem {
             },
             State::Writer(writer) => {
                 writer.still_good()?;
+                self.give_way(handle.ino, writer)?;
                 if writer.draft.wants_pin() {
                     let newest = self.newest(handle.ino)?;
                     writer.draft.pin_for_read(newest);
@@ -278,6 +279,7 @@ impl Filesystem {
         }
         let written = seen
             .and_then(|seen| self.note_writer(asker, &handle, writer, seen))
+            .and_then(|()| self.give_way(handle.ino, writer))
             .and_then(|()| self.write_draft(&handle, writer, at, bytes));
         if let Err(refusal) = written {
             self.fail(&handle, writer, refusal.clone());
@@ -478,6 +480,7 @@ impl Filesystem {
             return Err(Refusal::new(libc::EINVAL, "not open for writing"));
         };
         writer.still_good()?;
+        self.give_way(handle.ino, writer)?;
         if size == 0 && self.is_empty(handle.ino, writer)? {
             return Ok(());
         }
