@@ -141,6 +141,10 @@ impl Filesystem {
             self.pin_for_edit(handle.ino, writer)?;
             return Ok(writer.draft.stay_private(self.engine())?);
         };
+        if writer.draft.is_only_made() && self.has_value(handle.ino) {
+            writer.draft.give_way();
+            self.inodes.committed(handle.ino);
+        }
         let set = std::mem::take(&mut writer.set);
         let Some((draft, base)) = writer.draft.take() else { return Ok(()) };
         writer.append_since = None;
@@ -197,6 +201,7 @@ impl Filesystem {
 
     /// A draft whose last writer was killed is half a value: it is dropped, unless the mount says otherwise.
     fn finish(&self, handle: &Handle, writer: &mut Writer, moment: Moment) -> Reply<()> {
+        self.give_way(handle.ino, writer)?;
         let half = writer.killed.is_some() && self.options.on_kill == OnKill::Drop && !writer.draft.is_append();
         if half {
             self.drop_draft(handle, writer);

@@ -29,25 +29,43 @@ pub struct Draft {
     dirty: bool,
     /// Every write starts a fresh document (the handoff).
     document: bool,
+    /// A new name with nothing written to it: of no account once another has committed a value there.
+    made: bool,
 }
 
 impl Draft {
     /// The draft of a handle on an existing value.
     #[must_use]
     pub fn of_existing(document: bool) -> Self {
-        Self { bytes: Bytes::Untouched, pinned: None, mine: None, dirty: false, document }
+        Self { bytes: Bytes::Untouched, pinned: None, mine: None, dirty: false, document, made: false }
     }
 
     /// The draft of a handle on a new name, whose empty value counts as written.
     #[must_use]
     pub fn of_new(document: bool, engine: &dyn Engine) -> Self {
-        Self { bytes: fresh(engine), dirty: true, ..Self::of_existing(document) }
+        Self { bytes: fresh(engine), dirty: true, made: true, ..Self::of_existing(document) }
     }
 
     /// The same for a handle that appends: whoever else creates the name, its bytes go after theirs.
     #[must_use]
     pub fn of_new_log() -> Self {
         Self { bytes: Bytes::Append(Vec::new()), dirty: true, ..Self::of_existing(false) }
+    }
+
+    /// Was a new name made, and nothing written to it yet?
+    #[must_use]
+    pub fn is_only_made(&self) -> bool {
+        self.made
+    }
+
+    /// Another has committed a value under the name that this one has only made: it is the draft of that value.
+    pub fn give_way(&mut self) {
+        *self = Self::of_existing(self.document);
+    }
+
+    /// The name is put in the place of a value: what was made replaces that, be it empty.
+    pub fn stand(&mut self) {
+        self.made = false;
     }
 
     /// Is there something to commit?
@@ -155,7 +173,7 @@ impl Draft {
     pub fn write(&mut self, offset: u64, bytes: &[u8], engine: &dyn Engine) -> engine::Result<()> {
         let stage = self.whole(engine)?;
         stage.write_at(offset, bytes)?;
-        self.dirty = true;
+        (self.dirty, self.made) = (true, false);
         Ok(())
     }
 
@@ -172,7 +190,7 @@ impl Draft {
             Bytes::Append(bytes) => bytes.extend_from_slice(more),
             Bytes::Untouched => self.bytes = Bytes::Append(more.to_vec()),
         }
-        self.dirty = true;
+        (self.dirty, self.made) = (true, false);
         Ok(())
     }
 
@@ -181,6 +199,7 @@ impl Draft {
     pub fn restart(&mut self, counts: bool, engine: &dyn Engine) {
         self.bytes = fresh(engine);
         self.dirty |= counts;
+        self.made = false;
     }
 
     /// Cuts or lengthens the draft (`ftruncate`). To nothing, on a handle that never read: as O_TRUNC.
@@ -189,12 +208,13 @@ impl Draft {
     /// As [`Stage::set_len`]; the draft is then of no use any more.
     pub fn set_len(&mut self, len: u64, engine: &dyn Engine) -> engine::Result<()> {
         self.whole(engine)?.set_len(len)?;
-        self.dirty = true;
+        (self.dirty, self.made) = (true, false);
         Ok(())
     }
 
     /// Takes what is to be committed; the draft has nothing to commit until it is written again.
     pub fn take(&mut self) -> Option<(store::Draft, store::Base)> {
+        self.made = false;
         if !std::mem::take(&mut self.dirty) {
             return None;
         }
@@ -239,7 +259,7 @@ impl Draft {
 
     /// Drops what is not committed.
     pub fn discard(&mut self) {
-        self.dirty = false;
+        (self.dirty, self.made) = (false, false);
         self.bytes = Bytes::Untouched;
     }
 

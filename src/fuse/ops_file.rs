@@ -246,6 +246,7 @@ impl Filesystem {
             },
             State::Writer(writer) => {
                 writer.still_good()?;
+                self.give_way(handle.ino, writer)?;
                 if writer.draft.wants_pin() {
                     let newest = self.newest(handle.ino)?;
                     writer.draft.pin_for_read(newest);
@@ -280,6 +281,7 @@ impl Filesystem {
         }
         let written = seen
             .and_then(|seen| self.note_writer(asker, &handle, writer, seen))
+            .and_then(|()| self.give_way(handle.ino, writer))
             .and_then(|()| self.write_draft(&handle, writer, at, bytes));
         if let Err(refusal) = written {
             self.fail(&handle, writer, refusal.clone());
@@ -481,6 +483,7 @@ impl Filesystem {
         };
         writer.still_good()?;
         self.takes_writes()?;
+        self.give_way(handle.ino, writer)?;
         if size == 0 && self.is_empty(handle.ino, writer)? {
             return Ok(());
         }

@@ -276,17 +276,19 @@ impl Filesystem {
     }
 
     /// A name that only appends have made, and that is put in the place of a value: as a draft it would go after that
-    /// value. Appends may be committed at any time, so they are now, under the name they have still.
+    /// value. Appends may be committed at any time, so they are now, under the name they have still. What no one has
+    /// written to yet replaces the value all the same.
     fn commit_log_that_replaces(&self, from: &End, to: &End) -> Reply<()> {
         let Some(ino) = from.ino.filter(|&ino| self.inodes_fresh(ino)) else { return Ok(()) };
         if self.engine().entry(&to.place.session, &to.place.path)?.is_none() {
             return Ok(());
         }
         for handle in self.writers_on(ino) {
-            if let State::Writer(writer) = &mut *handle.state()
-                && writer.draft.is_log()
-            {
-                self.commit_draft(&handle, writer, Moment::Write)?;
+            if let State::Writer(writer) = &mut *handle.state() {
+                writer.draft.stand();
+                if writer.draft.is_log() {
+                    self.commit_draft(&handle, writer, Moment::Write)?;
+                }
             }
         }
         Ok(())

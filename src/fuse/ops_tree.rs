@@ -160,7 +160,11 @@ impl Filesystem {
     /// As [`Filesystem::stat`].
     pub fn stat_handle(&self, asker: Asker, ino: Ino, id: HandleId) -> Reply<Stat> {
         let handle = self.handles.get(id)?;
-        let size = match &mut *handle.state() {
+        let mut state = handle.state();
+        if let State::Writer(writer) = &mut *state {
+            self.give_way(ino, writer)?;
+        }
+        let size = match &mut *state {
             State::Writer(writer) if writer.draft.is_dirty() || writer.draft.pinned().is_some() => {
                 // An append's end is behind the version it goes after.
                 self.pin_for_edit(ino, writer)?;
@@ -170,6 +174,7 @@ impl Filesystem {
             State::Fixed(bytes) => Some(bytes.len()),
             _ => None,
         };
+        drop(state);
         let stat = self.stat(asker, ino)?;
         Ok(Stat { size_bytes: size.unwrap_or(stat.size_bytes), ..stat })
     }

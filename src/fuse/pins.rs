@@ -64,6 +64,14 @@ impl Filesystem {
         Ok(self.engine().open(&place.session, &place.key()?)?)
     }
 
+    /// A name that this handle has only made, and that another has committed a value to since, is that value.
+    pub(super) fn give_way(&self, ino: Ino, writer: &mut Writer) -> Reply<()> {
+        if writer.draft.is_only_made() && self.inodes.fresh(ino).is_none() && self.newest(ino)?.is_some() {
+            writer.draft.give_way();
+        }
+        Ok(())
+    }
+
     pub(super) fn pin_for_edit(&self, ino: Ino, writer: &mut Writer) -> Reply<()> {
         if writer.draft.wants_pin() {
             let newest = self.newest(ino)?;

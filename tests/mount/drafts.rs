@@ -46,6 +46,59 @@ fn a_hidden_name_is_reserved() {
     assert_eq!(mount.versions("k"), [1, 2]);
 }
 
+// C8
+#[test]
+fn who_has_only_created_a_name_leaves_the_value_that_another_has_put_there() {
+    let Some(mount) = Mount::new() else { return };
+    for flags in ["O_RDONLY", "O_RDWR", "O_WRONLY | os.O_TRUNC"] {
+        let script = format!(
+            "import os, sys\nfd = os.open('k', os.O_CREAT | os.{flags})\nprint('created', flush=True)\n\
+             sys.stdin.readline()\nos.close(fd)"
+        );
+        let mut command = mount.command(&[harness::python(), "-c", &script]);
+        command.stdin(Stdio::piped());
+        let mut creator = mount.spawn(command);
+        creator.printed(1);
+        mount.write("k", "of another process");
+        creator.send("end");
+        creator.wait().ok();
+        assert_eq!(mount.read("k"), "of another process", "{flags}");
+        fs::remove_file(mount.path("k")).expect("unlink");
+    }
+}
+
+// C8, C12, C13, C18
+#[test]
+fn who_has_only_created_a_name_reads_and_edits_the_value_that_another_has_put_there() {
+    let Some(mount) = Mount::with(&["--conflict-policy", "error"]) else { return };
+    let mut file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(mount.path("k")).expect("create");
+    mount.bash("echo value > k").ok();
+    assert_eq!(file.seek(SeekFrom::End(0)).expect("seek"), 6);
+    file.rewind().expect("seek");
+    let mut read = String::new();
+    file.read_to_string(&mut read).expect("read");
+    assert_eq!(read, "value\n");
+    file.rewind().expect("seek");
+    file.write_all(b"VAL").expect("write");
+    drop(file);
+    assert_eq!(mount.read("k"), "VALue\n");
+    assert_eq!(mount.versions("k"), [1, 2]);
+}
+
+// C8, C10
+#[test]
+fn a_name_that_was_only_created_replaces_what_it_is_renamed_over() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "old");
+    let file = File::create(mount.path("k.tmp")).expect("create");
+    fs::rename(mount.path("k.tmp"), mount.path("k")).expect("rename");
+    assert_eq!(mount.bash("cat k").ok(), "old");
+    drop(file);
+    assert_eq!(mount.read("k"), "");
+    assert_eq!(mount.names(""), ["k"]);
+}
+
 #[test]
 fn its_creator_finds_a_hidden_name() {
     let Some(mount) = Mount::new() else { return };

@@ -17,6 +17,7 @@ import subprocess
 import sys
 
 PROCESSES = 8
+BARRIER = multiprocessing.get_context("fork").Barrier(PROCESSES)
 KEY, BESIDE = "k", "k.lock"
 
 
@@ -66,6 +67,16 @@ def own_handle(lock):
         edit(file)
 
 
+def created_before():
+    """All have made the key before anyone writes."""
+    with open(os.open(KEY, os.O_RDWR | os.O_CREAT), "r+b") as file:
+        BARRIER.wait()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        number = int(file.read() or 0)
+        file.seek(0)
+        file.write(b"%d\n" % (number + 1))
+
+
 def opened_before():
     with open(KEY, "r+b") as file, locked(KEY, fcntl.flock):
         edit(file)
@@ -96,6 +107,7 @@ NEXT = "n=$(cat k); n=$((n+1));"
 WAYS = {
     "own handle, flock": lambda: own_handle(fcntl.flock),
     "own handle, lockf": lambda: own_handle(fcntl.lockf),
+    "created before the lock": created_before,
     "opened before the lock": opened_before,
     "flock on the key, edit": lambda: under(KEY, fcntl.flock, edit_opened),
     "flock on the key, rewrite": lambda: under(KEY, fcntl.flock, rewrite),

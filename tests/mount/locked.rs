@@ -57,6 +57,16 @@ fn no_increment_under_a_lock_on_the_key_is_lost() {
     );
 }
 
+// C8, C16
+#[test]
+fn no_increment_of_a_counter_that_all_have_created_is_lost() {
+    let Some(mount) = Mount::with(&["--conflict-policy", "error"]) else { return };
+    assert_eq!(increment(&mount, "created before the lock", 1), PROCESSES);
+    assert_eq!(counter(&mount), PROCESSES);
+    let versions: Vec<_> = (1..=PROCESSES).collect();
+    assert_eq!(mount.versions("k"), versions, "a version each");
+}
+
 // C10, C16
 #[test]
 fn no_increment_under_a_lock_beside_the_key_is_lost() {

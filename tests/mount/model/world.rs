@@ -66,6 +66,8 @@ enum Bytes {
 struct Draft {
     bytes: Bytes,
     dirty: bool,
+    /// It has made a new name and written nothing to it.
+    made: bool,
     /// What this handle committed last, until it reads again: its next edit goes on from there (C18).
     mine: Option<u64>,
     opener: Proc,

@@ -97,6 +97,7 @@ impl World {
         let new_draft = |bytes, dirty| Draft {
             bytes,
             dirty,
+            made: false,
             mine: None,
             opener: process,
             writers: Vec::new(),
@@ -111,7 +112,7 @@ impl World {
                 fresh @ None => *fresh = Some(vec![process]),
             }
             let empty = if flags.append { Bytes::Append(Vec::new()) } else { Bytes::Whole(Vec::new(), Base::Fresh) };
-            draft = Some(new_draft(empty, true));
+            draft = Some(Draft { made: true, ..new_draft(empty, true) });
         } else if flags.writes {
             // C4: emptying what is empty is nothing to commit.
             let counts = flags.truncate && self.shown_size(node, process) > 0;
@@ -174,6 +175,8 @@ impl World {
         if self.values.contains_key(&to) && !self.values.contains_key(&from) {
             // What was appended to a name of its own does not go after the value that the name replaces.
             for handle in self.handles_on(node) {
+                // What it has made replaces the value, be it empty.
+                self.handles[handle].draft.iter_mut().for_each(|draft| draft.made = false);
                 let log = |draft: &Draft| draft.dirty && matches!(draft.bytes, Bytes::Append(_));
                 if self.handles[handle].draft.as_ref().is_some_and(log) {
                     self.commit(handle);
@@ -268,6 +271,7 @@ impl World {
             draft.writers.retain(|&writer| writer != process);
             draft.writers.push(process);
             draft.killed = false;
+            draft.made = false;
         }
     }
 

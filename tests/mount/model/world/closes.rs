@@ -57,6 +57,12 @@ impl World {
             (Bytes::Append(_), Some(_)) | (Bytes::Untouched, _) => {}
         }
         self.nodes[node].fresh = None;
+        for other in self.handles_on(node) {
+            // C8: who has only made the name goes on with the value that it has now.
+            if let Some(draft) = self.handles[other].draft.as_mut().filter(|draft| draft.made) {
+                (draft.bytes, draft.dirty, draft.made) = (Bytes::Untouched, false, false);
+            }
+        }
         if let Some(draft) = self.handles[id].draft.as_mut() {
             draft.mine = mine;
             let earlier = draft.writers.len().saturating_sub(1);
