@@ -223,6 +223,7 @@ impl Filesystem {
         if asker.thread == 0 || !holders::is_dying(asker.thread) {
             return;
         }
+        writer.ended.extend(holders::tgid(asker.thread));
         let last = writer.writers.last().and_then(|seen| seen.process.as_ref()).map(|process| process.pid);
         if (writer.writers.is_empty() || (last.is_some() && last == holders::tgid(asker.thread)))
             && let Some(Death::Signal(signal)) = holders::death(asker.thread)
@@ -273,7 +274,10 @@ impl Filesystem {
         handle.note(writer);
         // Nothing is taken off while nobody waits for our answer: another handle may just be coming or going, and has no
         // descriptor then.
-        if descriptors > 0 && (flusher.is_none() || self.holds_more(handle, descriptors, holding, &pids)) {
+        let thread = flusher.map(|(thread, _)| thread);
+        // What a handle for reading has made is none of those descriptors'.
+        let counted = handle.descriptors_write && descriptors > 0;
+        if counted && thread.is_none_or(|thread| self.holds_more(handle, thread, descriptors, holding, &pids)) {
             return true;
         }
         // Last, since a process loses its descriptors before it shows as one that ends.
@@ -282,14 +286,22 @@ impl Filesystem {
 
     /// Do these processes, of which those `holding` have `descriptors` of the file, have more than their other live write
     /// handles on it explain? Those may be with processes that are none of these: only what was counted may be taken off.
-    /// A process that holds nothing explains none: at its exit its handles outlive its descriptors.
-    fn holds_more(&self, handle: &Handle, mut descriptors: usize, mut holding: Vec<u32>, pids: &[u32]) -> bool {
+    /// A process that holds nothing explains none: at its exit its handles outlive its descriptors. While the flusher
+    /// itself is at its end nothing is taken off, for which of the others it takes along nobody can tell.
+    fn holds_more(
+        &self,
+        handle: &Handle,
+        flusher: u32,
+        mut descriptors: usize,
+        mut holding: Vec<u32>,
+        pids: &[u32],
+    ) -> bool {
         let mut others = self.writers_on(handle.ino);
         others
             .retain(|other| other.descriptors_write && other.id != handle.id && !other.closed.load(Ordering::Relaxed));
         let of = |other: &Handle, pids: &[u32]| other.pids().iter().any(|pid| pids.contains(pid));
         others.retain(|other| of(other, pids));
-        if descriptors > others.len() {
+        if descriptors > others.len() || holders::is_dying(flusher) {
             return true;
         }
         let elsewhere = with_descendants(others.iter().flat_map(|other| other.pids()).collect());
@@ -338,7 +350,7 @@ impl Filesystem {
 fn is_awaited(writer: &Writer, closer: Option<u32>) -> bool {
     let last = writer.writers.last().and_then(|seen| seen.process.as_ref());
     let deciding = last.map_or_else(|| writer.pids(), |process| vec![process.pid]);
-    deciding.into_iter().any(|pid| Some(pid) != closer && holders::is_ending(pid))
+    deciding.into_iter().any(|pid| Some(pid) != closer && !writer.ended.contains(&pid) && holders::is_ending(pid))
 }
 
 /// These processes and all that descend from them.

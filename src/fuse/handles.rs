@@ -93,6 +93,8 @@ pub struct Writer {
     pub goes_on: bool,
     /// A FLUSH was seen: without one, RELEASE commits nothing.
     pub flushed: bool,
+    /// Processes that have closed it by ending: nothing more of them is awaited.
+    pub ended: HashSet<u32>,
     /// The process that wrote last, or one that held the file before anyone wrote, was killed by this signal.
     pub killed: Option<u32>,
     /// It was refused; every later call is answered the same.
@@ -119,6 +121,7 @@ impl Writer {
             append_since: None,
             goes_on: false,
             flushed: false,
+            ended: HashSet::new(),
             killed: None,
             failed: None,
             check: check.map(|check| (0, check)),

@@ -8,6 +8,7 @@ const fn flags(reads: bool, writes: bool, create: bool) -> Flags {
 
 const MAKE_FOR_READING: Flags = flags(true, false, true);
 const MAKE: Flags = flags(false, true, true);
+const WRITE: Flags = flags(false, true, false);
 const LOG: Flags = Flags { append: true, ..MAKE };
 const READ: Flags = flags(true, false, false);
 const UPDATE: Flags = flags(true, true, false);
@@ -27,6 +28,25 @@ pub(super) const CASES: &[(&str, usize, &[Op])] = &[
             Op::Open(0, 1, UPDATE),
             Op::Exit(0),
             Op::Stat(0, 1),
+        ],
+    ),
+    // C1: at a death some handles go and some stay.
+    (
+        "handles that a killed process takes along explain no descriptor of its parent",
+        1,
+        &[
+            Op::Open(0, 1, MAKE),
+            Op::Open(0, 1, WRITE),
+            Op::Fork(0),
+            Op::Close(57),
+            Op::Open(1, 1, WRITE),
+            Op::Dup(0),
+            Op::Write(0, 1, None),
+            Op::Close(0),
+            Op::Kill(1),
+            Op::Open(0, 1, READ),
+            Op::Close(0),
+            Op::Write(0, 1, None),
         ],
     ),
     // C11, C13
