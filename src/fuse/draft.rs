@@ -112,6 +112,12 @@ impl Draft {
         matches!(self.bytes, Bytes::Untouched)
     }
 
+    /// Is it the draft of a value, with nothing read, written or committed yet?
+    #[must_use]
+    pub fn is_unbegun(&self) -> bool {
+        self.is_untouched() && self.pinned.is_none() && self.mine.is_none()
+    }
+
     /// Does a read need a pinned version that is not there yet?
     #[must_use]
     pub fn wants_pin(&self) -> bool {

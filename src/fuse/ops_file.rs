@@ -248,7 +248,7 @@ impl Filesystem {
                 writer.still_good()?;
                 self.give_way(handle.ino, writer)?;
                 if writer.draft.wants_pin() {
-                    let newest = self.newest(handle.ino)?;
+                    let newest = self.newest_to_pin(handle.ino, writer)?;
                     writer.draft.pin_for_read(newest);
                 }
                 Ok(writer.draft.read(offset, size)?)

@@ -74,10 +74,23 @@ impl Filesystem {
 
     pub(super) fn pin_for_edit(&self, ino: Ino, writer: &mut Writer) -> Reply<()> {
         if writer.draft.wants_pin() {
-            let newest = self.newest(ino)?;
+            let newest = self.newest_to_pin(ino, writer)?;
             writer.draft.pin_for_edit(newest);
         }
         Ok(())
+    }
+
+    /// The version that a writer's first read or edit begins from.
+    ///
+    /// # Errors
+    /// ENOENT when it was there at the open and was deleted since, beside the mount or by the command.
+    pub(super) fn newest_to_pin(&self, ino: Ino, writer: &Writer) -> Reply<Option<Snapshot>> {
+        let newest = self.newest(ino)?;
+        let had_one = writer.draft.is_unbegun() && self.inodes.fresh(ino).is_none() && self.place(ino).is_ok();
+        if newest.is_none() && had_one {
+            return Err(Refusal::new(libc::ENOENT, "the key was deleted before its first read or edit"));
+        }
+        Ok(newest)
     }
 
     /// The name, which is held, is about to change or to lose its value: who has it open reads what was there until that

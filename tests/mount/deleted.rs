@@ -1,10 +1,11 @@
 //! C11, C12: who has a key open when it is deleted or replaced goes on reading what was opened.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::process::Stdio;
 
-use crate::harness::{self, Mount};
+use crate::harness::{self, Mount, fails};
 
 // C12: every open either fails because there is nothing, or reads the whole value.
 #[test]
@@ -75,4 +76,20 @@ fn an_unread_handle_keeps_the_value_of_a_deleted_key() {
     fs::remove_file(mount.path("k")).expect("unlink");
     reader.send("go on");
     assert_eq!(reader.wait().ok(), "open\nkept\nFalse\n");
+}
+
+// C12, C18: what is edited is what was opened, or nothing.
+#[test]
+fn an_update_of_a_key_that_is_deleted_beside_the_mount_makes_no_value_of_zeros() {
+    let Some(mount) = Mount::new() else { return };
+    let opened = || {
+        mount.write("k", "0123456789");
+        let file = OpenOptions::new().read(true).write(true).open(mount.path("k")).expect("open");
+        fs::remove_file(mount.stored("k")).expect("unlink");
+        file
+    };
+    fails(opened().read_at(&mut [0; 4], 0), libc::ENOENT);
+    fails(opened().write_at(b"x", 5), libc::ENOENT);
+    fails(opened().set_len(3), libc::ENOENT);
+    assert_eq!(mount.names(""), [""; 0]);
 }
