@@ -3,6 +3,7 @@
 //! In FLUSH and RELEASE only what [`crate::identity::holders`] reads may be read of a process: the caller may be in
 //! the middle of an exec and hold a lock that every other file of `/proc` waits for.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,8 +13,10 @@ use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Reply};
 use super::handles::{Handle, HandleId, State, Writer};
 use super::inodes::{Ino, Role};
+use crate::engine::{AttributeChange, Attributes};
 use crate::identity::holders::{self, Death, Holder};
 use crate::store::{Draft, Rule, Write};
+use crate::words::{Key, SessionId};
 
 impl Filesystem {
     /// FLUSH: one descriptor of the handle was closed. Commits when it was the last one that can write.
@@ -154,7 +157,8 @@ impl Filesystem {
         let key = place.key()?;
         let appended = matches!(draft, Draft::Append(_));
         let fresh = self.fresh_attributes(handle.ino);
-        let set = crate::engine::AttributeChange { mtime: set.mtime.or(Some(writer.written_at)), ..set };
+        let set = AttributeChange { mtime: set.mtime.or(Some(writer.written_at)), ..set };
+        let set = if self.is_moved(handle.ino) { self.in_place_of(&place.session, &key, &fresh, set)? } else { set };
         let write = Write { session: &place.session, key: &key, draft, base, fresh, set, rule: Rule::Policy };
         let by = self.caller_of(&place.session, writer);
         match self.store.write(write, &by) {
@@ -173,6 +177,27 @@ impl Filesystem {
                 Err(refusal)
             }
         }
+    }
+
+    /// Is this a name that no commit has made and that was put in the place of a value, which is there still (C10)?
+    pub(super) fn is_moved(&self, ino: Ino) -> bool {
+        self.inodes.fresh(ino).is_some() && self.has_value(ino)
+    }
+
+    /// What is put in the place of a value has its own attributes, none of that one's.
+    fn in_place_of(
+        &self,
+        session: &SessionId,
+        key: &Key,
+        own: &Attributes,
+        set: AttributeChange,
+    ) -> Reply<AttributeChange> {
+        let replaced = self.engine().head(session, key)?.map(|head| head.attributes.xattrs).unwrap_or_default();
+        let mut xattrs: BTreeMap<_, _> = replaced.into_keys().map(|name| (name, None)).collect();
+        xattrs.extend(own.xattrs.iter().map(|(name, value)| (name.clone(), Some(value.clone()))));
+        xattrs.extend(set.xattrs);
+        let (mode, uid, gid) = (set.mode.or(Some(own.mode)), set.uid.or(Some(own.uid)), set.gid.or(Some(own.gid)));
+        Ok(AttributeChange { mode, uid, gid, mtime: set.mtime, xattrs })
     }
 
     /// Drops a draft and records that it was.

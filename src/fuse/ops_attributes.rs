@@ -61,7 +61,10 @@ impl Filesystem {
         let by = self.caller(&place.session, asker);
         let Some(_name) = self.keep_name(ino) else { return Ok(()) };
         let Ok(place) = self.place(ino) else { return Ok(()) };
-        if self.engine().entry(&place.session, &place.path)?.is_none() {
+        let pid = holders::tgid(asker.thread).unwrap_or(0);
+        let own = || self.writers_on(ino).iter().any(|handle| handle.pids().contains(&pid));
+        // A draft that was moved onto a value has attributes of its own for who writes it.
+        if self.engine().entry(&place.session, &place.path)?.is_none() || (self.is_moved(ino) && own()) {
             return self.set_fresh_attributes(ino, set);
         }
         Ok(self.store.set_attributes(&place.session, &place.path, set.clone(), &by?)?)

@@ -231,3 +231,15 @@ fn a_directory_takes_no_name_under_which_its_keys_could_not_be_reached() {
     mount.bash("find b -name k | grep -q k && rm -r b").ok();
     assert_eq!(mount.names(""), [""; 0]);
 }
+
+// C10, C14: as on any filesystem, and as when the source is closed first.
+#[test]
+fn what_is_moved_onto_a_value_before_its_close_keeps_its_own_attributes() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "import os\nopen('k', 'w').write('public')\nos.chmod('k', 0o644)\nos.setxattr('k', 'user.of', b'old')\nos.setxattr('k', 'user.both', b'old')\n\
+                  fd = os.open('t', os.O_CREAT | os.O_WRONLY, 0o600)\nos.setxattr('t', 'user.both', b'new')\nos.write(fd, b'private')\n\
+                  os.rename('t', 'k')\nprint(open('k').read(), oct(os.stat('k').st_mode & 0o777))\nos.fchmod(fd, 0o640)\nos.close(fd)\n\
+                  print(open('k').read(), oct(os.stat('k').st_mode & 0o777), os.listxattr('k'), os.getxattr('k', 'user.both'))";
+    let expected = "public 0o644\nprivate 0o640 ['user.both'] b'new'\n";
+    assert_eq!(mount.python(script).ok(), expected);
+}
