@@ -133,7 +133,7 @@ fn buffers_with_lines_longer_than_a_page_stay_whole() {
 fn an_append_of_many_mebibytes_is_not_split_by_those_that_come_meanwhile() {
     let Some(mount) = Mount::new() else { return };
     let small = "import os, time\nfd = os.open('log', os.O_WRONLY | os.O_APPEND | os.O_CREAT)\n\
-                 while not os.path.exists(os.environ['TMP'] + '/stop'): os.write(fd, b'\\n'); time.sleep(0.002)";
+                 while not os.path.exists(os.environ['TMP'] + '/stop'): os.write(fd, b'\\n'); os.close(os.dup(fd)); time.sleep(0.002)";
     let meanwhile = start(&mount, 3, &[harness::python(), "-S", "-c"], |_| small.to_owned());
     let rounds = if harness::long() { 40 } else { 3 };
     let script = "import os\nfd = os.open('log', os.O_WRONLY | os.O_APPEND | os.O_CREAT)\nline = b'x' * (16 << 20)\n";
