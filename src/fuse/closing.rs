@@ -141,6 +141,13 @@ impl Filesystem {
         // Without a name it was unlinked or replaced: nothing deleted comes back, but who has it open still reads it.
         let named = self.keep_name(handle.ino).zip(self.place(handle.ino).ok());
         let Some((_name, place)) = named else {
+            // Who unlinks or replaces through the mount leaves behind what was there; this name was taken beside it.
+            if writer.draft.is_dirty() && self.inodes.left(handle.ino).is_none() {
+                let words = "the key's name stands for something else now, put there beside the mount";
+                let refusal = Refusal::new(libc::EISDIR, words);
+                self.fail(handle, writer, refusal.clone());
+                return Err(refusal);
+            }
             self.pin_for_edit(handle.ino, writer)?;
             return Ok(writer.draft.stay_private(self.engine())?);
         };

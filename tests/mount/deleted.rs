@@ -93,3 +93,14 @@ fn an_update_of_a_key_that_is_deleted_beside_the_mount_makes_no_value_of_zeros()
     fails(opened().set_len(3), libc::ENOENT);
     assert_eq!(mount.names(""), [""; 0]);
 }
+
+// C17
+#[test]
+fn a_draft_whose_name_became_a_directory_beside_the_mount_is_refused_at_its_close() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "there");
+    let script = "import errno, os\nfd = os.open('k', os.O_RDWR)\nos.write(fd, b'more')\n\
+                  beside = os.environ['STORE'] + '/s/k'\nos.unlink(beside)\nos.mkdir(beside)\nprint(os.path.isdir('k'))\n\
+                  try: os.close(fd)\nexcept OSError as e: print(errno.errorcode[e.errno])";
+    assert_eq!(mount.python(script).ok(), "True\nEISDIR\n");
+}
