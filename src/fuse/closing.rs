@@ -319,7 +319,7 @@ impl Filesystem {
     /// Do these processes, of which those `holding` have `descriptors` of the file, have more than their other live write
     /// handles on it explain? Those may be with processes that are none of these: only what was counted may be taken off.
     /// A process that holds nothing explains none: at its exit its handles outlive its descriptors. While the flusher
-    /// itself is at its end nothing is taken off, for which of the others it takes along nobody can tell.
+    /// itself is at its end its own are not taken off: which of them it takes along nobody can tell.
     fn holds_more(
         &self,
         handle: &Handle,
@@ -333,8 +333,12 @@ impl Filesystem {
             .retain(|other| other.descriptors_write && other.id != handle.id && !other.closed.load(Ordering::Relaxed));
         let of = |other: &Handle, pids: &[u32]| other.pids().iter().any(|pid| pids.contains(pid));
         others.retain(|other| of(other, pids));
-        if descriptors > others.len() || holders::is_dying(flusher) {
+        if descriptors > others.len() {
             return true;
+        }
+        if holders::is_dying(flusher) {
+            let ends = holders::tgid(flusher);
+            others.retain(|other| !other.pids().iter().any(|&pid| Some(pid) == ends));
         }
         let elsewhere = with_descendants(others.iter().flat_map(|other| other.pids()).collect());
         for pid in elsewhere.into_iter().filter(|pid| !pids.contains(pid)) {

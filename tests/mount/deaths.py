@@ -211,6 +211,9 @@ SHAPES = {
     'bystander ends': bystander_ends,
 }
 
+# Who started the tests may have had it ignored (nohup), and that is inherited.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 for line in sys.stdin:
     cell = Cell(line)
     pid = child(lambda: SHAPES[cell.shape](cell))
