@@ -56,7 +56,7 @@ fn a_daemon_whose_parents_are_gone_is_waited_for() {
             case(
                 OLD,
                 "import os, time\nfd = os.open('k', os.O_WRONLY | os.O_TRUNC); os.write(fd, b'half ')\nme = os.getpid()\n\
-                   if os.fork() == 0:\n if os.fork() == 0:\n  child = os.getppid()\n  os.setsid()\n  \
+                   if os.fork() == 0:\n child = os.getpid()\n if os.fork() == 0:\n  os.setsid()\n  \
                    while os.path.exists(f'/proc/{me}') or os.path.exists(f'/proc/{child}'): time.sleep(0.01)\n  \
                    os.write(fd, b'whole')\n  os._exit(0)\n os._exit(0)\nos.wait()",
                 &[("k", "put $", "half whole")],
