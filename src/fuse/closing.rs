@@ -234,6 +234,10 @@ impl Filesystem {
     /// A draft whose last writer was killed is half a value: it is dropped, unless the mount says otherwise.
     fn finish(&self, handle: &Handle, writer: &mut Writer, moment: Moment) -> Reply<()> {
         self.give_way(handle.ino, writer)?;
+        if !writer.draft.is_dirty() {
+            self.wait(handle, false);
+            return Ok(());
+        }
         let half = writer.killed.is_some() && self.options.on_kill == OnKill::Drop && !writer.draft.is_append();
         if half {
             self.drop_draft(handle, writer);

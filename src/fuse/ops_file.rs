@@ -207,11 +207,15 @@ impl Filesystem {
         };
         let check = document.map(|document| document.prefix_check());
         let appends = created.is_some_and(|flags| flags & libc::O_APPEND != 0);
-        let draft = match created {
+        let mut draft = match created {
             None => Draft::of_existing(check.is_some()),
             Some(_) if appends && check.is_none() => Draft::of_new_log(),
             Some(_) => Draft::of_new(check.is_some(), self.engine()),
         };
+        if created.is_some_and(|flags| flags & libc::O_TRUNC != 0) {
+            // It replaces whatever another puts there meanwhile, as a truncation of that would.
+            draft.stand();
+        }
         Ok(Writer::new(draft, opener, check))
     }
 

@@ -306,3 +306,13 @@ fn a_size_that_no_file_can_have_is_too_large_and_not_a_fault_of_the_store() {
     assert_eq!(mount.python(script).ok(), "EFBIG\nEFBIG\nEFBIG\n");
     assert_eq!((mount.read("k"), mount.versions("k")), ("old".to_owned(), vec![1]));
 }
+
+// C8: an open that truncates replaces what another has put there since, as on any filesystem but whole.
+#[test]
+fn who_creates_with_truncation_writes_a_value_of_its_own() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "import os\nlong = os.open('k', os.O_CREAT | os.O_WRONLY | os.O_TRUNC)\nif os.fork() == 0:\n \
+                  short = os.open('k', os.O_CREAT | os.O_WRONLY | os.O_TRUNC)\n os.close(long)\n os.write(short, b'another, longer')\n \
+                  os.close(short)\n os._exit(0)\nos.wait()\nos.write(long, b'short')\nos.close(long)\nprint(open('k').read())";
+    assert_eq!(mount.python(script).ok(), "short\n");
+}
