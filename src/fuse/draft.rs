@@ -31,13 +31,15 @@ pub struct Draft {
     document: bool,
     /// A new name with nothing written to it: of no account once another has committed a value there.
     made: bool,
+    /// Made by an open that truncates: what is written to it is a value of its own, whatever another has put there.
+    own: bool,
 }
 
 impl Draft {
     /// The draft of a handle on an existing value.
     #[must_use]
     pub fn of_existing(document: bool) -> Self {
-        Self { bytes: Bytes::Untouched, pinned: None, mine: None, dirty: false, document, made: false }
+        Self { bytes: Bytes::Untouched, pinned: None, mine: None, dirty: false, document, made: false, own: false }
     }
 
     /// The draft of a handle on a new name, whose empty value counts as written.
@@ -56,6 +58,17 @@ impl Draft {
     #[must_use]
     pub fn is_only_made(&self) -> bool {
         self.made
+    }
+
+    /// It was made by an open that truncates.
+    pub fn stand_alone(&mut self) {
+        self.own = true;
+    }
+
+    /// Does what is read and written through it go on from a value that another has committed meanwhile?
+    #[must_use]
+    pub fn goes_on(&self) -> bool {
+        self.made && !self.own
     }
 
     /// Another has committed a value under the name that this one has only made: it is the draft of that value.

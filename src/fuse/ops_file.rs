@@ -213,8 +213,8 @@ impl Filesystem {
             Some(_) => Draft::of_new(check.is_some(), self.engine()),
         };
         if created.is_some_and(|flags| flags & libc::O_TRUNC != 0) {
-            // It replaces whatever another puts there meanwhile, as a truncation of that would.
-            draft.stand();
+            // What it writes replaces whatever another puts there meanwhile, as a truncation of that would.
+            draft.stand_alone();
         }
         Ok(Writer::new(draft, opener, check))
     }
@@ -250,7 +250,7 @@ impl Filesystem {
             },
             State::Writer(writer) => {
                 writer.still_good()?;
-                self.give_way(handle.ino, writer)?;
+                self.go_on(handle.ino, writer)?;
                 if writer.draft.wants_pin() {
                     let newest = self.newest_to_pin(handle.ino, writer)?;
                     writer.draft.pin_for_read(newest);
@@ -285,7 +285,7 @@ impl Filesystem {
         }
         let written = seen
             .and_then(|seen| self.note_writer(asker, &handle, writer, seen))
-            .and_then(|()| self.give_way(handle.ino, writer))
+            .and_then(|()| self.go_on(handle.ino, writer))
             .and_then(|()| self.write_draft(&handle, writer, at, bytes));
         if let Err(refusal) = written {
             self.fail(&handle, writer, refusal.clone());
@@ -487,7 +487,7 @@ impl Filesystem {
         };
         writer.still_good()?;
         self.takes_writes()?;
-        self.give_way(handle.ino, writer)?;
+        self.go_on(handle.ino, writer)?;
         if size == 0 && self.is_empty(handle.ino, writer)? {
             return Ok(());
         }
