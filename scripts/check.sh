@@ -97,6 +97,8 @@ if [ "$long" = 1 ]; then
   export BATONFS_LONG=1
   arguments=(--include-ignored)
 fi
+# Also where who started this ignores them: a test ends writers by these.
+cargo_test() { env --default-signal=HUP,INT,QUIT cargo test --no-fail-fast "$@"; }
 skipped_here=0
 failed=0
 # Into a file that is shown meanwhile, not through a pipe: that would stay open for as long as a process that a test left.
@@ -107,23 +109,23 @@ export TMPDIR="$private/tmp"
 if [ -e /dev/fuse ] && [ "$long" = 1 ]; then
   # The two that last longest beside the others: each runner mounts once at a time.
   beside=()
-  cargo test --no-run >> "$report" 2>&1 || failed=1
+  cargo_test --no-run >> "$report" 2>&1 || failed=1
   for topic in soak:: model::; do
-    cargo test --test mount -- "${arguments[@]}" "$topic" > "$report.$topic" 2>&1 &
+    cargo_test --test mount -- "${arguments[@]}" "$topic" > "$report.$topic" 2>&1 &
     beside+=("$!")
   done
-  cargo test --no-fail-fast -- "${arguments[@]}" --skip soak:: --skip model:: >> "$report" 2>&1 || failed=1
+  cargo_test -- "${arguments[@]}" --skip soak:: --skip model:: >> "$report" 2>&1 || failed=1
   for process in "${beside[@]}"; do wait "$process" || failed=1; done
   cat "$report".*:: >> "$report"
 elif [ -e /dev/fuse ]; then
-  cargo test --no-fail-fast -- "${arguments[@]}" >> "$report" 2>&1 || failed=1
+  cargo_test -- "${arguments[@]}" >> "$report" 2>&1 || failed=1
 else
   echo 'THERE IS NO /dev/fuse HERE: the tests that mount are skipped, and most of what this project promises is not checked'
   skipped_here=$(cargo test --quiet --test mount -- --list | grep -c ': test$' || true)
   runners=$(ls tests/*/main.rs | sed -nE 's#tests/(.*)/main.rs#--test \1#p' | grep -v -- '--test mount')
   # shellcheck disable=SC2086 # two words a runner
-  cargo test --no-fail-fast --lib --bins $runners -- "${arguments[@]}" >> "$report" 2>&1 || failed=1
-  cargo test --no-fail-fast --doc >> "$report" 2>&1 || failed=1
+  cargo_test --lib --bins $runners -- "${arguments[@]}" >> "$report" 2>&1 || failed=1
+  cargo_test --doc >> "$report" 2>&1 || failed=1
 fi
 export TMPDIR="$outer_tmp"
 sleep 1

@@ -173,7 +173,7 @@ fn the_end_of_an_append_not_yet_committed_is_behind_what_was_there() {
     assert_eq!(mount.read("log"), "0123456789abc");
 }
 
-// C7: their commits share syncs, one behind the other the last would be late.
+// C7. How late the last one is, is printed and not judged: the machine decides that.
 #[test]
 fn hundreds_of_logs_that_are_held_open_are_heard() {
     let Some(mount) = Mount::new() else { return };

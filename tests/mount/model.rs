@@ -58,6 +58,7 @@ fn what_random_steps_have_found_stays_mended() {
     });
     let wrong: Vec<_> = judged.collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(lane.unjudged, 0);
 }
 
 fn number(variable: &str) -> Option<u64> {
