@@ -178,6 +178,7 @@ fn write(
         draft: Draft::Whole(content),
         base: Base::Fresh,
         fresh: attributes(peer, 0o666, call),
+        own: false,
         set: AttributeChange { mtime: Some(SystemTime::now()), ..AttributeChange::default() },
         rule: Rule::Policy,
     };

@@ -3,7 +3,6 @@
 //! In FLUSH and RELEASE only what [`crate::identity::holders`] reads may be read of a process: the caller may be in
 //! the middle of an exec and hold a lock that every other file of `/proc` waits for.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,10 +12,9 @@ use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Reply};
 use super::handles::{Handle, HandleId, State, Writer};
 use super::inodes::{Ino, Role};
-use crate::engine::{AttributeChange, Attributes};
+use crate::engine::AttributeChange;
 use crate::identity::holders::{self, Death, Holder};
 use crate::store::{Draft, Rule, Write};
-use crate::words::{Key, SessionId};
 
 impl Filesystem {
     /// FLUSH: one descriptor of the handle was closed. Commits when it was the last one that can write.
@@ -145,8 +143,7 @@ impl Filesystem {
             if writer.draft.is_dirty() && self.inodes.left(handle.ino).is_none() {
                 let words = "the key's name stands for something else now, put there beside the mount";
                 let refusal = Refusal::new(libc::EISDIR, words);
-                self.fail(handle, writer, refusal.clone());
-                return Err(refusal);
+                return Err(self.fail(handle, writer, refusal));
             }
             self.pin_for_edit(handle.ino, writer)?;
             return Ok(writer.draft.stay_private(self.engine())?);
@@ -165,8 +162,9 @@ impl Filesystem {
         let appended = matches!(draft, Draft::Append(_));
         let fresh = self.fresh_attributes(handle.ino);
         let set = AttributeChange { mtime: set.mtime.or(Some(writer.written_at)), ..set };
-        let set = if self.is_moved(handle.ino) { self.in_place_of(&place.session, &key, &fresh, set)? } else { set };
-        let write = Write { session: &place.session, key: &key, draft, base, fresh, set, rule: Rule::Policy };
+        // A value there was put beside the mount, or is what this name was moved onto (C10).
+        let own = self.inodes.fresh(handle.ino).is_some();
+        let write = Write { session: &place.session, key: &key, draft, base, fresh, own, set, rule: Rule::Policy };
         let by = self.caller_of(&place.session, writer);
         match self.store.write(write, &by) {
             Ok(committed) => {
@@ -178,33 +176,8 @@ impl Filesystem {
                 writer.unowned = false;
                 Ok(())
             }
-            Err(error) => {
-                let refusal = Refusal::from(error);
-                self.fail(handle, writer, refusal.clone());
-                Err(refusal)
-            }
+            Err(error) => Err(self.fail(handle, writer, Refusal::from(error))),
         }
-    }
-
-    /// Is this a name that no commit has made and that was put in the place of a value, which is there still (C10)?
-    pub(super) fn is_moved(&self, ino: Ino) -> bool {
-        self.inodes.fresh(ino).is_some() && self.has_value(ino)
-    }
-
-    /// What is put in the place of a value has its own attributes, none of that one's.
-    fn in_place_of(
-        &self,
-        session: &SessionId,
-        key: &Key,
-        own: &Attributes,
-        set: AttributeChange,
-    ) -> Reply<AttributeChange> {
-        let replaced = self.engine().head(session, key)?.map(|head| head.attributes.xattrs).unwrap_or_default();
-        let mut xattrs: BTreeMap<_, _> = replaced.into_keys().map(|name| (name, None)).collect();
-        xattrs.extend(own.xattrs.iter().map(|(name, value)| (name.clone(), Some(value.clone()))));
-        xattrs.extend(set.xattrs);
-        let (mode, uid, gid) = (set.mode.or(Some(own.mode)), set.uid.or(Some(own.uid)), set.gid.or(Some(own.gid)));
-        Ok(AttributeChange { mode, uid, gid, mtime: set.mtime, xattrs })
     }
 
     /// Drops a draft and records that it was.
@@ -222,13 +195,14 @@ impl Filesystem {
         tracing::warn!(session = %place.session, %key, size_bytes, "a draft was dropped");
     }
 
-    /// A handle that was refused: its draft is gone, and it says so from now on.
-    pub(super) fn fail(&self, handle: &Handle, writer: &mut Writer, refusal: Refusal) {
+    /// A handle that was refused: its draft is gone, and it says so from now on. The refusal, for who is answered first.
+    pub(super) fn fail(&self, handle: &Handle, writer: &mut Writer, refusal: Refusal) -> Refusal {
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
         tracing::warn!("{refusal}");
         writer.draft.discard();
-        writer.failed = Some(refusal);
+        writer.failed = Some(refusal.clone());
         self.wait(handle, false);
+        refusal
     }
 
     /// A draft whose last writer was killed is half a value: it is dropped, unless the mount says otherwise.
@@ -238,8 +212,7 @@ impl Filesystem {
             self.wait(handle, false);
             return Ok(());
         }
-        let half = writer.killed.is_some() && self.options.on_kill == OnKill::Drop && !writer.draft.is_append();
-        if half {
+        if writer.killed.is_some() && self.drops(writer) {
             self.drop_draft(handle, writer);
             return Ok(());
         }
@@ -250,7 +223,12 @@ impl Filesystem {
     fn is_orphaned(&self, writer: &Writer) -> bool {
         let last = writer.writers.last().and_then(|seen| seen.process.as_ref());
         let gone = last.is_some_and(|last| holders::tgid(last.pid).is_none() || holders::is_dying(last.pid));
-        gone && self.options.on_kill == OnKill::Drop && !writer.draft.is_append()
+        gone && self.drops(writer)
+    }
+
+    /// Is what was left by a killed writer dropped? Appends are whole writes, and never are.
+    fn drops(&self, writer: &Writer) -> bool {
+        self.options.on_kill == OnKill::Drop && !writer.draft.is_append()
     }
 
     /// Remembers that the process which wrote last is being killed; as long as nobody wrote, any that held the file: what
@@ -259,9 +237,10 @@ impl Filesystem {
         if asker.thread == 0 || !holders::is_dying(asker.thread) {
             return;
         }
-        writer.ended.extend(holders::tgid(asker.thread));
+        let ends = holders::tgid(asker.thread);
+        writer.ended.extend(ends);
         let last = writer.writers.last().and_then(|seen| seen.process.as_ref()).map(|process| process.pid);
-        if (writer.writers.is_empty() || (last.is_some() && last == holders::tgid(asker.thread)))
+        if (writer.writers.is_empty() || (last.is_some() && last == ends))
             && let Some(Death::Signal(signal)) = holders::death(asker.thread)
         {
             writer.killed = Some(signal);
@@ -332,17 +311,17 @@ impl Filesystem {
         mut holding: Vec<u32>,
         pids: &[u32],
     ) -> bool {
+        let of = |other: &Handle, pids: &[u32]| pids.iter().any(|&pid| other.may_be_held_by(pid));
         let mut others = self.writers_on(handle.ino);
         others
             .retain(|other| other.descriptors_write && other.id != handle.id && !other.closed.load(Ordering::Relaxed));
-        let of = |other: &Handle, pids: &[u32]| other.pids().iter().any(|pid| pids.contains(pid));
         others.retain(|other| of(other, pids));
         if descriptors > others.len() {
             return true;
         }
         if holders::is_dying(flusher) {
             let ends = holders::tgid(flusher);
-            others.retain(|other| !other.pids().iter().any(|&pid| Some(pid) == ends));
+            others.retain(|other| !ends.is_some_and(|pid| other.may_be_held_by(pid)));
         }
         let elsewhere = with_descendants(others.iter().flat_map(|other| other.pids()).collect());
         for pid in elsewhere.into_iter().filter(|pid| !pids.contains(pid)) {

@@ -227,10 +227,16 @@ impl Filesystem {
         }
     }
 
-    /// Handles on a node that may have something to commit.
+    /// The handles open on a node.
+    pub(super) fn handles_on(&self, ino: Ino) -> Vec<Arc<Handle>> {
+        self.inodes.handles(ino).into_iter().filter_map(|id| self.handles.get(id).ok()).collect()
+    }
+
+    /// Those that may have something to commit.
     pub(super) fn writers_on(&self, ino: Ino) -> Vec<Arc<Handle>> {
-        let ids = self.inodes.handles(ino);
-        ids.into_iter().filter_map(|id| self.handles.get(id).ok()).filter(|handle| handle.writes).collect()
+        let mut handles = self.handles_on(ino);
+        handles.retain(|handle| handle.writes);
+        handles
     }
 
     /// The drafts open now.
@@ -292,7 +298,7 @@ impl Filesystem {
     /// thread, so that they share syncs: hundreds of logs are heard about as soon as one.
     pub fn commit_aged_appends(self: &Arc<Self>, age: Duration) {
         let aged = |handle: &Arc<Handle>| match handle.try_state().as_deref() {
-            Some(State::Writer(writer)) => writer.failed.is_none() && writer.has_append_older_than(age),
+            Some(State::Writer(writer)) => writer.has_append_older_than(age),
             _ => false,
         };
         for handle in self.handles.writing().into_iter().filter(aged) {
@@ -303,8 +309,7 @@ impl Filesystem {
 
     fn commit_aged(&self, handle: &Handle, age: Duration) {
         let State::Writer(writer) = &mut *handle.state() else { return };
-        if writer.failed.is_none()
-            && writer.has_append_older_than(age)
+        if writer.has_append_older_than(age)
             && let Err(refusal) = self.commit_draft(handle, writer, Moment::Age)
         {
             self.note_refusal("append", handle.ino, None, &refusal);

@@ -192,6 +192,12 @@ impl Handle {
         *self.pids.lock().unwrap_or_else(PoisonError::into_inner) = writer.pids();
     }
 
+    /// Is this one of the processes that may hold it, as last noted?
+    #[must_use]
+    pub fn may_be_held_by(&self, pid: u32) -> bool {
+        self.pids.lock().unwrap_or_else(PoisonError::into_inner).contains(&pid)
+    }
+
     /// The processes that may hold it, as last noted.
     #[must_use]
     pub fn pids(&self) -> Vec<u32> {

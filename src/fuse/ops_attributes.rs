@@ -61,10 +61,13 @@ impl Filesystem {
         let by = self.caller(&place.session, asker);
         let Some(_name) = self.keep_name(ino) else { return Ok(()) };
         let Ok(place) = self.place(ino) else { return Ok(()) };
-        let pid = holders::tgid(asker.thread).unwrap_or(0);
-        let own = || self.writers_on(ino).iter().any(|handle| handle.pids().contains(&pid));
+        let own = || {
+            let pid = holders::tgid(asker.thread).unwrap_or(0);
+            self.writers_on(ino).iter().any(|handle| handle.may_be_held_by(pid))
+        };
         // A draft that was moved onto a value has attributes of its own for who writes it.
-        if self.engine().entry(&place.session, &place.path)?.is_none() || (self.is_moved(ino) && own()) {
+        let moved = || self.inodes.fresh(ino).is_some() && own();
+        if self.engine().entry(&place.session, &place.path)?.is_none() || moved() {
             return self.set_fresh_attributes(ino, set);
         }
         Ok(self.store.set_attributes(&place.session, &place.path, set.clone(), &by?)?)

@@ -288,8 +288,7 @@ impl Filesystem {
             .and_then(|()| self.go_on(handle.ino, writer))
             .and_then(|()| self.write_draft(&handle, writer, at, bytes));
         if let Err(refusal) = written {
-            self.fail(&handle, writer, refusal.clone());
-            return Err(refusal);
+            return Err(self.fail(&handle, writer, refusal));
         }
         match at.lock_owner {
             Some(owner) => drop(writer.owners.insert(owner)),
@@ -459,6 +458,7 @@ impl Filesystem {
             draft: StoreDraft::Whole(stage.freeze()),
             base: if size == 0 { Base::Fresh } else { Base::Exactly(snapshot.head.version) },
             fresh: snapshot.head.attributes.clone(),
+            own: false,
             set: AttributeChange { mtime: Some(SystemTime::now()), ..AttributeChange::default() },
             rule: Rule::Policy,
         };
@@ -469,7 +469,7 @@ impl Filesystem {
     /// A name that no commit has made has only drafts to cut: those of who can see it.
     fn truncate_fresh(&self, asker: Asker, ino: Ino, size: u64) -> Reply<()> {
         let pid = holders::tgid(asker.thread);
-        let own = |handle: &&Arc<Handle>| pid.is_none_or(|pid| handle.pids().contains(&pid));
+        let own = |handle: &&Arc<Handle>| pid.is_none_or(|pid| handle.may_be_held_by(pid));
         self.writers_on(ino).iter().filter(own).try_for_each(|handle| self.truncate_handle(asker, handle.id, size))
     }
 
@@ -495,8 +495,7 @@ impl Filesystem {
             .and_then(|seen| self.note_writer(asker, &handle, writer, seen))
             .and_then(|()| self.cut_draft(&handle, writer, size));
         if let Err(refusal) = cut {
-            self.fail(&handle, writer, refusal.clone());
-            return Err(refusal);
+            return Err(self.fail(&handle, writer, refusal));
         }
         if size == 0 {
             let check = self.place(handle.ino).and_then(|place| place.key()).ok();

@@ -85,6 +85,7 @@ impl Filesystem {
             draft: Draft::Whole(Staged::from(Vec::new())),
             base: Base::Exactly(0),
             fresh: self.made_by(asker, mode, &self.dir_attributes(parent)?, false),
+            own: false,
             set: crate::engine::AttributeChange::default(),
             rule: Rule::Policy,
         };
@@ -296,8 +297,7 @@ impl Filesystem {
 
     /// A key under another name has other version numbers: what handles on it were made from is told in those.
     fn renumber(&self, ino: Ino, before: Version, now: Version) {
-        let ids = self.inodes.handles(ino);
-        for handle in ids.into_iter().filter_map(|id| self.handles.get(id).ok()) {
+        for handle in self.handles_on(ino) {
             match &mut *handle.state() {
                 State::Reader(Some(snapshot)) => snapshot.renumber(before, now),
                 State::Writer(writer) => writer.draft.renumber(before, now),

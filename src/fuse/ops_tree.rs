@@ -68,7 +68,7 @@ impl Filesystem {
         };
         let Some(pid) = holders::tgid(asker.thread) else { return false };
         creators.contains(&pid)
-            || self.writers_on(ino).iter().any(|handle| handle.pids().contains(&pid))
+            || self.writers_on(ino).iter().any(|handle| handle.may_be_held_by(pid))
             // Who has only inherited a descriptor has taken part in nothing yet.
             || holders::holds(pid, ino)
     }
@@ -129,18 +129,17 @@ impl Filesystem {
     /// Unlinked while open: `fstat` shows what the handles on it have. Without one it is about to be opened: by who
     /// has looked the name up in the instant before.
     fn stat_unnamed(&self, asker: Asker, ino: Ino) -> Option<Stat> {
-        let ids = self.inodes.handles(ino);
         if self.inodes.role(ino) == Some(Role::Dir) {
             let attributes = self.inodes.left(ino).map_or_else(|| self.root.clone(), |left| left.attributes);
-            return (!ids.is_empty()).then(|| Stat { links: 0, ..dir_stat(ino, attributes) });
+            return (!self.inodes.handles(ino).is_empty()).then(|| Stat { links: 0, ..dir_stat(ino, attributes) });
         }
-        let handles = ids.into_iter().filter_map(|id| self.handles.get(id).ok());
+        let handles = self.handles_on(ino).into_iter();
         let left = self.inodes.left(ino);
         let there = left.as_ref().and_then(|left| left.value.as_ref()).map(|value| value.head.size_bytes);
         // What was committed is shown to all but who writes: a draft is nobody else's business.
         let pid = holders::tgid(asker.thread);
         let own = |handle: &Handle| {
-            !handle.closed.load(Ordering::Relaxed) && pid.is_some_and(|pid| handle.pids().contains(&pid))
+            !handle.closed.load(Ordering::Relaxed) && pid.is_some_and(|pid| handle.may_be_held_by(pid))
         };
         let sizes = handles.filter(|handle| there.is_none() || own(handle));
         let sizes = sizes.map(|handle| match handle.try_state().as_deref() {

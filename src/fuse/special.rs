@@ -124,6 +124,7 @@ impl Filesystem {
             base: Base::Fresh,
             set: engine::AttributeChange { mtime: Some(fresh.mtime), ..Default::default() },
             fresh,
+            own: false,
             rule: Rule::NeighbourChecked,
         };
         let committed = self.store.write(write, by)?;

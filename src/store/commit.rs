@@ -84,6 +84,8 @@ pub struct Write<'a> {
     pub base: Base,
     /// Attributes of a key that does not exist yet.
     pub fresh: Attributes,
+    /// They stand where a key is there too: a name of its own was put in that one's place.
+    pub own: bool,
     /// Attributes set on the draft: applied to what the key has. Its `mtime` is the time of the last write.
     pub set: AttributeChange,
     /// Which check it meets.
@@ -245,7 +247,8 @@ impl Store {
             (Draft::Whole(staged), _, Some(document)) => self.accept(document, staged, write.session, by)?,
             (Draft::Whole(staged), _, None) => staged.clone(),
         };
-        let mut attributes = head.map_or_else(|| write.fresh.clone(), |head| head.attributes.clone());
+        let kept = head.filter(|_| !write.own).map(|head| &head.attributes);
+        let mut attributes = kept.unwrap_or(&write.fresh).clone();
         write.set.apply(&mut attributes);
         Ok(Change::Put { key, content, expected: head.map(|head| head.version), attributes })
     }

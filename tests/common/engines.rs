@@ -140,6 +140,7 @@ pub(crate) fn write(store: &Store, path: &str, bytes: &[u8], caller: &Caller) ->
         draft: Draft::Whole(Staged::from(bytes.to_vec())),
         base: Base::Fresh,
         fresh: attributes(),
+        own: false,
         set: Default::default(),
         rule: Rule::Policy,
     };

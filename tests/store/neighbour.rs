@@ -430,6 +430,7 @@ fn a_waiting_append_goes_after_a_strangers_value() {
         draft: Draft::Append(b"more\n".to_vec()),
         base: batonfs::store::Base::Fresh,
         fresh: attributes(),
+        own: false,
         set: Default::default(),
         rule: batonfs::store::Rule::Policy,
     };

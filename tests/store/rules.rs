@@ -211,6 +211,7 @@ fn an_edit_of_an_older_version_is_a_conflict_whoever_wrote_it() {
             draft: Draft::Whole(b"edit".to_vec().into()),
             base: Base::Version(base),
             fresh: attributes(),
+            own: false,
             set: Default::default(),
             rule: Rule::Policy,
         };
@@ -280,6 +281,7 @@ fn a_draft_of_exactly_one_version_is_refused_over_another_under_every_policy() {
             draft: Draft::Whole(b"cut".to_vec().into()),
             base: Base::Exactly(version),
             fresh: attributes(),
+            own: false,
             set: Default::default(),
             rule: Rule::Policy,
         };
