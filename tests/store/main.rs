@@ -6,6 +6,8 @@
 mod disks;
 #[path = "../common/engines.rs"]
 mod engines;
+#[path = "../common/power.rs"]
+mod power_disk;
 
 mod contract;
 mod crash;
@@ -13,6 +15,7 @@ mod forgotten;
 mod format;
 mod handoff;
 mod neighbour;
+mod power;
 mod race;
 mod room;
 mod rules;

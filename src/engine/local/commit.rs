@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::super::{AttributeChange, Attributes, Change, Context, EngineError, Receipt, Result, Staged};
 use super::disk::{Access, DiskFile, Form};
 use super::look::{self, Found, Look};
-use super::mark::Mark;
+use super::mark::{Mark, Now};
 use super::publish::Work;
 use super::record::{Act, Append, Body, Kept, KeptChange, Record, Value};
-use super::session::{Hold, Session};
+use super::session::{Hold, Progress, Session};
 use super::stage::{self, INLINE_BYTES};
 use super::{LocalEngine, paths, time, tree};
 use crate::words::{Author, Dir, Key, Version, Writer};
@@ -87,7 +87,7 @@ impl LocalEngine {
             record.seq = order.next();
             let appended = record.encode().and_then(|header| self.journal.append(&header, &decision.body));
             let end = appended.inspect_err(|_| self.discard(operation))?;
-            order.take(record.line(), false);
+            order.take(record.line(), Progress::UnderWay);
             end
         };
         self.journal.sync_to(end).inspect_err(|_| session.abandoned())?;
@@ -119,7 +119,7 @@ impl LocalEngine {
         }
         // A file that we may not mark would get a new version at every look: better no version than those.
         found.file.set_xattr(super::mark::NAME, b"").map_err(|e| EngineError::io(format!("marking {key}"), e))?;
-        Mark::reserve(&*found.file, key.as_str(), None, &writer)?;
+        Mark::reserve(&*found.file, key.as_str(), Now::Stranger, &writer)?;
         let act = Act::Adopt {
             key: key.clone(),
             version,
@@ -127,6 +127,7 @@ impl LocalEngine {
             crc,
             mtime_ns: found.stat.mtime_ns,
             writer: writer.clone(),
+            file: found.stat.id,
         };
         let author = Author { writer, ..Author::default() };
         let operation = uuid::Uuid::now_v7().to_string();
@@ -187,7 +188,7 @@ impl LocalEngine {
                 let current = self.current(session, &key)?;
                 expect(&current, Some(expected))?;
                 if let Some((found, mark)) = &current {
-                    Mark::reserve(&*found.file, key.as_str(), Some(mark), &context.author.writer)?;
+                    Mark::reserve(&*found.file, key.as_str(), Now::Marked(mark), &context.author.writer)?;
                 }
                 let decision = Decision::of(Act::Declare { key: key.clone(), version: expected });
                 self.stage_sidecar(operation, &context.author, decision.time_ms)?;
@@ -217,8 +218,16 @@ impl LocalEngine {
         self.stage_sidecar(operation, &context.author, time_ms)?;
         let staged = self.stage_value(operation, &content, &attributes, &context.author)?;
         let kept = Kept { mtime_ns: staged.mtime_ns, ..Kept::of(&attributes) };
-        let value =
-            Value { key, version, over: expected, size: content.len(), crc: staged.crc, kept, body: staged.body };
+        let value = Value {
+            key,
+            version,
+            over: expected,
+            size: content.len(),
+            crc: staged.crc,
+            kept,
+            body: staged.body,
+            file: staged.id,
+        };
         let (body, draft) = (staged.bytes, Some(staged.file));
         Ok(Decision { act: Act::Put(value), body, content: Some(content), draft, base: current, time_ms })
     }
@@ -247,7 +256,7 @@ impl LocalEngine {
         if append.offset.checked_add(append.len).is_none_or(|end| i64::try_from(end).is_err()) {
             return Err(EngineError::io("appending", std::io::Error::from_raw_os_error(libc::EFBIG)));
         }
-        Mark::reserve(&*found.file, append.key.as_str(), Some(&mark), &context.author.writer)?;
+        Mark::reserve(&*found.file, append.key.as_str(), Now::Marked(&mark), &context.author.writer)?;
         let decision = Decision::of(Act::Append(append));
         self.stage_sidecar(operation, &context.author, decision.time_ms)?;
         Ok(Decision { body: bytes, base: Some((found, mark)), ..decision })
@@ -264,11 +273,12 @@ impl LocalEngine {
     ) -> Result<Decision> {
         let Some((found, mark)) = source else { return Err(EngineError::Stale { current: None }) };
         let attributes = look::attributes(&*found.file, &found.stat)?;
-        if from == to {
-            let content = match content {
-                Some(content) => content,
-                None => self.copy_of(&found, mark.size)?,
-            };
+        // A small value is staged again, so that its bytes are in the record: they may not be on the disk yet.
+        let content = match content {
+            None if from == to || mark.size <= INLINE_BYTES => Some(self.copy_of(&found, mark.size)?),
+            other => other,
+        };
+        if let (true, Some(content)) = (from == to, content.clone()) {
             return self.decide_put(session, to, content, expected, attributes, context, operation);
         }
         self.require_parent(session, Some(to.parent()))?;
@@ -286,18 +296,23 @@ impl LocalEngine {
             crc: mark.crc,
             kept: Kept::of(&attributes),
             body: Body::Source,
+            file: found.stat.id,
         };
         match &content {
             Some(content) => {
                 let staged = self.stage_value(operation, content, &attributes, &context.author)?;
                 value.size = content.len();
                 (value.crc, value.kept.mtime_ns, value.body) = (staged.crc, staged.mtime_ns, staged.body);
+                value.file = staged.id;
                 (body, draft) = (staged.bytes, Some(staged.file));
             }
             // A second name keeps the bytes, whatever a program beside the mount does to the first one.
             None => {
                 self.link_source(session, &from, &found, operation)?;
-                Mark::reserve(&*found.file, from.as_str(), Some(&mark), &context.author.writer)?;
+                Mark::reserve(&*found.file, from.as_str(), Now::Marked(&mark), &context.author.writer)?;
+                // What was appended to it may be in earlier records only.
+                found.file.sync().map_err(|e| EngineError::io(format!("syncing {from}"), e))?;
+                self.disk.sync_dir(paths::DRAFTS).map_err(|e| EngineError::io("syncing the drafts", e))?;
             }
         }
         let act = Act::Rename { from, over_from: mark.version, value };
@@ -373,7 +388,7 @@ impl LocalEngine {
             .map_err(|e| EngineError::io(format!("trying attributes of {place}"), e))?;
         look::set_first_attributes(&*trial, &attributes, &place)?;
         if let Some((_, mark)) = base {
-            Mark::reserve(&*trial, &place, None, &mark.writer)?;
+            Mark::reserve(&*trial, &place, Now::Draft, &mark.writer)?;
         }
         tree::unlink(&*self.disk, &draft)
     }
@@ -471,7 +486,7 @@ impl LocalEngine {
         let io = |e| EngineError::io(format!("linking {place}"), e);
         tree::unlink(&*self.disk, &draft)?;
         self.disk.link(&place, &draft).map_err(io)?;
-        if self.disk.stat(&draft).map_err(io)?.ino != found.stat.ino {
+        if self.disk.stat(&draft).map_err(io)?.id != found.stat.id {
             return Err(EngineError::Stale { current: None });
         }
         Ok(())

@@ -13,7 +13,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{
+    self, AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags, StatxTimestamp, Timespec, Timestamps,
+    XattrFlags,
+};
+use serde::{Deserialize, Serialize};
 
 use super::super::value::Space;
 
@@ -28,13 +32,22 @@ pub enum Form {
     Other,
 }
 
+/// Which file it is, whatever names it has and has had: a number alone is given to another file once the first is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FileId {
+    /// Inode number.
+    pub ino: u64,
+    /// When it was made, nanoseconds since 1970; 0 where the file system does not tell.
+    pub born_ns: i64,
+}
+
 /// What the engine needs of a `stat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
     /// What it is.
     pub form: Form,
-    /// Inode number.
-    pub ino: u64,
+    /// Which file it is.
+    pub id: FileId,
     /// Number of names.
     pub links: u64,
     /// Size in bytes.
@@ -128,10 +141,13 @@ pub trait Disk: Send + Sync + Debug {
     fn sync_everything(&self) -> io::Result<()>;
     /// Space and names left.
     fn space(&self) -> io::Result<Space>;
-    /// Names the time since the machine started: while it is the same, nothing written was lost. Empty when unknown.
+    /// Names the time since the machine started and the file system was mounted: while it is the same, nothing written
+    /// was lost. At most 48 bytes; empty when unknown.
     fn boot(&self) -> String;
 }
 
+/// `STATX_MNT_ID_UNIQUE` (since Linux 6.8): a number that no other mount since the start has had.
+const UNIQUE_MOUNT_ID: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 /// Longest path given to one system call.
 const PATH_PART_BYTES: usize = 2_000;
 
@@ -327,10 +343,10 @@ impl Disk for LocalDisk {
 
     fn stat(&self, path: &str) -> io::Result<Stat> {
         if path.is_empty() {
-            return Ok(stat_of(&fs::fstat(&self.root)?));
+            return stat_at(&self.root, "");
         }
         let (dir, name) = self.parent(path)?;
-        Ok(stat_of(&fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?))
+        stat_at(dir, name)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -402,7 +418,11 @@ impl Disk for LocalDisk {
     }
 
     fn boot(&self) -> String {
-        std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+        // A file system can go down alone: then it is mounted again, under another number.
+        let Ok(boot) = std::fs::read_to_string("/proc/sys/kernel/random/boot_id") else { return String::new() };
+        let stat = fs::statx(&self.root, "", AtFlags::EMPTY_PATH, UNIQUE_MOUNT_ID);
+        let mount = stat.ok().filter(|stat| StatxFlags::from_bits_retain(stat.stx_mask).contains(UNIQUE_MOUNT_ID));
+        format!("{}/{:x}", boot.trim(), mount.map_or(0, |stat| stat.stx_mnt_id))
     }
 }
 
@@ -421,24 +441,26 @@ fn form_of(file_type: FileType) -> Form {
     }
 }
 
-// The type of the count differs between machines.
-fn links(count: impl TryInto<u64>) -> u64 {
-    count.try_into().unwrap_or(u64::MAX)
+/// What a name in a directory is; the directory or file itself for no name. A symlink is seen as itself.
+fn stat_at(dir: impl AsFd, name: &str) -> io::Result<Stat> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | if name.is_empty() { AtFlags::EMPTY_PATH } else { AtFlags::empty() };
+    let stat = fs::statx(dir, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?;
+    let tells = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
+    Ok(Stat {
+        form: form_of(FileType::from_raw_mode(stat.stx_mode.into())),
+        id: FileId { ino: stat.stx_ino, born_ns: if tells { time_ns(stat.stx_btime) } else { 0 } },
+        links: stat.stx_nlink.into(),
+        size_bytes: stat.stx_size,
+        blocks: stat.stx_blocks,
+        mode: u32::from(stat.stx_mode) & 0o7777,
+        uid: stat.stx_uid,
+        gid: stat.stx_gid,
+        mtime_ns: time_ns(stat.stx_mtime),
+    })
 }
 
-fn stat_of(stat: &fs::Stat) -> Stat {
-    let nanos = i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
-    Stat {
-        form: form_of(FileType::from_raw_mode(stat.st_mode)),
-        ino: stat.st_ino,
-        links: links(stat.st_nlink),
-        size_bytes: u64::try_from(stat.st_size).unwrap_or(0),
-        blocks: u64::try_from(stat.st_blocks).unwrap_or(0),
-        mode: stat.st_mode & 0o7777,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        mtime_ns: stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(nanos),
-    }
+fn time_ns(at: StatxTimestamp) -> i64 {
+    at.tv_sec.saturating_mul(1_000_000_000).saturating_add(at.tv_nsec.into())
 }
 
 /// A file of the real disk.
@@ -489,7 +511,7 @@ impl DiskFile for LocalFile {
     }
 
     fn stat(&self) -> io::Result<Stat> {
-        Ok(stat_of(&fs::fstat(&self.0)?))
+        stat_at(&self.0, "")
     }
 
     fn xattr(&self, name: &str) -> io::Result<Option<Vec<u8>>> {

@@ -2,9 +2,9 @@
 //! must not know what is at the place they go to.
 
 use super::super::{Attributes, EngineError, Result, Staged, sidecar};
-use super::disk::{Access, DiskFile};
-use super::look::{self, Look};
-use super::mark::{self, Mark};
+use super::disk::{Access, DiskFile, FileId, Stat};
+use super::look::{self, Found, Look};
+use super::mark::{self, Mark, Now};
 use super::publish::Work;
 use super::record::{Body, Record, Value};
 use super::stage::{self, INLINE_BYTES};
@@ -22,6 +22,8 @@ pub(super) struct StagedValue {
     pub(super) mtime_ns: i64,
     /// The draft, open.
     pub(super) file: Box<dyn DiskFile>,
+    /// Which file it is.
+    pub(super) id: FileId,
 }
 
 fn io(e: std::io::Error) -> EngineError {
@@ -29,7 +31,7 @@ fn io(e: std::io::Error) -> EngineError {
 }
 
 /// Gives a file these bytes, whatever it held.
-fn write_over(file: &dyn DiskFile, bytes: &[u8]) -> Result<()> {
+pub(super) fn write_over(file: &dyn DiskFile, bytes: &[u8]) -> Result<()> {
     if file.stat().map_err(io)?.size_bytes != bytes.len() as u64 {
         file.set_len(bytes.len() as u64).map_err(io)?;
     }
@@ -51,20 +53,20 @@ impl LocalEngine {
         let path = paths::draft(operation);
         if content.len() <= INLINE_BYTES {
             let bytes = content.read_all()?;
-            let (file, mtime_ns) = self.write_draft(&path, &bytes, attributes)?;
-            Mark::reserve(&*file, &path, None, &author.writer)?;
-            return Ok(StagedValue { body: Body::Inline, crc: crc32c::crc32c(&bytes), bytes, mtime_ns, file });
+            let (file, Stat { id, mtime_ns, .. }) = self.write_draft(&path, &bytes, attributes)?;
+            Mark::reserve(&*file, &path, Now::Draft, &author.writer)?;
+            return Ok(StagedValue { body: Body::Inline, crc: crc32c::crc32c(&bytes), bytes, mtime_ns, file, id });
         }
         tree::unlink(&*self.disk, &path)?;
         let file = self.place_large(&path, content)?;
         let crc = stage::checksum(content.len(), |at, buffer| file.read_at(at, buffer).map_err(io))?;
         look::set_first_attributes(&*file, attributes, &path)?;
-        Mark::reserve(&*file, &path, None, &author.writer)?;
-        let mtime_ns = file.stat().map_err(io)?.mtime_ns;
+        Mark::reserve(&*file, &path, Now::Draft, &author.writer)?;
+        let Stat { id, mtime_ns, .. } = file.stat().map_err(io)?;
         // Both before the record: a record never names bytes that a crash can take.
         file.sync().map_err(io)?;
         self.disk.sync_dir(paths::DRAFTS).map_err(io)?;
-        Ok(StagedValue { body: Body::Draft, bytes: Vec::new(), crc, mtime_ns, file })
+        Ok(StagedValue { body: Body::Draft, bytes: Vec::new(), crc, mtime_ns, file, id })
     }
 
     /// Makes the draft of a sidecar; none for an empty writer, which the neighbour would take for damage.
@@ -95,22 +97,25 @@ impl LocalEngine {
         }
     }
 
-    /// Makes sure that the draft of a committed value is there, marked; its inode number. `None`: it is not, and
+    /// Makes sure that the draft of a committed value is there, marked; which file it is. `None`: it is not, and
     /// cannot be made again (it has been published and replaced since).
     ///
     /// # Errors
     /// As [`LocalEngine::stage_value`].
-    pub(super) fn ready_draft(&self, record: &Record, value: &Value, work: &Work<'_>) -> Result<Option<u64>> {
+    pub(super) fn ready_draft(&self, record: &Record, value: &Value, work: &Work<'_>) -> Result<Option<FileId>> {
         let path = paths::draft(&record.operation);
         let target = paths::value(&record.session, value.key.as_str());
         if let Some(draft) = work.draft {
             record.mark(&target, value.span()).write(draft, &path)?;
-            return Ok(Some(draft.stat().map_err(io)?.ino));
+            return Ok(Some(draft.stat().map_err(io)?.id));
         }
         let inline = value.body == Body::Inline;
         if inline && work.replay.is_some() {
-            // What a crash left of a small draft may be torn: its bytes are in the record.
-            tree::unlink(&*self.disk, &path)?;
+            // What a crash left of a small draft may be torn.
+            match self.disk.rename(&paths::draft_again(&record.operation), &path) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                other => other.map_err(io)?,
+            }
         }
         let mut look = look::look_at(&*self.disk, &path, Access::Read)?;
         if matches!(look, Look::Nothing) && inline {
@@ -118,12 +123,36 @@ impl LocalEngine {
             look = look::look_at(&*self.disk, &path, Access::Read)?;
         }
         let Look::File(draft) = look else { return Ok(None) };
+        if !inline && !self.is_staged(value, &draft)? {
+            return Ok(None);
+        }
         let span = mark::Span { mtime_ns: draft.stat.mtime_ns, ..value.span() };
         record.mark(&target, span).write(&*draft.file, &path)?;
-        Ok(Some(draft.stat.ino))
+        Ok(Some(draft.stat.id))
     }
 
-    fn write_draft(&self, path: &str, bytes: &[u8], attributes: &Attributes) -> Result<(Box<dyn DiskFile>, i64)> {
+    /// Stages a small value again from its record, marked. Once everything is synced it can be published like one that
+    /// was never lost, also if power goes again.
+    ///
+    /// # Errors
+    /// As [`LocalEngine::stage_value`].
+    pub(super) fn stage_again(&self, record: &Record, value: &Value, body: &[u8]) -> Result<()> {
+        let path = paths::draft_again(&record.operation);
+        let target = paths::value(&record.session, value.key.as_str());
+        let (file, stat) = self.write_draft(&path, body, &value.kept.attributes())?;
+        record.mark(&target, mark::Span { mtime_ns: stat.mtime_ns, ..value.span() }).write(&*file, &path)
+    }
+
+    /// Is this the file that was staged for a value? In a copy of a store its bytes tell.
+    fn is_staged(&self, value: &Value, draft: &Found) -> Result<bool> {
+        if draft.stat.id == value.file {
+            return Ok(true);
+        }
+        let read = |at, buffer: &mut [u8]| draft.file.read_at(at, buffer).map_err(io);
+        Ok(draft.stat.size_bytes == value.size && stage::checksum(value.size, read)? == value.crc)
+    }
+
+    fn write_draft(&self, path: &str, bytes: &[u8], attributes: &Attributes) -> Result<(Box<dyn DiskFile>, Stat)> {
         let file = match self.spare_values.take(&*self.disk, path) {
             Some(spare) => {
                 write_over(&*spare, bytes)?;
@@ -139,8 +168,8 @@ impl LocalEngine {
                 file
             }
         };
-        let mtime_ns = file.stat().map_err(io)?.mtime_ns;
-        Ok((file, mtime_ns))
+        let stat = file.stat().map_err(io)?;
+        Ok((file, stat))
     }
 
     fn place_large(&self, path: &str, content: &Staged) -> Result<Box<dyn DiskFile>> {

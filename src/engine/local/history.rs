@@ -4,6 +4,7 @@ use super::super::{EngineError, Head, KEPT_VERSIONS, Result, Snapshot};
 use super::disk::{Access, Form};
 use super::look::{self, Look};
 use super::mark::Mark;
+use super::record::Record;
 use super::stage::FileContent;
 use super::{LocalEngine, paths, tree};
 use crate::words::{Key, SessionId, Version};
@@ -44,7 +45,24 @@ impl LocalEngine {
         Ok(())
     }
 
-    fn prune(&self, session: &SessionId, key: &Key, newest: Version) -> Result<()> {
+    /// Moves the file at `place` to a key's history as `version`, unless that is there already: then it goes.
+    ///
+    /// # Errors
+    /// As [`LocalEngine::keep`].
+    pub(super) fn keep_new(&self, record: &Record, key: &Key, version: Version, place: &str) -> Result<()> {
+        let to = paths::history(&record.session, key.as_str(), version);
+        tree::make_dirs_above(&*self.disk, &to)?;
+        match self.disk.rename_new(place, &to) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => tree::unlink(&*self.disk, place),
+            other => other.map_err(|e| EngineError::io(format!("keeping {to}"), e)),
+        }
+    }
+
+    /// Removes what is too far before `newest` in a key's history.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`].
+    pub(super) fn prune(&self, session: &SessionId, key: &Key, newest: Version) -> Result<()> {
         for old in self.kept(session, key)?.into_iter().filter(|old| old.saturating_add(KEPT_VERSIONS) < newest) {
             tree::unlink(&*self.disk, &paths::history(session, key.as_str(), old))?;
         }

@@ -19,6 +19,8 @@ const FIRST: u64 = 8192;
 const FRAME_BYTES: usize = 32;
 /// Zeros are written ahead in steps of this, so that the sync of a small commit moves no metadata.
 const ZEROS_BYTES: u64 = 1 << 20;
+/// How much is looked through at a time; a multiple of 8, as places of records are.
+const WINDOW_BYTES: usize = 1 << 20;
 /// What a journal keeps of its length when it starts again.
 const KEEP_BYTES: u64 = 4 << 20;
 
@@ -32,15 +34,15 @@ pub(super) struct Found {
 }
 
 /// What the journal held when it was opened.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Contents {
-    /// The records, oldest first.
-    pub(super) records: Vec<Found>,
-    /// The machine has not started again since they were written: nothing written was lost.
+    /// The machine has not started again since the records were written: nothing written was lost.
     pub(super) same_boot: bool,
     /// It must start again before anything is appended: it has records, was written before the machine started, or has
     /// remains of a torn batch that a new record could run into.
     pub(super) stale: bool,
+    /// Whole records lie behind the torn end.
+    pub(super) remains: bool,
 }
 
 /// An open journal.
@@ -70,38 +72,67 @@ struct State {
 }
 
 impl Journal {
-    /// Opens the journal, or makes it. What is after the last whole record is a torn batch that nobody was told of.
+    /// Opens the journal; `fresh`: makes it where there is none. What is after the last whole record is a torn batch
+    /// that nobody was told of.
     ///
     /// # Errors
-    /// [`EngineError::Damaged`]: a record that was durable is unreadable. [`EngineError::Io`].
-    pub(super) fn open(disk: &dyn Disk) -> Result<(Self, Contents)> {
+    /// [`EngineError::Damaged`]: a record that was durable is unreadable, or the journal of a store is gone.
+    /// [`EngineError::Io`].
+    pub(super) fn open(disk: &dyn Disk, fresh: bool) -> Result<(Self, Contents)> {
         let boot = disk.boot();
-        let (file, bytes) = match disk.open(paths::JOURNAL, super::disk::Access::Write) {
-            Ok(file) => {
-                let bytes = super::stage::read_whole(&*file, paths::JOURNAL)?;
-                (file, bytes)
+        let file = match disk.open(paths::JOURNAL, super::disk::Access::Write) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && fresh => make(disk, &boot)?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(damaged("it is gone, and with it what was not yet in its place"));
             }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => make(disk, &boot)?,
             Err(e) => return Err(EngineError::io("opening the journal", e)),
         };
-        let Some((index, Header { generation, tag, boot: written_at })) = newest_header(&bytes) else {
+        let reader = Reader::new(&*file)?;
+        let Some((index, Header { generation, tag, boot: written_at })) = reader.newest_header()? else {
             return Err(damaged("neither header is whole"));
         };
-        let Scan { records, end, remains } = scan(&bytes, tag)?;
+        let (end, remains) = reader.scan(tag)?;
         let same_boot = !boot.is_empty() && written_at == boot;
-        let state = State {
-            generation,
-            tag,
-            header: index,
-            end,
-            written: (bytes.len() as u64).max(FIRST),
-            durable: end,
-            syncing: false,
-            closed: None,
-        };
+        let written = reader.len.max(FIRST);
+        let state = State { generation, tag, header: index, end, written, durable: end, syncing: false, closed: None };
         let journal = Self { file, boot, state: Mutex::new(state), synced: Condvar::new() };
-        let stale = remains || !same_boot || !records.is_empty();
-        Ok((journal, Contents { records, same_boot, stale }))
+        let stale = remains || !same_boot || end > FIRST;
+        Ok((journal, Contents { same_boot, stale, remains }))
+    }
+
+    /// The records there are, oldest first; one at a time is in memory.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`].
+    pub(super) fn each(&self, mut each: impl FnMut(Found) -> Result<()>) -> Result<()> {
+        let (tag, end) = {
+            let state = self.state();
+            (state.tag, state.end)
+        };
+        let reader = Reader::new(&*self.file)?;
+        let mut at = FIRST;
+        while at < end {
+            let Some(read) = reader.record(at, tag)? else {
+                return Err(damaged(format!("the record at byte {at} was readable a moment ago")));
+            };
+            at += read.len;
+            each(read.found)?;
+        }
+        Ok(())
+    }
+
+    /// Takes away what lies behind the torn end, where it cannot start again at once: a new record must not run into it.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`]; [`EngineError::Closed`] when it could not be made durable.
+    pub(super) fn cut(&self) -> Result<()> {
+        let mut state = self.state();
+        state.refuse_closed()?;
+        let io = |e| EngineError::io("cutting the journal", e);
+        self.file.set_len(state.end).map_err(io)?;
+        state.written = state.end;
+        self.file.sync_data().map_err(|e| state.fail(&e))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -150,7 +181,7 @@ impl Journal {
             state.syncing = false;
             match result {
                 Ok(()) => state.durable = target,
-                Err(e) => state.closed = Some(format!("syncing the journal failed: {e}")),
+                Err(e) => drop(state.fail(&e)),
             }
             self.synced.notify_all();
         }
@@ -188,11 +219,7 @@ impl Journal {
         let place = HEADERS.get(header).copied().unwrap_or(0);
         let io = |e| EngineError::io("starting the journal again", e);
         self.file.write_at(place, &header_bytes(generation, tag, &self.boot)).map_err(io)?;
-        if let Err(e) = self.file.sync_data() {
-            let words = format!("syncing the journal failed: {e}");
-            state.closed = Some(words.clone());
-            return Err(EngineError::Closed(words));
-        }
+        self.file.sync_data().map_err(|e| state.fail(&e))?;
         (state.generation, state.tag, state.header) = (generation, tag, header);
         (state.end, state.durable) = (FIRST, FIRST);
         if state.written > KEEP_BYTES && self.file.set_len(KEEP_BYTES).is_ok() {
@@ -203,6 +230,13 @@ impl Journal {
 }
 
 impl State {
+    /// After a failed sync what the disk holds is unknown: nothing is accepted any more.
+    fn fail(&mut self, e: &std::io::Error) -> EngineError {
+        let words = format!("syncing the journal failed: {e}");
+        self.closed = Some(words.clone());
+        EngineError::Closed(words)
+    }
+
     fn refuse_closed(&self) -> Result<()> {
         self.closed.clone().map_or(Ok(()), |words| Err(EngineError::Closed(words)))
     }
@@ -213,7 +247,7 @@ fn damaged(what: impl Into<String>) -> EngineError {
 }
 
 /// A fresh journal appears under its name whole, so that a crash while it is made leaves none.
-fn make(disk: &dyn Disk, boot: &str) -> Result<(Box<dyn DiskFile>, Vec<u8>)> {
+fn make(disk: &dyn Disk, boot: &str) -> Result<Box<dyn DiskFile>> {
     let io = |e| EngineError::io("making the journal", e);
     let draft = paths::draft("journal");
     match disk.unlink(&draft) {
@@ -229,7 +263,7 @@ fn make(disk: &dyn Disk, boot: &str) -> Result<(Box<dyn DiskFile>, Vec<u8>)> {
     file.sync().map_err(io)?;
     disk.rename(&draft, paths::JOURNAL).map_err(io)?;
     disk.sync_dir(paths::parent(paths::JOURNAL)).map_err(io)?;
-    Ok((disk.open(paths::JOURNAL, super::disk::Access::Write).map_err(io)?, start))
+    disk.open(paths::JOURNAL, super::disk::Access::Write).map_err(io)
 }
 
 fn fresh_tag() -> u64 {
@@ -255,15 +289,6 @@ struct Header {
     generation: u64,
     tag: u64,
     boot: String,
-}
-
-/// The newest whole header and its index.
-fn newest_header(bytes: &[u8]) -> Option<(usize, Header)> {
-    HEADERS
-        .iter()
-        .enumerate()
-        .filter_map(|(index, at)| Some((index, read_header(tail(bytes, *at).get(..HEADER_BYTES)?)?)))
-        .max_by_key(|(_, header)| header.generation)
 }
 
 fn read_header(header: &[u8]) -> Option<Header> {
@@ -305,58 +330,91 @@ struct Read {
     len: u64,
 }
 
-fn read_record(bytes: &[u8], tag: u64) -> Option<Read> {
+/// Reads a journal that nobody writes meanwhile.
+struct Reader<'a> {
+    file: &'a dyn DiskFile,
+    len: u64,
+}
+
+impl<'a> Reader<'a> {
+    fn new(file: &'a dyn DiskFile) -> Result<Self> {
+        let stat = file.stat().map_err(|e| EngineError::io("reading the journal", e))?;
+        Ok(Self { file, len: stat.size_bytes })
+    }
+
+    fn bytes(&self, at: u64, len: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        let got = self.file.read_at(at, &mut bytes).map_err(|e| EngineError::io("reading the journal", e))?;
+        bytes.truncate(got);
+        Ok(bytes)
+    }
+
+    /// The newest whole header and its index.
+    fn newest_header(&self) -> Result<Option<(usize, Header)>> {
+        let mut newest: Option<(usize, Header)> = None;
+        for (index, at) in HEADERS.iter().enumerate() {
+            if let Some(header) = read_header(&self.bytes(*at, HEADER_BYTES)?)
+                && newest.as_ref().is_none_or(|(_, newest)| newest.generation < header.generation)
+            {
+                newest = Some((index, header));
+            }
+        }
+        Ok(newest)
+    }
+
+    /// The record at `at`; `None`: there is no whole one.
+    fn record(&self, at: u64, tag: u64) -> Result<Option<Read>> {
+        let mut bytes = self.bytes(at, FRAME_BYTES)?;
+        let Some((crc, durable, header_len, body_len)) = read_frame(&bytes, tag) else { return Ok(None) };
+        let len = FRAME_BYTES as u64 + u64::from(header_len) + u64::from(body_len);
+        let (Ok(rest), true) = (usize::try_from(len - FRAME_BYTES as u64), at.saturating_add(len) <= self.len) else {
+            return Ok(None);
+        };
+        bytes.extend(self.bytes(at + FRAME_BYTES as u64, rest)?);
+        if crc32c::crc32c(bytes.get(8..).unwrap_or_default()) != crc {
+            return Ok(None);
+        }
+        let mut header = bytes.split_off(FRAME_BYTES);
+        let body = header.split_off((header_len as usize).min(header.len()));
+        Ok(Some(Read { found: Found { header, body }, durable, len: len.next_multiple_of(8) }))
+    }
+
+    /// Where the next record goes, and whether whole records of this generation lie behind that, unreachable.
+    fn scan(&self, tag: u64) -> Result<(u64, bool)> {
+        let mut end = FIRST;
+        while let Some(read) = self.record(end, tag)? {
+            end += read.len;
+        }
+        // A batch is written before it is synced, so a crash may leave a later record of it whole and an earlier one
+        // torn. Only a record that says that this place was durable when it was written proves damage.
+        let (mut from, mut remains) = (end + 8, false);
+        while from < self.len {
+            let window = self.bytes(from, WINDOW_BYTES)?;
+            for (index, start) in window.chunks(8).enumerate() {
+                if !start.starts_with(&RECORD_MAGIC.to_le_bytes()) {
+                    continue;
+                }
+                let Some(read) = self.record(from + 8 * index as u64, tag)? else { continue };
+                remains = true;
+                if read.durable > end {
+                    return Err(damaged(format!(
+                        "the record at byte {end} is unreadable, though everything up to byte {} was durable",
+                        read.durable
+                    )));
+                }
+            }
+            from += WINDOW_BYTES as u64;
+        }
+        Ok((end, remains))
+    }
+}
+
+/// Checksum, position that was durable, and the two lengths of a frame of this generation.
+fn read_frame(bytes: &[u8], tag: u64) -> Option<(u32, u64, u32, u32)> {
     if u32_at(bytes, 0)? != RECORD_MAGIC || u64_at(bytes, 8)? != tag {
         return None;
     }
-    let header_len = u32_at(bytes, 24)? as usize;
-    let body_len = u32_at(bytes, 28)? as usize;
-    let header_end = FRAME_BYTES.checked_add(header_len)?;
-    let body_end = header_end.checked_add(body_len)?;
-    if crc32c::crc32c(bytes.get(8..body_end)?) != u32_at(bytes, 4)? {
-        return None;
-    }
-    let found =
-        Found { header: bytes.get(FRAME_BYTES..header_end)?.to_vec(), body: bytes.get(header_end..body_end)?.to_vec() };
-    Some(Read { found, durable: u64_at(bytes, 16)?, len: body_end.next_multiple_of(8) as u64 })
-}
-
-struct Scan {
-    /// All whole records from the first on.
-    records: Vec<Found>,
-    /// Where the next one goes.
-    end: u64,
-    /// Whole records of this generation lie behind an unreadable one.
-    remains: bool,
-}
-
-fn scan(bytes: &[u8], tag: u64) -> Result<Scan> {
-    let mut records = Vec::new();
-    let mut end = FIRST;
-    while let Some(read) = read_record(tail(bytes, end), tag) {
-        records.push(read.found);
-        end += read.len;
-    }
-    // A batch is written before it is synced, so a crash may leave a later record of it whole and an earlier one torn.
-    // Only a record that says that this place was durable when it was written proves damage.
-    let (mut later, mut remains) = (end + 8, false);
-    while later < bytes.len() as u64 {
-        if let Some(read) = read_record(tail(bytes, later), tag) {
-            remains = true;
-            if read.durable > end {
-                return Err(damaged(format!(
-                    "the record at byte {end} is unreadable, though everything up to byte {} was durable",
-                    read.durable
-                )));
-            }
-        }
-        later += 8;
-    }
-    Ok(Scan { records, end, remains })
-}
-
-fn tail(bytes: &[u8], from: u64) -> &[u8] {
-    usize::try_from(from).ok().and_then(|from| bytes.get(from..)).unwrap_or_default()
+    Some((u32_at(bytes, 4)?, u64_at(bytes, 16)?, u32_at(bytes, 24)?, u32_at(bytes, 28)?))
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {

@@ -39,11 +39,26 @@ impl Log {
         };
         let io = |e| EngineError::io(format!("reading {path}"), e);
         let size = file.stat().map_err(io)?.size_bytes;
-        let (len, last) = last_line(&*file, size).map_err(io)?;
+        let (len, last) = last_line(&*file, size, Seq::MAX).map_err(io)?;
         if len < size {
             file.set_len(len).map_err(io)?;
         }
         Ok(Self { session: session.clone(), file: Some(file), len, last, places: vec![(last, len)] })
+    }
+
+    /// Cuts the line of change `first` and all after it, whatever a crash has made of them: they are to be written again.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`].
+    pub(super) fn rewind(&mut self, first: Seq) -> Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let io = |e| EngineError::io(format!("cutting {}", paths::log(&self.session)), e);
+        let (len, last) = last_line(&**file, self.len, first).map_err(io)?;
+        if len < self.len {
+            file.set_len(len).map_err(io)?;
+        }
+        (self.len, self.last, self.places) = (len, last, vec![(last, len)]);
+        Ok(())
     }
 
     /// The sequence number of the last line; 0 when there is none.
@@ -144,8 +159,9 @@ impl Log {
     }
 }
 
-/// The end of the last whole line and its number. Lines after it that are none are a crash's leavings.
-fn last_line(file: &dyn DiskFile, size: u64) -> std::io::Result<(u64, Seq)> {
+/// The end of the last whole line with a number below `below`, and that number. Lines after it that are none are a
+/// crash's leavings.
+fn last_line(file: &dyn DiskFile, size: u64, below: Seq) -> std::io::Result<(u64, Seq)> {
     let mut window = CHUNK_BYTES as u64;
     loop {
         let from = size.saturating_sub(window);
@@ -160,7 +176,9 @@ fn last_line(file: &dyn DiskFile, size: u64) -> std::io::Result<(u64, Seq)> {
                 break;
             }
             let line = before.get(start.unwrap_or(0)..).unwrap_or_default();
-            if let Ok(line) = serde_json::from_slice::<LogLine>(line) {
+            if let Ok(line) = serde_json::from_slice::<LogLine>(line)
+                && line.seq < below
+            {
                 return Ok((from + newline as u64 + 1, line.seq));
             }
             end = newline;

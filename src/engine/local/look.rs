@@ -39,6 +39,8 @@ pub(super) struct Found {
     pub(super) stat: Stat,
     /// Its mark, which may not fit it any more; one that was put on it at another path is none.
     pub(super) mark: Option<Mark>,
+    /// It was staged by us and has no mark yet.
+    pub(super) is_draft: bool,
 }
 
 impl Found {
@@ -78,8 +80,8 @@ pub(super) fn look_at(disk: &dyn Disk, place: &str, access: Access) -> Result<Lo
         Form::Dir => Ok(Look::Dir),
         Form::Other => Ok(Look::InTheWay),
         Form::File => {
-            let mark = Mark::read(&*file).map_err(io)?.filter(|mark| mark.is_of(place));
-            Ok(Look::File(Found { file, stat, mark }))
+            let (mark, is_draft) = Mark::read_or_room(&*file).map_err(io)?;
+            Ok(Look::File(Found { file, stat, mark: mark.filter(|mark| mark.is_of(place)), is_draft }))
         }
     }
 }

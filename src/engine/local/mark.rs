@@ -10,6 +10,8 @@ use crate::words::{Seq, Version, Writer};
 pub(super) const NAME: &str = "user.batonfs";
 /// The form written here; a mark of another form is a stranger's.
 const FORM: u32 = 1;
+/// What room for a mark is filled with.
+const ROOM: u8 = b'#';
 /// Marks are padded to a multiple of this, so that a longer number needs no more room beside the user's xattrs.
 const PAD_BYTES: usize = 128;
 /// Room that a file without other xattrs has for its mark: opening a store tries it.
@@ -50,6 +52,17 @@ fn is_zero(version: &Version) -> bool {
     *version == 0
 }
 
+/// What a file is that gets room for a mark.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Now<'a> {
+    /// A version, whose mark it keeps.
+    Marked(&'a Mark),
+    /// A draft of ours.
+    Draft,
+    /// A value that is being adopted.
+    Stranger,
+}
+
 /// The bytes and place of a mark.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Span {
@@ -87,9 +100,14 @@ impl Mark {
 
     /// The mark of a file; `None` where there is none that we understand.
     pub(super) fn read(file: &dyn DiskFile) -> std::io::Result<Option<Self>> {
-        let bytes = file.xattr(NAME)?;
-        let mark = bytes.and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
-        Ok(mark.filter(|mark| mark.form == FORM))
+        Ok(Self::read_or_room(file)?.0)
+    }
+
+    /// The mark of a file; else whether room for one was made by [`Mark::reserve`].
+    pub(super) fn read_or_room(file: &dyn DiskFile) -> std::io::Result<(Option<Self>, bool)> {
+        let Some(bytes) = file.xattr(NAME)? else { return Ok((None, false)) };
+        let mark = serde_json::from_slice::<Self>(&bytes).ok().filter(|mark| mark.form == FORM);
+        Ok((mark, bytes.first() == Some(&ROOM)))
     }
 
     /// Puts the mark on a file.
@@ -98,19 +116,20 @@ impl Mark {
     }
 
     /// Makes sure, before the commit point, that a mark by `writer` will have room on a file: a file system bounds all
-    /// xattrs of a file together. `now`: the mark it keeps until then.
+    /// xattrs of a file together. `now`: what the file is until then.
     ///
     /// # Errors
     /// [`EngineError::NoSpace`], [`EngineError::Io`]: there is none; the file's mark is as it was.
-    pub(super) fn reserve(file: &dyn DiskFile, place: &str, now: Option<&Self>, writer: &Writer) -> Result<()> {
+    pub(super) fn reserve(file: &dyn DiskFile, place: &str, now: Now<'_>, writer: &Writer) -> Result<()> {
         let widest = Self::widest(writer).bytes(place, 0)?.len();
         let beside = || file.xattr_names().map(|names| names.iter().any(|name| name != NAME));
         if widest <= ROOM_BYTES && !beside().map_err(|e| EngineError::io(format!("reading {place}"), e))? {
             return Ok(());
         }
         let room = match now {
-            Some(now) => now.bytes(place, widest)?,
-            None => vec![b' '; widest],
+            Now::Marked(mark) => mark.bytes(place, widest)?,
+            Now::Draft => vec![ROOM; widest],
+            Now::Stranger => vec![b' '; widest],
         };
         file.set_xattr(NAME, &room).map_err(|e| EngineError::io(format!("marking {place}"), e))
     }

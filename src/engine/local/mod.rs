@@ -20,6 +20,7 @@ mod publish_dir;
 mod read;
 mod record;
 mod recover;
+mod replay;
 mod session;
 mod spare;
 mod stage;
@@ -78,8 +79,11 @@ impl LocalEngine {
     /// # Errors
     /// As [`LocalEngine::open`].
     pub fn open_on(disk: Arc<dyn Disk>) -> Result<Self> {
-        recover::prepare(&*disk)?;
-        let (journal, contents) = Journal::open(&*disk)?;
+        let fresh = recover::prepare(&*disk)?;
+        let (journal, contents) = Journal::open(&*disk, fresh)?;
+        if fresh {
+            recover::finish(&*disk, &journal)?;
+        }
         let engine = Self {
             disk,
             journal,
@@ -88,7 +92,7 @@ impl LocalEngine {
             spare_values: Spares::default(),
             spare_sidecars: Spares::default(),
         };
-        engine.recover(&contents)?;
+        engine.recover(contents)?;
         Ok(engine)
     }
 

@@ -13,6 +13,8 @@ pub(super) const FORMAT: &str = ".baton/format";
 pub(super) const JOURNAL: &str = ".baton/journal";
 /// Values and sidecars on their way.
 pub(super) const DRAFTS: &str = ".baton/drafts";
+/// How the names of values staged again end.
+pub(super) const AGAIN: &str = ".again";
 /// Earlier versions.
 pub(super) const HISTORY: &str = ".baton/history";
 /// Log and policy of each session.
@@ -41,6 +43,11 @@ pub(super) fn draft(operation: &str) -> String {
 /// The staged sidecar of an operation.
 pub(super) fn draft_sidecar(operation: &str) -> String {
     format!("{DRAFTS}/{operation}.meta")
+}
+
+/// The value of an operation, staged again from its record.
+pub(super) fn draft_again(operation: &str) -> String {
+    format!("{DRAFTS}/{operation}{AGAIN}")
 }
 
 /// The directory with the earlier versions of a key. Names get a letter before them, so that a key and a directory

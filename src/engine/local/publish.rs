@@ -3,14 +3,15 @@
 //! Must not decide whether a change is allowed: it is committed.
 
 use super::super::{EngineError, Result};
-use super::disk::{Access, DiskFile, Stat};
+use super::disk::{Access, DiskFile, FileId, Stat};
+use super::draft::write_over;
 use super::look::{self, Found, Look};
 use super::mark::{Mark, Span};
 use super::record::{Act, Append, Body, Record, Value};
-use super::recover::Replay;
+use super::replay::{Known, Replay};
 use super::session::Session;
 use super::{LocalEngine, ROUNDS_MAX, paths, tree};
-use crate::words::{Key, Version};
+use crate::words::{Key, SessionId, Version};
 
 /// What publication works with beside the record.
 #[derive(Debug)]
@@ -24,12 +25,12 @@ pub(super) struct Work<'a> {
     /// It is the first attempt: the staged sidecar is as it was made.
     pub(super) first: bool,
     /// The change is published again, after a crash.
-    pub(super) replay: Option<&'a Replay<'a>>,
+    pub(super) replay: Option<&'a Replay>,
 }
 
 impl<'a> Work<'a> {
     /// To publish from the record alone.
-    pub(super) fn again(body: &'a [u8], replay: Option<&'a Replay<'a>>) -> Self {
+    pub(super) fn again(body: &'a [u8], replay: Option<&'a Replay>) -> Self {
         Self { body, draft: None, judged: None, first: false, replay }
     }
 }
@@ -44,6 +45,22 @@ enum Whose {
     Later,
     /// Not one of ours, or changed since: it stays, as the next version.
     Stranger,
+}
+
+/// What the file at a key's place is.
+pub(super) enum Held<'f> {
+    /// A version of ours, whole or torn.
+    Ours(&'f Mark),
+    /// What power left of a file that was being written: nobody's value.
+    Remains,
+    /// Not ours, or changed since.
+    Stranger,
+}
+
+/// Is a file where a directory would have to be, or the other way round?
+fn is_in_the_way(e: &EngineError) -> bool {
+    matches!(e, EngineError::Io { source, .. }
+        if matches!(source.raw_os_error(), Some(libc::ENOTDIR | libc::EISDIR | libc::EEXIST)))
 }
 
 /// Makes the error of a disk operation, with its place.
@@ -89,7 +106,7 @@ impl LocalEngine {
             }
             Act::Attributes { path, version, set } => {
                 let _alone = s.publishing(path);
-                self.change_attributes(&record.session, path, *version, set)
+                self.change_attributes(&record.session, path, *version, set, work)
             }
             Act::Declare { key, version } => {
                 let _alone = s.publishing(key.as_str());
@@ -105,31 +122,57 @@ impl LocalEngine {
         }
     }
 
-    fn whose(found: &Found, value: &Value, replay: Option<&Replay<'_>>) -> Whose {
+    /// Whose file is at the place of a value that is to be published?
+    fn whose(session: &SessionId, found: &Found, value: &Value, replay: Option<&Replay>) -> Whose {
+        match replay.and_then(|replay| replay.known(found.stat.id, session, &value.key, value.version)) {
+            Some(Known::This) => return Whose::This,
+            Some(Known::Before(version)) => {
+                // Or that with what has been appended to it since.
+                let mark = found.mark.as_ref().filter(|mark| mark.covers(version));
+                return Whose::Before(mark.map_or(version, |mark| mark.version));
+            }
+            Some(Known::Later) => return Whose::Later,
+            Some(Known::Another) | None => {}
+        }
+        match Self::held(session, found, &value.key, replay) {
+            Held::Stranger => Whose::Stranger,
+            Held::Remains => Whose::Before(0),
+            Held::Ours(mark) if mark.covers(value.version) => Whose::This,
+            Held::Ours(mark) if mark.version < value.version => Whose::Before(mark.version),
+            Held::Ours(_) => Whose::Later,
+        }
+    }
+
+    /// What the file at a key's place is, as far as its mark and the journal tell.
+    pub(super) fn held<'f>(session: &SessionId, found: &'f Found, key: &Key, replay: Option<&Replay>) -> Held<'f> {
+        let lost = replay.is_some_and(|replay| replay.lost);
         let Some(mark) = &found.mark else {
-            // After a crash the rename may be there and the mark not.
-            let same = (found.stat.size_bytes, found.stat.mtime_ns) == (value.size, value.kept.mtime_ns);
-            return if replay.is_some() && same { Whose::This } else { Whose::Stranger };
+            let staged = replay.and_then(|replay| replay.known(found.stat.id, session, key, 0)).is_some();
+            return if lost && (staged || found.is_draft) { Held::Remains } else { Held::Stranger };
         };
         // A file of ours that a crash tore has its mark's time, or an append of ours was under way; a program that
         // changed it in place has left its own time.
-        let torn = |replay: &Replay<'_>| {
-            mark.mtime_ns == found.stat.mtime_ns || replay.was_appending(&value.key, mark.version)
+        let torn = |replay: &Replay| {
+            let end = replay.appended(session, key, mark.version);
+            mark.mtime_ns == found.stat.mtime_ns || end.is_some_and(|end| found.stat.size_bytes <= end)
         };
-        if !mark.fits(&found.stat) && !replay.is_some_and(torn) {
-            Whose::Stranger
-        } else if mark.covers(value.version) {
-            Whose::This
-        } else if mark.version < value.version {
-            Whose::Before(mark.version)
+        if mark.fits(&found.stat) || replay.is_some_and(torn) {
+            Held::Ours(mark)
+        } else if lost {
+            // It was to be written again for another value.
+            Held::Remains
         } else {
-            Whose::Later
+            Held::Stranger
         }
     }
 
     /// Puts a whole value in its place, and its sidecar beside it.
     fn place(&self, record: &Record, value: &Value, work: &Work<'_>) -> Result<()> {
-        if self.place_value(record, value, work)? {
+        let placed = self.place_value(record, value, work)?;
+        if work.replay.is_some() {
+            self.prune(&record.session, &value.key, value.version)?;
+        }
+        if placed {
             return self.place_sidecar(record, &value.key, work);
         }
         tree::unlink(&*self.disk, &paths::draft_sidecar(&record.operation))
@@ -146,38 +189,50 @@ impl LocalEngine {
                 None => look::look_at(&*self.disk, &target, Access::Read)?,
             };
             let (whose, found) = match (judged.take(), &look) {
-                (Some(found), _) | (None, Look::File(found)) => (Self::whose(found, value, work.replay), Some(found)),
+                (Some(found), _) | (None, Look::File(found)) => {
+                    (Self::whose(&record.session, found, value, work.replay), Some(found))
+                }
                 (None, Look::Nothing) => (Whose::Before(0), None),
                 (None, Look::Dir | Look::InTheWay) => (Whose::Stranger, None),
             };
             match (whose, found) {
                 (Whose::This, Some(found)) => {
-                    if work.replay.is_some() {
-                        self.mend(record, value, work.body, found)?;
+                    if let Some(replay) = work.replay {
+                        self.mend(record, value, work.body, found, &target, replay)?;
                     }
-                    if self.clear_draft(record, value, found.stat.ino)? {
+                    if self.clear_draft(record, value, found.stat.id)? {
                         return Ok(false);
                     }
                     // The sidecar of a later append is that append's own to write.
-                    return Ok(found.mark.as_ref().is_none_or(|mark| mark.version == value.version));
+                    return Ok(found.mark.as_ref().is_none_or(|mark| mark.version <= value.version));
                 }
                 (Whose::Before(version), found) => {
-                    let Some(ino) = self.ready_draft(record, value, work)? else {
-                        tracing::debug!(key = %value.key, version = value.version, "published and replaced before");
+                    let Some(id) = self.ready_draft(record, value, work)? else {
+                        // Published and replaced before.
+                        self.mend_kept(record, value, work)?;
                         return Ok(false);
                     };
                     let placed = match found {
-                        Some(found) => self.exchange(&draft, ino, &target, &found.stat)?,
-                        None => self.place_new(&draft, &target)?,
+                        Some(found) => self.exchange(&draft, id, &target, &found.stat)?,
+                        None => match self.place_new(&draft, &target) {
+                            Err(e) if work.replay.is_some() && is_in_the_way(&e) => {
+                                // A later change has put a file where this one's directory was.
+                                self.keep_new(record, &value.key, value.version, &draft)?;
+                                return Ok(false);
+                            }
+                            other => other?,
+                        },
                     };
                     if placed {
-                        if version > 0 {
-                            self.keep(&record.session, &value.key, version, value.version, &draft)?;
+                        match (version, found) {
+                            (0, Some(_)) => tree::unlink(&*self.disk, &draft)?,
+                            (0, None) => {}
+                            _ => self.keep(&record.session, &value.key, version, value.version, &draft)?,
                         }
                         return Ok(true);
                     }
                 }
-                (Whose::Later, _) if self.mend_kept(record, &value.key, value.version, 0, work)? => return Ok(false),
+                (Whose::Later, _) if self.mend_kept(record, value, work)? => return Ok(false),
                 (Whose::Later | Whose::Stranger | Whose::This, _) => {
                     if self.ready_draft(record, value, work)?.is_some() {
                         self.keep(&record.session, &value.key, value.version, value.version, &draft)?;
@@ -210,18 +265,18 @@ impl LocalEngine {
 
     /// Exchanges the draft with what is in its place. What comes out must be what was judged; a stranger's that came
     /// in between goes back. `false`: look again.
-    fn exchange(&self, draft: &str, ino: u64, target: &str, judged: &Stat) -> Result<bool> {
+    fn exchange(&self, draft: &str, id: FileId, target: &str, judged: &Stat) -> Result<bool> {
         match self.disk.exchange(draft, target) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             other => other.map_err(io("publishing", target))?,
         }
         let out = self.disk.stat(draft).map_err(io("checking what was replaced at", target))?;
-        let same = |stat: &Stat| (stat.ino, stat.size_bytes, stat.mtime_ns);
+        let same = |stat: &Stat| (stat.id, stat.size_bytes, stat.mtime_ns);
         if same(&out) == same(judged) {
             return Ok(true);
         }
         self.disk.exchange(draft, target).map_err(io("giving back", target))?;
-        if self.disk.stat(draft).map_err(io("checking what was given back at", target))?.ino != ino {
+        if self.disk.stat(draft).map_err(io("checking what was given back at", target))?.id != id {
             // A second stranger had replaced ours meanwhile and is in the draft now: it is the newer one, and replaces
             // the first as it meant to. Ours went with its rename.
             self.disk.exchange(draft, target).map_err(io("giving back", target))?;
@@ -230,59 +285,99 @@ impl LocalEngine {
         Ok(false)
     }
 
-    /// Puts the bytes of a value right that a crash tore.
-    fn mend(&self, record: &Record, value: &Value, body: &[u8], found: &Found) -> Result<()> {
+    /// Puts bytes, attributes and mark of a value right that a crash tore; `place`: where the file is now.
+    fn mend(
+        &self,
+        record: &Record,
+        value: &Value,
+        body: &[u8],
+        found: &Found,
+        place: &str,
+        replay: &Replay,
+    ) -> Result<()> {
         let target = paths::value(&record.session, value.key.as_str());
-        if value.body == Body::Inline {
-            let mtime_ns = found.mark.as_ref().map_or(value.kept.mtime_ns, |mark| mark.mtime_ns);
-            self.mend_range(&target, found, 0, body, mtime_ns)?;
+        let inline = value.body == Body::Inline;
+        let Some(mark) = found.mark.as_ref().filter(|mark| mark.covers(value.version)) else {
+            if inline {
+                let file = self.disk.open(place, Access::Write).map_err(io("opening", place))?;
+                write_over(&*file, body)?;
+            }
+            look::set_attributes(&*found.file, &value.kept.attributes(), place)?;
+            let mtime_ns = found.file.stat().map_err(io("reading", place))?.mtime_ns;
+            return record.mark(&target, Span { mtime_ns, ..value.span() }).write(&*found.file, place);
+        };
+        if mark.version > value.version {
+            // What was appended puts size and time right.
+            if inline {
+                self.mend_range(place, found, 0, body, found.stat.mtime_ns)?;
+            }
+            let attributes = value.kept.attributes();
+            return if replay.lost { look::set_attributes(&*found.file, &attributes, place) } else { Ok(()) };
         }
-        if found.mark.is_none() {
-            look::set_attributes(&*found.file, &value.kept.attributes(), &target)?;
-            record.mark(&target, value.span()).write(&*found.file, &target)?;
+        let appended = replay.appended(&record.session, &value.key, value.version).is_some();
+        if inline {
+            if !appended && found.stat.size_bytes > value.size {
+                let file = self.disk.open(place, Access::Write).map_err(io("opening", place))?;
+                file.set_len(value.size).map_err(io("cutting", place))?;
+            }
+            self.mend_range(place, found, 0, body, mark.mtime_ns)?;
+        }
+        if replay.lost {
+            look::set_attributes(&*found.file, &value.kept.attributes(), place)?;
+        }
+        if !appended && found.file.stat().map_err(io("reading", place))?.mtime_ns != mark.mtime_ns {
+            found.file.set_mtime(mark.mtime_ns).map_err(io("writing", place))?;
         }
         Ok(())
     }
 
-    fn mend_range(&self, target: &str, found: &Found, offset: u64, bytes: &[u8], mtime_ns: i64) -> Result<()> {
+    fn mend_range(&self, place: &str, found: &Found, offset: u64, bytes: &[u8], mtime_ns: i64) -> Result<()> {
         let mut there = vec![0; bytes.len()];
-        let got = found.file.read_at(offset, &mut there).map_err(io("reading", target))?;
+        let got = found.file.read_at(offset, &mut there).map_err(io("reading", place))?;
         if got == bytes.len() && there == bytes {
             return Ok(());
         }
-        tracing::info!("{target}: bytes that a crash took are put back");
-        let file = self.disk.open(target, Access::Write).map_err(io("opening", target))?;
-        file.write_at(offset, bytes).map_err(io("writing", target))?;
-        file.set_mtime(mtime_ns).map_err(io("writing", target))
+        tracing::info!("{place}: bytes that a crash took are put back");
+        let file = self.disk.open(place, Access::Write).map_err(io("opening", place))?;
+        file.write_at(offset, bytes).map_err(io("writing", place))?;
+        file.set_mtime(mtime_ns).map_err(io("writing", place))
     }
 
-    /// Puts bytes right that a crash took of a version that is in history by now, alone or with appends after it.
-    /// `false`: it is not there, or there is nothing to put right.
-    fn mend_kept(&self, record: &Record, key: &Key, version: Version, offset: u64, work: &Work<'_>) -> Result<bool> {
-        if work.replay.is_none() {
+    /// Puts a version right that a crash tore and that is in history by now, alone or with appends after it.
+    /// `false`: it is not there.
+    fn mend_kept(&self, record: &Record, value: &Value, work: &Work<'_>) -> Result<bool> {
+        let Some(replay) = work.replay else { return Ok(false) };
+        let kept = self.kept(&record.session, &value.key)?;
+        let Some(kept) = kept.into_iter().find(|kept| *kept >= value.version) else { return Ok(false) };
+        let place = paths::history(&record.session, value.key.as_str(), kept);
+        let Some(found) = self.look_at_kept(&record.session, &value.key, &place)? else { return Ok(false) };
+        let covers = found.mark.as_ref().is_some_and(|mark| mark.covers(value.version));
+        let staged = replay.known(found.stat.id, &record.session, &value.key, value.version) == Some(Known::This);
+        if !covers && !staged {
             return Ok(false);
         }
-        let kept = self.kept(&record.session, key)?;
-        let Some(kept) = kept.into_iter().find(|kept| *kept >= version) else { return Ok(false) };
-        let place = paths::history(&record.session, key.as_str(), kept);
-        let Look::File(found) = look::look_at(&*self.disk, &place, Access::Read)? else { return Ok(false) };
-        // Its mark was put on it at its key's path.
-        let mark = Mark::read(&*found.file).map_err(io("reading", &place))?;
-        let Some(mark) = mark.filter(|mark| mark.covers(version)) else { return Ok(false) };
-        self.mend_range(&place, &found, offset, work.body, mark.mtime_ns)?;
+        self.mend(record, value, work.body, &found, &place, replay)?;
         Ok(true)
+    }
+
+    /// A file in a key's history. Its mark was put on it at its key's path.
+    pub(super) fn look_at_kept(&self, session: &SessionId, key: &Key, place: &str) -> Result<Option<Found>> {
+        let Look::File(found) = look::look_at(&*self.disk, place, Access::Write)? else { return Ok(None) };
+        let target = paths::value(session, key.as_str());
+        let mark = Mark::read(&*found.file).map_err(io("reading", place))?;
+        Ok(Some(Found { mark: mark.filter(|mark| mark.is_of(&target)), ..found }))
     }
 
     /// The draft of a value that is in its place already: the version it replaced, or nothing of worth. `true`: it was a
     /// stranger's value, which an attempt cut off had no time to give back; it is in the place now, and ours in history.
-    fn clear_draft(&self, record: &Record, value: &Value, placed: u64) -> Result<bool> {
+    fn clear_draft(&self, record: &Record, value: &Value, placed: FileId) -> Result<bool> {
         let draft = paths::draft(&record.operation);
         let Look::File(left) = look::look_at(&*self.disk, &draft, Access::Read)? else { return Ok(false) };
         let source = match &record.act {
             Act::Rename { from, .. } => self.disk.stat(&paths::value(&record.session, from.as_str())).ok(),
             _ => None,
         };
-        if [Some(placed), source.map(|source| source.ino)].contains(&Some(left.stat.ino)) {
+        if [Some(placed), Some(value.file), source.map(|source| source.id)].contains(&Some(left.stat.id)) {
             tree::unlink(&*self.disk, &draft)?;
             return Ok(false);
         }
@@ -309,40 +404,84 @@ impl LocalEngine {
         }
     }
 
-    /// Puts bytes after a published value.
+    /// Puts bytes after a published value. After a crash that value may be in history by now.
     fn extend(&self, record: &Record, append: &Append, work: &Work<'_>) -> Result<()> {
         let target = paths::value(&record.session, append.key.as_str());
-        let Look::File(found) = look::look_at(&*self.disk, &target, Access::Write)? else { return Ok(()) };
-        let end = append.offset.saturating_add(append.len);
-        match found.mark.clone() {
-            Some(mark) if mark.covers(append.version) => {
-                if work.replay.is_some() {
-                    self.mend_range(&target, &found, append.offset, work.body, mark.mtime_ns)?;
-                }
-                if mark.version == append.version {
-                    return self.place_sidecar(record, &append.key, work);
-                }
-            }
-            // Not more than ours may be behind the end: whatever else is there, a stranger wrote.
-            Some(mark) if mark.version == append.over && mark.size == append.offset && found.stat.size_bytes <= end => {
-                found.file.write_at(append.offset, work.body).map_err(io("appending to", &target))?;
-                found.file.set_mtime(append.mtime_ns).map_err(io("appending to", &target))?;
-                let stat = found.file.stat().map_err(io("appending to", &target))?;
-                let span = Span {
-                    version: append.version,
-                    since: append.since,
-                    size: end,
-                    mtime_ns: stat.mtime_ns,
-                    crc: append.crc,
-                };
-                record.mark(&target, span).write(&*found.file, &target)?;
+        if let Look::File(found) = look::look_at(&*self.disk, &target, Access::Write)?
+            && let Some(version) = self.extend_at(record, append, work, &found, &target)?
+        {
+            if version == append.version {
                 return self.place_sidecar(record, &append.key, work);
             }
-            _ => {
-                self.mend_kept(record, &append.key, append.version, append.offset, work)?;
-            }
+        } else if work.replay.is_some() {
+            self.extend_kept(record, append, work)?;
         }
         tree::unlink(&*self.disk, &paths::draft_sidecar(&record.operation))
+    }
+
+    /// The version the file is afterwards; `None`: it is another's, or another version.
+    fn extend_at(
+        &self,
+        record: &Record,
+        append: &Append,
+        work: &Work<'_>,
+        found: &Found,
+        place: &str,
+    ) -> Result<Option<Version>> {
+        let target = paths::value(&record.session, append.key.as_str());
+        let (session, key) = (&record.session, &append.key);
+        let last = work.replay.and_then(|replay| replay.appended(session, key, append.over));
+        let end = append.offset.saturating_add(append.len);
+        match found.mark.as_ref() {
+            Some(mark) if mark.covers(append.version) => {
+                if let Some(replay) = work.replay {
+                    let whole = mark.version == append.version && replay.appended(session, key, mark.version).is_none();
+                    self.mend_range(place, found, append.offset, work.body, mark.mtime_ns)?;
+                    if whole && found.stat.size_bytes > mark.size {
+                        found.file.set_len(mark.size).map_err(io("cutting", place))?;
+                    }
+                    if whole && found.stat.mtime_ns != append.mtime_ns {
+                        found.file.set_mtime(append.mtime_ns).map_err(io("writing", place))?;
+                        let mtime_ns = found.file.stat().map_err(io("reading", place))?.mtime_ns;
+                        Mark { mtime_ns, ..mark.clone() }.write(&*found.file, place)?;
+                    }
+                }
+                Ok(Some(mark.version))
+            }
+            // Not more than ours may be behind the end: whatever else is there, a stranger wrote.
+            Some(mark)
+                if mark.version == append.over
+                    && mark.size == append.offset
+                    && found.stat.size_bytes <= last.unwrap_or(end) =>
+            {
+                found.file.write_at(append.offset, work.body).map_err(io("appending to", place))?;
+                found.file.set_mtime(append.mtime_ns).map_err(io("appending to", place))?;
+                let mtime_ns = found.file.stat().map_err(io("appending to", place))?.mtime_ns;
+                let (version, since, crc) = (append.version, append.since, append.crc);
+                let span = Span { version, since, size: end, mtime_ns, crc };
+                record.mark(&target, span).write(&*found.file, place)?;
+                Ok(Some(version))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn extend_kept(&self, record: &Record, append: &Append, work: &Work<'_>) -> Result<()> {
+        let kept = self.kept(&record.session, &append.key)?;
+        let with = kept.iter().copied().find(|kept| *kept >= append.version);
+        let under = kept.iter().copied().find(|kept| *kept == append.over);
+        for version in with.into_iter().chain(under) {
+            let place = paths::history(&record.session, append.key.as_str(), version);
+            let Some(found) = self.look_at_kept(&record.session, &append.key, &place)? else { continue };
+            if self.extend_at(record, append, work, &found, &place)?.is_some() {
+                if version == append.over {
+                    let to = paths::history(&record.session, append.key.as_str(), append.version);
+                    self.disk.rename(&place, &to).map_err(io("keeping", &to))?;
+                }
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Moves a deleted value to history; a stranger's that came meanwhile stays.
@@ -357,16 +496,19 @@ impl LocalEngine {
         let Look::File(found) = look::look_at(&*self.disk, &target, Access::Read)? else {
             return self.remove_sidecar(&record.session, key);
         };
-        let torn =
-            |mark: &&Mark| mark.fits(&found.stat) || work.replay.is_some() && mark.mtime_ns == found.stat.mtime_ns;
-        let Some(mark) = found.mark.as_ref().filter(torn).filter(|mark| mark.version <= over) else {
-            return Ok(());
+        let known = work.replay.and_then(|replay| replay.known(found.stat.id, &record.session, key, over));
+        let version = match (known, Self::held(&record.session, &found, key, work.replay)) {
+            (Some(Known::This), _) => over,
+            (Some(Known::Before(version)), _) => version,
+            (Some(Known::Another) | None, Held::Ours(mark)) if mark.version <= over => mark.version,
+            (Some(Known::Another) | None, Held::Remains) => 0,
+            _ => return Ok(()),
         };
         match self.disk.rename_new(&target, &draft) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return self.remove_sidecar(&record.session, key),
             other => other.map_err(io("removing", &target))?,
         }
-        if self.disk.stat(&draft).map_err(io("removing", &target))?.ino != found.stat.ino {
+        if self.disk.stat(&draft).map_err(io("removing", &target))?.id != found.stat.id {
             // A stranger's value came in between: it goes back, unless a newer one is there by now.
             match self.disk.rename_new(&draft, &target) {
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => tree::unlink(&*self.disk, &draft)?,
@@ -375,7 +517,10 @@ impl LocalEngine {
             return Ok(());
         }
         self.remove_sidecar(&record.session, key)?;
-        self.keep(&record.session, key, mark.version, over, &draft)
+        match version {
+            0 => tree::unlink(&*self.disk, &draft),
+            _ => self.keep(&record.session, key, version, over, &draft),
+        }
     }
 
     fn move_value(
@@ -396,14 +541,18 @@ impl LocalEngine {
                 if value.body == Body::Source && ours && linked.is_none() && work.replay.is_some() {
                     self.disk.link(&source, &draft).map_err(io("linking", &source))?;
                 }
-                (ours || linked.is_some_and(|stat| stat.ino == found.stat.ino)).then_some(found.stat.ino)
+                (ours || linked.is_some_and(|stat| stat.id == found.stat.id)).then_some(found.stat.id)
             }
             _ => None,
         };
         self.place(record, value, work)?;
+        if work.replay.is_some() {
+            // Published again under a later value, it was kept; but it was moved.
+            tree::unlink(&*self.disk, &paths::history(&record.session, from.as_str(), over_from))?;
+        }
         let target = paths::value(&record.session, value.key.as_str());
         if let Ok(stat) = self.disk.stat(&source)
-            && (Some(stat.ino) == judged || self.disk.stat(&target).is_ok_and(|target| target.ino == stat.ino))
+            && (Some(stat.id) == judged || self.disk.stat(&target).is_ok_and(|target| target.id == stat.id))
         {
             tree::unlink(&*self.disk, &source)?;
             self.remove_sidecar(&record.session, from)?;

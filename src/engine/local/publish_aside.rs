@@ -2,7 +2,7 @@
 
 use super::super::{EngineError, Result};
 use super::disk::{Access, DiskFile, Form, Stat};
-use super::look::{self, Look};
+use super::look::{self, Found, Look};
 use super::mark::{Mark, Span};
 use super::publish::{Work, io};
 use super::record::{KeptChange, Record};
@@ -16,6 +16,7 @@ impl LocalEngine {
         path: &str,
         version: Option<Version>,
         set: &KeptChange,
+        work: &Work<'_>,
     ) -> Result<()> {
         let place = paths::value(session, path);
         let change = |file: &dyn DiskFile, stat: &Stat| {
@@ -29,9 +30,9 @@ impl LocalEngine {
                 let stat = dir.stat().map_err(io("reading", &place))?;
                 change(&*dir, &stat)
             }
-            (Look::File(found), Some(version)) => {
-                let Some(mark) = found.mark.clone().filter(|mark| mark.version == version) else { return Ok(()) };
-                if mark.size != found.stat.size_bytes {
+            (look, Some(version)) => {
+                let Some((found, mark)) = self.versioned(session, path, look, version, work)? else { return Ok(()) };
+                if mark.size != found.stat.size_bytes && work.replay.is_none() {
                     return Ok(());
                 }
                 change(&*found.file, &found.stat)?;
@@ -42,14 +43,42 @@ impl LocalEngine {
         }
     }
 
+    /// The file that is this version of a key: in its place, or after a crash also in history or with what was appended.
+    fn versioned(
+        &self,
+        session: &SessionId,
+        path: &str,
+        look: Look,
+        version: Version,
+        work: &Work<'_>,
+    ) -> Result<Option<(Found, Mark)>> {
+        let is_it = |mark: &Mark| mark.version == version || work.replay.is_some() && mark.covers(version);
+        if let Look::File(found) = look
+            && let Some(mark) = found.mark.clone().filter(is_it)
+        {
+            return Ok(Some((found, mark)));
+        }
+        let (true, Ok(key)) = (work.replay.is_some(), Key::literal(path)) else { return Ok(None) };
+        let kept = self.kept(session, &key)?.into_iter().find(|kept| *kept >= version);
+        let Some(kept) = kept else { return Ok(None) };
+        let found = self.look_at_kept(session, &key, &paths::history(session, path, kept))?;
+        Ok(found.and_then(|found| found.mark.clone().map(|mark| (found, mark))).filter(|(_, mark)| is_it(mark)))
+    }
+
     pub(super) fn declare(&self, record: &Record, key: &Key, version: Version, work: &Work<'_>) -> Result<()> {
         let place = paths::value(&record.session, key.as_str());
-        if let Look::File(found) = look::look_at(&*self.disk, &place, Access::Read)?
-            && let Some(mark) = found.ours().filter(|mark| mark.version == version)
+        let look = look::look_at(&*self.disk, &place, Access::Read)?;
+        let is_there =
+            matches!(&look, Look::File(found) if found.mark.as_ref().is_some_and(|mark| mark.version == version));
+        if let Some((found, mark)) = self.versioned(&record.session, key.as_str(), look, version, work)?
+            && mark.version == version
+            && (mark.fits(&found.stat) || work.replay.is_some_and(|replay| replay.lost))
         {
             let writer = record.author.writer.clone();
-            Mark { writer, foreign: false, ..mark.clone() }.write(&*found.file, &place)?;
-            return self.place_sidecar(record, key, work);
+            Mark { writer, foreign: false, ..mark }.write(&*found.file, &place)?;
+            if is_there {
+                return self.place_sidecar(record, key, work);
+            }
         }
         tree::unlink(&*self.disk, &paths::draft_sidecar(&record.operation))
     }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::value::Attributes;
 use super::super::{AttributeChange, EngineError, Result};
+use super::disk::FileId;
 use super::mark::{Mark, Span};
 use crate::words::{Author, Dir, Key, LogLine, Op, Policy, Seq, SessionId, Version, Writer};
 
@@ -80,7 +81,7 @@ pub(super) enum Body {
     Inline,
     /// In the operation's draft, synced before the record was written.
     Draft,
-    /// In the source of a rename, which the operation's draft is a second name of.
+    /// In the source of a rename, synced before the record was written; the operation's draft is a second name of it.
     Source,
 }
 
@@ -95,6 +96,8 @@ pub(super) struct Value {
     pub(super) crc: u32,
     pub(super) kept: Kept,
     pub(super) body: Body,
+    /// The file it was staged in: a crash may take a file's mark and leave its name.
+    pub(super) file: FileId,
 }
 
 impl Value {
@@ -141,7 +144,7 @@ pub(super) enum Act {
     Declare { key: Key, version: Version },
     Policy { policy: Policy },
     Drop { key: Key, size: u64 },
-    Adopt { key: Key, version: Version, size: u64, crc: u32, mtime_ns: i64, writer: Writer },
+    Adopt { key: Key, version: Version, size: u64, crc: u32, mtime_ns: i64, writer: Writer, file: FileId },
 }
 
 /// One change with its place in the session's order and who made it.

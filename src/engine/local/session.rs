@@ -11,6 +11,7 @@ use super::super::{Attributes, EngineError, Head, Receipt, Result};
 use super::disk::Disk;
 use super::log::{Log, Versions};
 use super::record::Record;
+use super::replay::Replay;
 use crate::words::{Key, LogLine, Policy, Seq, SessionId};
 
 /// Enough that two of the keys that are being changed rarely share a lock, which is held across the sync.
@@ -57,7 +58,7 @@ struct Pending {
 
 /// How far a change is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
+pub(super) enum Progress {
     /// Its sync or its publication is under way.
     UnderWay,
     /// Committed and served from memory; its line waits, so that recovery publishes it.
@@ -83,6 +84,8 @@ pub(super) struct Stuck {
     pub(super) records: Vec<(Record, Arc<Vec<u8>>)>,
     pub(super) shown: BTreeMap<String, Shown>,
     pub(super) policy: Option<Policy>,
+    /// What the journal said, where they come from a crash.
+    pub(super) replay: Option<Arc<Replay>>,
     /// A directory is between two names: nothing below can be told until it is there.
     pub(super) blocked: bool,
 }
@@ -245,8 +248,18 @@ impl Order {
         self.log.last()
     }
 
-    /// A change has its place in the journal.
-    pub(super) fn take(&mut self, line: LogLine, visible: bool) {
+    /// The lines from change `first` on are to be written again.
+    ///
+    /// # Errors
+    /// As [`Log::rewind`].
+    pub(super) fn rewind(&mut self, first: Seq) -> Result<()> {
+        self.log.rewind(first)?;
+        (self.next, self.versions) = (self.log.last() + 1, None);
+        Ok(())
+    }
+
+    /// A change has its place in the journal; `state`: how far it is.
+    pub(super) fn take(&mut self, line: LogLine, state: Progress) {
         self.next = line.seq + 1;
         let receipt = Receipt { seq: line.seq, version: line.version };
         if self.receipts.insert(line.operation.clone(), receipt).is_none() {
@@ -260,7 +273,6 @@ impl Order {
         if let Some(versions) = &mut self.versions {
             versions.note(&line);
         }
-        let state = if visible { Progress::Visible } else { Progress::UnderWay };
         self.pending.push_back(Pending { line, state });
     }
 

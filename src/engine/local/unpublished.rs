@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use super::super::value::Content;
 use super::super::{Head, Result, Snapshot};
-use super::LocalEngine;
 use super::commit::Decision;
+use super::disk::Access;
 use super::look;
 use super::publish::Work;
-use super::record::{Act, Record, Value};
+use super::record::{Act, Body, Record, Value};
+use super::replay::Replay;
 use super::session::{Session, Shown, Stuck};
 use super::stage::{Appended, FileContent, MemoryContent, StagedContent};
+use super::{LocalEngine, paths};
 use crate::words::Key;
 
 impl LocalEngine {
@@ -40,6 +42,54 @@ impl LocalEngine {
         session.set_stuck(true);
     }
 
+    /// Takes a record of the journal that cannot be put in its place while the store is opened, or that follows one.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`].
+    pub(super) fn serve_again(
+        &self,
+        session: &Session,
+        record: &Record,
+        body: Vec<u8>,
+        replay: &Arc<Replay>,
+    ) -> Result<()> {
+        let body = Arc::new(body);
+        let base = match base_key(&record.act) {
+            Some(key) => self.base_of(session, &key)?,
+            None => None,
+        };
+        let staged = match &record.act {
+            Act::Put(value) | Act::Rename { value, .. } if value.body == Body::Draft => {
+                self.disk.open(&paths::draft(&record.operation), Access::Read).ok()
+            }
+            _ => None,
+        };
+        let content = staged.map(|file| Arc::new(FileContent(file)) as Arc<dyn Content>);
+        let mut stuck = session.stuck();
+        show(&mut stuck, record, base, content, &body);
+        stuck.records.push((record.clone(), body));
+        stuck.replay = Some(Arc::clone(replay));
+        session.set_stuck(true);
+        Ok(())
+    }
+
+    /// What a record that follows stuck ones changes or takes.
+    fn base_of(&self, session: &Session, key: &Key) -> Result<Option<Snapshot>> {
+        match session.stuck().shown.get(key.as_str()) {
+            Some(Shown::Value(head, content)) => {
+                return Ok(Some(Snapshot { head: (**head).clone(), content: Arc::clone(content) }));
+            }
+            Some(_) => return Ok(None),
+            None => {}
+        }
+        let look::Look::File(found) = look::look(&*self.disk, &session.id, key.as_str(), Access::Read)? else {
+            return Ok(None);
+        };
+        let Some(mark) = found.mark.clone() else { return Ok(None) };
+        let head = look::head(&*self.disk, &session.id, key.as_str(), &found, &mark)?;
+        Ok(Some(Snapshot { head, content: Arc::new(FileContent(found.file)) }))
+    }
+
     /// Tries to put stuck changes in their place. The caller holds no lock of the session.
     ///
     /// # Errors
@@ -49,15 +99,15 @@ impl LocalEngine {
             return Ok(());
         }
         let _tree = session.hold_tree();
-        let records = {
+        let (records, replay) = {
             let stuck = session.stuck();
             if !alone {
                 stuck.refuse_blocked()?;
             }
-            stuck.records.clone()
+            (stuck.records.clone(), stuck.replay.clone())
         };
         for (record, body) in &records {
-            self.publish(session, record, &Work::again(body, None))?;
+            self.publish(session, record, &Work::again(body, replay.as_deref()))?;
         }
         {
             let mut stuck = session.stuck();

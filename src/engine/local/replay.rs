@@ -1,0 +1,101 @@
+//! What all records of a journal say together, for publishing each of them again: which files were staged for which
+//! versions, and how far appends go. Knows records; must not know what is on the disk.
+
+use std::collections::HashMap;
+
+use super::disk::FileId;
+use super::record::{Act, Record};
+use crate::words::{Key, Seq, SessionId, Version};
+
+/// The records of a journal, as publication needs them.
+#[derive(Debug, Default)]
+pub(super) struct Replay {
+    /// What was written since the last checkpoint may be lost or torn, in any order.
+    pub(super) lost: bool,
+    files: HashMap<FileId, Vec<(SessionId, Key, Version)>>,
+    appends: HashMap<(SessionId, Key), Vec<Grown>>,
+    first: HashMap<SessionId, Seq>,
+    pub(super) records: u64,
+}
+
+#[derive(Debug)]
+struct Grown {
+    over: Version,
+    version: Version,
+    end: u64,
+}
+
+/// What a file is known to be, whatever a crash has left of its mark and bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    /// It was staged for exactly this version of the key.
+    This,
+    /// For an earlier one.
+    Before(Version),
+    /// For a later one.
+    Later,
+    /// For other keys only: its bytes and its mark may be theirs.
+    Another,
+}
+
+impl Replay {
+    /// Of no records yet.
+    pub(super) fn new(lost: bool) -> Self {
+        Self { lost, ..Self::default() }
+    }
+
+    /// Takes the next record in.
+    pub(super) fn note(&mut self, record: &Record) {
+        let session = &record.session;
+        self.records += 1;
+        self.first.entry(session.clone()).or_insert(record.seq);
+        match &record.act {
+            Act::Put(value) | Act::Rename { value, .. } => {
+                self.staged(session, &value.key, value.version, value.file);
+            }
+            Act::Adopt { key, version, file, .. } => self.staged(session, key, *version, *file),
+            Act::Append(append) => {
+                let end = append.offset.saturating_add(append.len);
+                let grown = Grown { over: append.over, version: append.version, end };
+                self.appends.entry((session.clone(), append.key.clone())).or_default().push(grown);
+            }
+            _ => {}
+        }
+    }
+
+    fn staged(&mut self, session: &SessionId, key: &Key, version: Version, file: FileId) {
+        self.files.entry(file).or_default().push((session.clone(), key.clone(), version));
+    }
+
+    /// The sessions and the first record of each.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = (&SessionId, Seq)> {
+        self.first.iter().map(|(session, seq)| (session, *seq))
+    }
+
+    /// What is known of a file, as seen from a version of a key; `None`: nothing.
+    pub(super) fn known(&self, file: FileId, session: &SessionId, key: &Key, version: Version) -> Option<Known> {
+        let staged = self.files.get(&file)?;
+        let of_key = staged.iter().filter(|(s, k, _)| (s, k) == (session, key)).map(|(_, _, version)| *version);
+        // A file can serve twice. Taken for the earlier one it is only replaced once more.
+        Some(match (of_key.clone().find(|v| *v == version), of_key.clone().filter(|v| *v < version).max()) {
+            (Some(_), _) => Known::This,
+            (None, Some(before)) => Known::Before(before),
+            (None, None) if of_key.count() > 0 => Known::Later,
+            (None, None) => Known::Another,
+        })
+    }
+
+    /// How long a file that is marked as this version may be by appends that were committed to it; `None`: there are none.
+    pub(super) fn appended(&self, session: &SessionId, key: &Key, to: Version) -> Option<u64> {
+        let grown = self.appends.get(&(session.clone(), key.clone()))?;
+        let mut chain = None;
+        let mut at = to;
+        for step in grown.iter().skip_while(|step| step.over != to) {
+            if step.over != at {
+                break;
+            }
+            (at, chain) = (step.version, Some(step.end));
+        }
+        chain
+    }
+}

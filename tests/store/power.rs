@@ -1,0 +1,284 @@
+//! The power goes at any moment, and takes any part of what was not synced: what was acknowledged is there, with its
+//! writer and with the versions before it, and the change that was under way is there whole or not at all.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex};
+
+use batonfs::engine::local::LocalEngine;
+use batonfs::engine::memory::MemoryEngine;
+use batonfs::engine::{AttributeChange, Attributes, Change, Engine, Staged};
+use batonfs::words::Policy;
+
+use crate::engines::*;
+use crate::power_disk::{Chance, PowerDisk};
+
+/// Every key that a workload uses.
+const KEYS: &[&str] = &["a", "b", "d/a", "d/e/b", "m/k", "n/k", "m"];
+
+/// What is done to a store.
+#[derive(Debug, Clone)]
+enum Step {
+    Make(Change, String),
+    /// It is closed and opened again: a checkpoint.
+    Reopen,
+}
+
+/// A version: bytes, writer, and of the newest one the mode.
+type Value = (Vec<u8>, Option<String>, Option<u32>);
+
+/// Everything that a session shows: each version of each key, which one is the newest, and how many changes there were.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Shown {
+    versions: BTreeMap<(String, u64), Value>,
+    newest: BTreeMap<String, u64>,
+    changes: usize,
+    policy: Option<Policy>,
+}
+
+fn shown(engine: &dyn Engine) -> Shown {
+    let Ok(lines) = engine.changes(&session(), 0) else { return Shown::default() };
+    assert_eq!(lines.iter().map(|line| line.seq).collect::<Vec<_>>(), (1..=lines.len() as u64).collect::<Vec<_>>());
+    let mut shown = Shown { changes: lines.len(), policy: engine.policy(&session()).ok(), ..Shown::default() };
+    for path in KEYS {
+        let path = key(path);
+        let newest = engine.head(&session(), &path).unwrap().map(|head| head.version);
+        for version in engine.versions(&session(), &path).unwrap() {
+            let snapshot = engine.open_version(&session(), &path, version).unwrap().unwrap();
+            let bytes = snapshot.read_all().unwrap();
+            assert_eq!(bytes.len() as u64, snapshot.head.size_bytes);
+            let mode = (newest == Some(version)).then_some(snapshot.head.attributes.mode);
+            shown.versions.insert((path.to_string(), version), (bytes, snapshot.head.writer.writer_id, mode));
+        }
+        newest.map(|newest| shown.newest.insert(path.to_string(), newest));
+    }
+    let listed: Vec<_> = engine.list(&session()).unwrap_or_default().iter().map(ToString::to_string).collect();
+    assert_eq!(listed, shown.newest.keys().cloned().collect::<Vec<_>>());
+    shown
+}
+
+/// What one shows and the other does not.
+fn difference(is: &Shown, should: &Shown) -> String {
+    let lines = |shown: &Shown, not: &Shown, sign: &str| {
+        let other = |(at, value): &(&(String, u64), &Value)| not.versions.get(*at) != Some(*value);
+        let text = |((key, version), (bytes, writer, mode)): (&(String, u64), &Value)| {
+            let start = String::from_utf8_lossy(bytes.get(..12).unwrap_or(bytes)).into_owned();
+            format!("\n {sign} {key}:{version} {start:?} of {} bytes by {writer:?} mode {mode:?}", bytes.len())
+        };
+        let lines: Vec<_> = shown.versions.iter().filter(other).map(text).collect();
+        let (newest, policy) = (&shown.newest, &shown.policy);
+        format!("\n {sign} {} changes, {policy:?}, {newest:?}{}", shown.changes, lines.concat())
+    };
+    lines(should, is, "-") + &lines(is, should, "+")
+}
+
+/// Steps that all succeed, and what is shown after each.
+fn workload(seed: u64, steps: usize) -> (Vec<Step>, Vec<Shown>) {
+    let mut chance = Chance::new(seed);
+    let engine = MemoryEngine::new();
+    let (mut done, mut states) = (Vec::new(), vec![Shown::default()]);
+    let mut take = |engine: &MemoryEngine, change: Change, n: usize| {
+        if engine.commit(&session(), change.clone(), &by(&format!("w{n}"))).is_ok() {
+            done.push(Step::Make(change, format!("w{n}")));
+            states.push(shown(engine));
+        }
+        if n.is_multiple_of(29) {
+            done.push(Step::Reopen);
+            states.push(shown(engine));
+        }
+    };
+    take(&engine, make_dir(""), 1);
+    for n in 2..steps {
+        let change = random_change(&engine, &mut chance, n);
+        take(&engine, change, n);
+    }
+    (done, states)
+}
+
+fn random_change(engine: &MemoryEngine, chance: &mut Chance, n: usize) -> Change {
+    let any = |chance: &mut Chance| KEYS[chance.below(KEYS.len() as u64) as usize];
+    // One key gets most of it, so that its old versions fall out of history and their files are written again.
+    let path = if chance.is(60) { "a" } else { any(chance) };
+    let there = |path: &str| engine.head(&session(), &key(path)).ok().flatten().map(|head| head.version);
+    let (now, text) = (there(path), format!("{path} is {n}."));
+    match (chance.below(20), now) {
+        (0..=9, _) => {
+            let times = if chance.is(10) { 70_000 / text.len() + 1 } else { 1 + chance.below(40) as usize };
+            let attributes = Attributes { mtime: at(1_000_000 + n as u64), ..attributes() };
+            let content = Staged::from(text.repeat(times).into_bytes());
+            Change::Put { key: key(path), content, expected: now, attributes }
+        }
+        (10..=12, Some(now)) => {
+            let bytes = format!(" and {n}").repeat(1 + chance.below(90) as usize).into_bytes();
+            Change::Append { key: key(path), bytes, expected: now, mtime: at(1_000_000 + n as u64) }
+        }
+        (13, Some(now)) => delete(path, now),
+        (14 | 15, Some(now)) => {
+            let to = any(chance);
+            rename(path, to, now, there(to))
+        }
+        (16, Some(_)) => {
+            let set = AttributeChange { mode: Some(0o600 + chance.below(64) as u32), ..Default::default() };
+            Change::Attributes { path: path.to_owned(), set }
+        }
+        (17, Some(now)) => Change::Declare { key: key(path), expected: now },
+        (18, _) => match chance.below(6) {
+            0 => Change::SetPolicy(if chance.is(50) { Policy::Warn } else { Policy::Error }),
+            1 | 2 => rename_dir(if chance.is(50) { "m" } else { "n" }, if chance.is(50) { "n" } else { "d/n" }),
+            3 => remove_dir(if chance.is(50) { "m" } else { "n" }),
+            _ => make_dir(if chance.is(50) { "m" } else { "n" }),
+        },
+        _ => Change::Drop { key: key(path), size_bytes: n as u64 },
+    }
+}
+
+/// Does the steps until one is refused; `acknowledged` counts.
+fn run(disk: &PowerDisk, steps: &[Step], acknowledged: &AtomicUsize) {
+    let open = || LocalEngine::open_on(Arc::new(disk.clone()));
+    let Ok(mut engine) = open() else { return };
+    for step in steps {
+        match step {
+            Step::Make(change, writer) => {
+                if engine.commit(&session(), change.clone(), &by(writer)).is_err() {
+                    return;
+                }
+            }
+            Step::Reopen => {
+                if engine.close().is_err() {
+                    return;
+                }
+                match open() {
+                    Ok(opened) => engine = opened,
+                    Err(_) => return,
+                }
+            }
+        }
+        acknowledged.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// A disk as power has left it, and how many steps were acknowledged before.
+struct Left {
+    disk: PowerDisk,
+    acknowledged: usize,
+    seed: u64,
+    at: String,
+}
+
+/// Power is cut so often at each moment.
+const CUTS: u64 = 2;
+/// Disks that wait to be looked at.
+const WAITING_MAX: usize = 8;
+
+/// Does a workload and cuts the power at every change and sync of it, `CUTS` times each. How many disks were looked at,
+/// and what was wrong with the first.
+fn cut_everywhere(seed: u64, steps: usize, break_disk: impl Fn(&PowerDisk)) -> (usize, Option<String>) {
+    let (steps, states) = workload(seed, steps);
+    let disk = PowerDisk::new();
+    break_disk(&disk);
+    let (send, receive) = sync_channel(WAITING_MAX);
+    let receive = Mutex::new(receive);
+    let (looked, wrong, mut done) = (AtomicUsize::new(0), Mutex::new(None), 0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| look_at_each(&receive, &states, &looked, &wrong));
+        }
+        let acknowledged = Arc::new(AtomicUsize::new(0));
+        let (mut moment, so_far) = (0, Arc::clone(&acknowledged));
+        disk.before(move |disk, what| {
+            for cut in 0..CUTS {
+                let seed = seed << 40 | moment << 8 | cut;
+                let left = disk.after_cut(&mut Chance::new(seed));
+                let acknowledged = so_far.load(Ordering::SeqCst);
+                let at = format!("moment {moment}, before {what}");
+                drop(send.send(Left { disk: left, acknowledged, seed, at }));
+            }
+            moment += 1;
+        });
+        run(&disk, &steps, &acknowledged);
+        disk.before(|_, _| {});
+        done = acknowledged.load(Ordering::SeqCst);
+    });
+    assert_eq!(done, steps.len(), "the workload itself");
+    let wrong = wrong.into_inner().unwrap();
+    (looked.into_inner(), wrong)
+}
+
+fn look_at_each(left: &Mutex<Receiver<Left>>, states: &[Shown], looked: &AtomicUsize, wrong: &Mutex<Option<String>>) {
+    loop {
+        let Ok(left) = left.lock().unwrap().recv() else { return };
+        if wrong.lock().unwrap().is_some() {
+            continue;
+        }
+        if let Err(what) = judge(&left, states, false) {
+            if std::env::var_os("BATONFS_POWER_TOLD").is_some() && wrong.lock().unwrap().is_none() {
+                drop(judge(&left, states, true));
+            }
+            wrong.lock().unwrap().get_or_insert(format!("{} (seed {}): {what}", left.at, left.seed));
+        }
+        looked.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Everything that is promised of a store that power has left: also when it goes again while the store is opened.
+fn judge(left: &Left, states: &[Shown], told: bool) -> Result<(), String> {
+    let mut chance = Chance::new(left.seed ^ 0xFACE);
+    let mut disk = left.disk.after_death();
+    for _ in 0..chance.below(3) {
+        if told {
+            disk.tell();
+        }
+        disk.cut_after(chance.below(60) as usize);
+        drop(LocalEngine::open_on(Arc::new(disk.clone())));
+        if told {
+            println!("--- the power goes, or the process dies");
+        }
+        disk = if chance.is(50) { disk.after_cut(&mut chance) } else { disk.after_death() };
+    }
+    let open = |disk: &PowerDisk| {
+        LocalEngine::open_on(Arc::new(disk.clone())).map_err(|e| format!("it cannot be opened: {e}"))
+    };
+    if told {
+        disk.tell();
+    }
+    let engine = open(&disk)?;
+    let expected = states.get(left.acknowledged..).unwrap_or_default().iter().take(2);
+    let now = shown(&engine);
+    let differences: Vec<_> = expected.clone().map(|expected| difference(&now, expected)).collect();
+    let Some(expected) = expected.into_iter().find(|expected| **expected == now) else {
+        return Err(format!("after {} steps{}", left.acknowledged, differences.join("\nand")));
+    };
+    engine.close().map_err(|e| format!("it cannot be closed: {e}"))?;
+    let engine = open(&disk.after_cut(&mut chance))?;
+    let now = shown(&engine);
+    if now != *expected {
+        return Err(format!("closed and opened again{}", difference(&now, expected)));
+    }
+    if expected.changes > 0 && engine.list(&session()).is_ok() {
+        let put = engine.commit(&session(), put("after", b"it goes on", None), &by("w"));
+        let seq = put.map_err(|e| format!("it does not go on: {e}"))?.seq;
+        if seq != expected.changes as u64 + 1 {
+            return Err(format!("change {seq} follows {}", expected.changes));
+        }
+    }
+    Ok(())
+}
+
+fn long() -> bool {
+    std::env::var_os("BATONFS_LONG").is_some()
+}
+
+#[test]
+fn f27_no_power_cut_takes_what_was_acknowledged() {
+    let (seeds, steps) = if long() { (60, 160) } else { (2, 70) };
+    let mut all = 0;
+    for seed in 1..=seeds {
+        let seed = std::env::var("BATONFS_POWER_SEED").map_or(seed, |seed| seed.parse().unwrap());
+        let (looked, wrong) = cut_everywhere(seed, steps, |_| {});
+        assert!(wrong.is_none(), "seed {seed}: {}", wrong.unwrap_or_default());
+        all += looked;
+    }
+    println!("{all} power cuts survived");
+    assert!(all > 1_000, "only {all} power cuts");
+}
