@@ -17,6 +17,8 @@ struct Plan {
     done: Vec<String>,
     /// Changes left until every further one fails with this error.
     fail_after: Option<(usize, i32)>,
+    /// Every change whose name has this in it fails.
+    barred: Option<String>,
     written_bytes: u64,
     before: Option<Before>,
     boot: Option<String>,
@@ -53,6 +55,11 @@ impl Watch {
         self.0.lock().unwrap().fail_after = plan;
     }
 
+    /// Every change whose name has `part` in it fails with EPERM, as where a file may not be changed; none with `None`.
+    pub(crate) fn bar(&self, part: Option<&str>) {
+        self.0.lock().unwrap().barred = part.map(str::to_owned);
+    }
+
     /// Calls `before` ahead of every change.
     pub(crate) fn before(&self, before: impl FnMut(&str) + Send + 'static) {
         self.0.lock().unwrap().before = Some(Box::new(before));
@@ -75,6 +82,9 @@ impl Watch {
                 return Err(io::Error::from_raw_os_error(*errno));
             }
             *left -= 1;
+        }
+        if plan.barred.as_ref().is_some_and(|barred| what.contains(barred.as_str())) {
+            return Err(io::Error::from_raw_os_error(libc::EPERM));
         }
         plan.done.push(what);
         Ok(())

@@ -162,9 +162,10 @@ fn f26_publishing_again_changes_nothing() {
         let watch = Watch::default();
         watch.reboot("another boot");
         // The checkpoint fails, so the journal stays and is published once more.
-        let failing = watch.clone();
+        let (failing, mut syncs) = (watch.clone(), 0);
         watch.before(move |what| {
-            if what == "sync_everything" {
+            syncs += usize::from(what == "sync_everything");
+            if syncs == 2 {
                 failing.fail(Some((0, libc::EIO)));
             }
         });
@@ -511,5 +512,61 @@ fn a_version_in_history_that_power_took_is_made_whole_from_the_journal() {
             "{len}"
         );
         assert_eq!(value(&engine, "k").unwrap(), b"six");
+    }
+}
+
+#[test]
+fn f25_what_cannot_be_put_in_its_place_at_opening_is_served_and_keeps_nobody_else() {
+    for boot in [None, Some("another boot")] {
+        let dir = tempfile::tempdir().unwrap();
+        let watch = Watch::default();
+        let engine = LocalEngine::open_on(RecordingDisk::open(dir.path(), &watch)).unwrap();
+        make_session(&engine);
+        commit(&engine, put("k", b"one", None));
+        commit(&engine, put("log", b"line\n", None));
+        engine.close().unwrap();
+        let engine = LocalEngine::open_on(RecordingDisk::open(dir.path(), &watch)).unwrap();
+        watch.bar(Some(" s/"));
+        commit(&engine, put("k", b"two", Some(1)));
+        assert!(engine.commit(&session(), append("log", b"more\n", 1), &by("w")).is_err());
+        drop(engine);
+        for _ in 0..2 {
+            if let Some(boot) = boot {
+                watch.reboot(boot);
+            }
+            let engine = LocalEngine::open_on(RecordingDisk::open(dir.path(), &watch)).unwrap();
+            assert_eq!((value(&engine, "k").unwrap(), version(&engine, "k")), (b"two".to_vec(), Some(2)), "{boot:?}");
+            assert_eq!(value(&engine, "log").unwrap(), b"line\n");
+            assert_eq!(engine.changes(&session(), 0).unwrap().len(), 4);
+            let refused = engine.commit(&session(), put("l", b"", None), &by("w")).unwrap_err();
+            assert!(matches!(refused, EngineError::Io { .. }), "{refused}");
+            let other = batonfs::words::SessionId::parse("other").unwrap();
+            drop(engine.commit(&other, make_dir(""), &by("w")));
+            let next = engine.last_version(&other, &key("k")).unwrap();
+            let change = put("k", b"goes on", (next > 0).then_some(next));
+            engine.commit(&other, change, &by("w")).unwrap();
+            assert!(engine.close().is_err());
+        }
+        watch.bar(None);
+        let engine = LocalEngine::open_on(RecordingDisk::open(dir.path(), &watch)).unwrap();
+        assert_eq!(fs::read(dir.path().join("s/k")).unwrap(), b"two");
+        assert_eq!(engine.open_version(&session(), &key("k"), 1).unwrap().unwrap().read_all().unwrap(), b"one");
+        assert_eq!(commit(&engine, put("k", b"three", Some(2))).seq, 5);
+        engine.close().unwrap();
+        assert_eq!(value(&open(dir.path(), None).unwrap(), "k").unwrap(), b"three");
+    }
+}
+
+#[test]
+fn f35_a_store_without_its_journal_or_its_marker_is_not_opened() {
+    for (gone, place) in [(".baton/journal", ".baton/journal"), (".baton/format", ".baton/format")] {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = LocalEngine::open(dir.path()).unwrap();
+        make_session(&engine);
+        drop(engine);
+        fs::remove_file(dir.path().join(gone)).unwrap();
+        let error = LocalEngine::open(dir.path()).unwrap_err();
+        assert!(matches!(&error, EngineError::Damaged { .. }) && error.to_string().contains(place), "{error}");
+        assert!(!dir.path().join(gone).exists());
     }
 }

@@ -227,16 +227,16 @@ fn a_new_store_and_a_checkpoint_are_durable_before_anything_is_built_on_them() {
     let engine = LocalEngine::open_on(RecordingDisk::open(dir.path(), &watch)).unwrap();
     let done: Vec<_> = watch.take().into_iter().filter(|what| !what.contains("probe")).collect();
     let expected = [
+        "sync .baton/drafts/journal",
+        "rename .baton/drafts/journal .baton/journal",
+        "sync_dir .baton",
+        "unlink .baton/drafts/format",
+        "create .baton/drafts/format",
+        "write .baton/drafts/format",
         "sync .baton/drafts/format",
         "rename .baton/drafts/format .baton/format",
         "sync_dir .baton",
         "sync_dir ",
-        "unlink .baton/drafts/journal",
-        "create .baton/drafts/journal",
-        "write .baton/drafts/journal",
-        "sync .baton/drafts/journal",
-        "rename .baton/drafts/journal .baton/journal",
-        "sync_dir .baton",
     ];
     assert!(done.ends_with(&expected.map(str::to_owned)), "{done:#?}");
     make_session(&engine);

@@ -12,10 +12,10 @@ use batonfs::engine::{AttributeChange, Attributes, Change, Engine, Staged};
 use batonfs::words::Policy;
 
 use crate::engines::*;
-use crate::power_disk::{Chance, PowerDisk};
+use crate::power_disk::{Chance, Deaf, PowerDisk};
 
 /// Every key that a workload uses.
-const KEYS: &[&str] = &["a", "b", "d/a", "d/e/b", "m/k", "n/k", "m"];
+const KEYS: &[&str] = &["a", "b", "d/a", "d/e/b", "d/n/k", "m/k", "n/k", "m"];
 
 /// What is done to a store.
 #[derive(Debug, Clone)]
@@ -173,10 +173,12 @@ const WAITING_MAX: usize = 8;
 
 /// Does a workload and cuts the power at every change and sync of it, `CUTS` times each. How many disks were looked at,
 /// and what was wrong with the first.
-fn cut_everywhere(seed: u64, steps: usize, break_disk: impl Fn(&PowerDisk)) -> (usize, Option<String>) {
+fn cut_everywhere(seed: u64, steps: usize, broken: Option<Deaf>) -> (usize, Option<String>) {
     let (steps, states) = workload(seed, steps);
     let disk = PowerDisk::new();
-    break_disk(&disk);
+    if let Some(broken) = broken {
+        disk.ignore_syncs(broken);
+    }
     let (send, receive) = sync_channel(WAITING_MAX);
     let receive = Mutex::new(receive);
     let (looked, wrong, mut done) = (AtomicUsize::new(0), Mutex::new(None), 0);
@@ -275,10 +277,38 @@ fn f27_no_power_cut_takes_what_was_acknowledged() {
     let mut all = 0;
     for seed in 1..=seeds {
         let seed = std::env::var("BATONFS_POWER_SEED").map_or(seed, |seed| seed.parse().unwrap());
-        let (looked, wrong) = cut_everywhere(seed, steps, |_| {});
+        let (looked, wrong) = cut_everywhere(seed, steps, None);
         assert!(wrong.is_none(), "seed {seed}: {}", wrong.unwrap_or_default());
         all += looked;
     }
     println!("{all} power cuts survived");
     assert!(all > 1_000, "only {all} power cuts");
+}
+
+/// Each sync there is, but that of the store's own directory: there a name comes with the directory it is in.
+const SYNCS: &[(&str, Deaf)] = &[
+    ("of a commit's record", |last, what| what == JOURNAL_SYNC && last[0] != "sync_everything"),
+    ("of a large value", |_, what| what.starts_with("sync .baton/drafts/") && is_operation(what)),
+    ("of a large value's name", |_, what| what == "sync_dir .baton/drafts"),
+    ("of a checkpoint", |_, what| what == "sync_everything"),
+    ("of the next generation", |last, what| what == JOURNAL_SYNC && last[0] == "sync_everything"),
+    ("of a fresh journal", |_, what| what == "sync .baton/drafts/journal"),
+    ("of the names of journal and marker", |_, what| what == "sync_dir .baton"),
+];
+const JOURNAL_SYNC: &str = "sync_data .baton/journal";
+
+fn is_operation(what: &str) -> bool {
+    what.rsplit('/').next().is_some_and(|name| uuid::Uuid::parse_str(name).is_ok())
+}
+
+#[test]
+fn f15_f16_f19_without_any_one_sync_a_power_cut_takes_something() {
+    // F15
+    // F16
+    // F19
+    for (name, broken) in SYNCS {
+        let found = (1..=6).find_map(|seed| cut_everywhere(seed, 60, Some(*broken)).1.map(|wrong| (seed, wrong)));
+        let (seed, wrong) = found.unwrap_or_else(|| panic!("without the sync {name} nothing is lost"));
+        println!("without the sync {name}: seed {seed}, {}", wrong.lines().next().unwrap_or_default());
+    }
 }

@@ -208,8 +208,11 @@ impl LocalEngine {
                 }
                 (Whose::Before(version), found) => {
                     let Some(id) = self.ready_draft(record, value, work)? else {
-                        // Published and replaced before.
+                        // Published and replaced before. What is at the target was put there again by earlier records.
                         self.mend_kept(record, value, work)?;
+                        if found.is_some() && work.replay.is_some() {
+                            self.take_away(record, &value.key, value.version - 1, work)?;
+                        }
                         return Ok(false);
                     };
                     let placed = match found {

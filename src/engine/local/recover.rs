@@ -108,10 +108,7 @@ impl LocalEngine {
             }
             self.journal.each(|found| self.sort_out(&read_record(&found)?, &replay))?;
         }
-        if let Err(e) = self.stage_all_again(&replay) {
-            // Publication tries each again.
-            tracing::warn!("values cannot be staged again: {e}");
-        }
+        self.stage_all_again(&replay)?;
         let replay = Arc::new(replay);
         let mut progress = Progress::default();
         self.journal.each(|found| {
@@ -142,10 +139,14 @@ impl LocalEngine {
             match &record.act {
                 Act::Put(value) | Act::Rename { value, .. } if value.body == Body::Inline => {
                     staged += 1;
-                    self.stage_again(&record, value, &found.body)
+                    if let Err(e) = self.stage_again(&record, value, &found.body) {
+                        // Publication tries once more, and keeps it in memory where that fails too.
+                        tracing::warn!(key = %value.key, version = value.version, "it cannot be staged again: {e}");
+                    }
                 }
-                _ => Ok(()),
+                _ => {}
             }
+            Ok(())
         })?;
         if staged > 0 {
             self.disk.sync_everything().map_err(|e| EngineError::io("syncing the store", e))?;
