@@ -515,6 +515,7 @@ fn a_version_in_history_that_power_took_is_made_whole_from_the_journal() {
     }
 }
 
+// F36
 #[test]
 fn f25_what_cannot_be_put_in_its_place_at_opening_is_served_and_keeps_nobody_else() {
     for boot in [None, Some("another boot")] {
@@ -568,5 +569,32 @@ fn f35_a_store_without_its_journal_or_its_marker_is_not_opened() {
         let error = LocalEngine::open(dir.path()).unwrap_err();
         assert!(matches!(&error, EngineError::Damaged { .. }) && error.to_string().contains(place), "{error}");
         assert!(!dir.path().join(gone).exists());
+    }
+}
+
+#[test]
+fn f34_lines_that_power_took_from_the_middle_of_a_log_are_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = LocalEngine::open(dir.path()).unwrap();
+    make_session(&engine);
+    commit(&engine, put("before", b"", None));
+    engine.close().unwrap();
+    let place = dir.path().join(".baton/sessions/s/log");
+    let durable = fs::read(&place).unwrap().len();
+    let engine = LocalEngine::open(dir.path()).unwrap();
+    for n in 0..4 {
+        commit(&engine, put(&format!("k{n}"), b"", None));
+    }
+    drop(engine);
+    let whole = fs::read(&place).unwrap();
+    for (from, to) in [(durable, durable + 40), (durable + 60, durable + 500), (durable, whole.len() - 3)] {
+        let dir = copy(dir.path());
+        let place = dir.path().join(".baton/sessions/s/log");
+        let mut torn = whole.clone();
+        torn[from..to].fill(0);
+        fs::write(&place, &torn).unwrap();
+        let engine = open(dir.path(), Some("another boot")).unwrap();
+        assert_eq!(fs::read(&place).unwrap(), whole, "{from} to {to}");
+        assert_eq!(engine.changes(&session(), 0).unwrap().len(), 6);
     }
 }
