@@ -402,12 +402,14 @@ impl LocalEngine {
         };
         self.place(record, value, work)?;
         let target = paths::value(&record.session, value.key.as_str());
-        if let Ok(stat) = self.disk.stat(&source)
-            && (Some(stat.ino) == judged || self.disk.stat(&target).is_ok_and(|target| target.ino == stat.ino))
-        {
-            tree::unlink(&*self.disk, &source)?;
-            self.remove_sidecar(&record.session, from)?;
+        match self.disk.stat(&source) {
+            Ok(stat) if Some(stat.ino) == judged || self.disk.stat(&target).is_ok_and(|it| it.ino == stat.ino) => {
+                tree::unlink(&*self.disk, &source)?;
+                self.remove_sidecar(&record.session, from)
+            }
+            // An attempt before was cut off between the two.
+            Err(e) if tree::is_missing(&e) => self.remove_sidecar(&record.session, from),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
