@@ -6,6 +6,8 @@
 mod disks;
 #[path = "../common/engines.rs"]
 mod engines;
+#[path = "../common/sound.rs"]
+mod sound;
 
 mod contract;
 mod crash;
@@ -16,3 +18,4 @@ mod neighbour;
 mod race;
 mod room;
 mod rules;
+mod verify;

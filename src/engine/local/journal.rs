@@ -355,6 +355,53 @@ fn scan(bytes: &[u8], tag: u64) -> Result<Scan> {
     Ok(Scan { records, end, remains })
 }
 
+/// A journal as somebody sees it who only looks.
+#[derive(Debug, Default)]
+pub(super) struct Inspected {
+    /// Of both headers: the generation, if it is whole.
+    pub(super) generations: [Option<u64>; 2],
+    /// Of both headers: was anything ever written there?
+    pub(super) used: [bool; 2],
+    /// The boot in the header that counts.
+    pub(super) boot: String,
+    /// The file begins with a whole record of another generation than the one that counts.
+    pub(super) other_first: bool,
+    /// The whole records from the first on.
+    pub(super) records: Vec<Found>,
+    /// Where a record of this generation is unreadable, and nothing calls it durable.
+    pub(super) torn: Option<u64>,
+    /// What [`Journal::open`] would refuse.
+    pub(super) damage: Option<EngineError>,
+}
+
+/// What a journal's bytes are, without opening it.
+pub(super) fn inspect(bytes: &[u8]) -> Inspected {
+    let at = |place| tail(bytes, place).get(..HEADER_BYTES).unwrap_or_default();
+    let generations = HEADERS.map(|place| read_header(at(place)).map(|header| header.generation));
+    let used = HEADERS.map(|place| at(place).iter().any(|byte| *byte != 0));
+    let mut seen = Inspected { generations, used, ..Inspected::default() };
+    let Some((_, header)) = newest_header(bytes) else {
+        seen.damage = Some(damaged("neither header is whole"));
+        return seen;
+    };
+    let mut end = FIRST;
+    while let Some(read) = read_record(tail(bytes, end), header.tag) {
+        seen.records.push(read.found);
+        end += read.len;
+    }
+    let first = tail(bytes, FIRST);
+    let whole = u64_at(first, 8).is_some_and(|tag| tag != header.tag && read_record(first, tag).is_some());
+    seen.other_first = whole;
+    let rest = tail(bytes, end);
+    let begun = u32_at(rest, 0) == Some(RECORD_MAGIC) && u64_at(rest, 8) == Some(header.tag);
+    match scan(bytes, header.tag) {
+        Ok(Scan { remains, .. }) => seen.torn = (begun || remains).then_some(end),
+        Err(e) => seen.damage = Some(e),
+    }
+    seen.boot = header.boot;
+    seen
+}
+
 fn tail(bytes: &[u8], from: u64) -> &[u8] {
     usize::try_from(from).ok().and_then(|from| bytes.get(from..)).unwrap_or_default()
 }

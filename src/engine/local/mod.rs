@@ -26,6 +26,7 @@ mod stage;
 mod time;
 mod tree;
 mod unpublished;
+mod verify;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -36,7 +37,10 @@ use self::journal::Journal;
 use self::look::Look;
 use self::session::Session;
 use self::spare::Spares;
-use super::{Change, Context, DirEntry, Engine, EngineError, Entry, Head, Receipt, Result, Snapshot, Space, Stage};
+pub use self::verify::{verify, verify_on};
+use super::{
+    Change, Context, DirEntry, Engine, EngineError, Entry, Head, Receipt, Report, Result, Snapshot, Space, Stage, Tell,
+};
 use crate::words::{Dir, Key, LogLine, Policy, Seq, SessionId, Version};
 
 /// How often a place is looked at again when programs beside the store replace what is there.
@@ -292,6 +296,10 @@ impl Engine for LocalEngine {
 
     fn space(&self) -> Result<Space> {
         self.disk.space().map_err(|e| EngineError::io("asking for free space", e))
+    }
+
+    fn verify(&self, repair: bool, tell: &mut Tell<'_>) -> Result<Report> {
+        self.check(repair, tell)
     }
 
     fn close(&self) -> Result<()> {
