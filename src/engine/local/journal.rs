@@ -339,20 +339,28 @@ fn scan(bytes: &[u8], tag: u64) -> Result<Scan> {
     }
     // A batch is written before it is synced, so a crash may leave a later record of it whole and an earlier one torn.
     // Only a record that says that this place was durable when it was written proves damage.
-    let (mut later, mut remains) = (end + 8, false);
-    while later < bytes.len() as u64 {
-        if let Some(read) = read_record(tail(bytes, later), tag) {
-            remains = true;
-            if read.durable > end {
-                return Err(damaged(format!(
-                    "the record at byte {end} is unreadable, though everything up to byte {} was durable",
-                    read.durable
-                )));
-            }
+    let mut remains = false;
+    for later in begun_records(bytes, end + 8) {
+        let Some(read) = read_record(tail(bytes, later), tag) else { continue };
+        remains = true;
+        if read.durable > end {
+            return Err(damaged(format!(
+                "the record at byte {end} is unreadable, though everything up to byte {} was durable",
+                read.durable
+            )));
         }
-        later += 8;
     }
     Ok(Scan { records, end, remains })
+}
+
+/// Where something from `from` on begins like a record. Most of a journal is zeros, which are passed over by pages.
+fn begun_records(bytes: &[u8], from: u64) -> impl Iterator<Item = u64> {
+    const PAGE_BYTES: usize = 4096;
+    static ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
+    let pages = tail(bytes, from).chunks(PAGE_BYTES).zip((from..).step_by(PAGE_BYTES));
+    let written = pages.filter(|(page, _)| Some(*page) != ZEROS.get(..page.len()));
+    let words = written.flat_map(|(page, at)| page.chunks(8).zip((at..).step_by(8)));
+    words.filter(|(word, _)| word.starts_with(&RECORD_MAGIC.to_le_bytes())).map(|(_, at)| at)
 }
 
 /// A journal as somebody sees it who only looks.
