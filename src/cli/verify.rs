@@ -78,5 +78,7 @@ fn plain(text: &str) -> String {
 
 fn checked_words(checked: &Checked) -> String {
     let Checked { sessions, keys, versions, bytes } = checked;
-    format!("checked {sessions} sessions, {keys} keys, {versions} versions, {bytes} bytes")
+    let count = |n: &u64, what: &str| format!("{n} {what}{}", if *n == 1 { "" } else { "s" });
+    let (sessions, keys) = (count(sessions, "session"), count(keys, "key"));
+    format!("checked {sessions}, {keys}, {}, {}", count(versions, "version"), count(bytes, "byte"))
 }

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use batonfs::committer::{Call, Peer, Reply, Request};
+
 use crate::command::{Bench, Ran};
 use crate::committer::Daemon;
 
@@ -40,7 +42,7 @@ fn a_line_for_each_finding_and_one_that_counts() {
         let bench = with_values();
         let _daemon = served.then(|| Daemon::serve(&bench.store()));
         if served {
-            let text = "nothing found: checked 1 sessions, 2 keys, 3 versions, 11 bytes\n";
+            let text = "nothing found: checked 1 session, 2 keys, 3 versions, 11 bytes\n";
             assert_eq!(bench.run(&["verify", "@"]).done().text(), text);
         }
         fs::remove_file(bench.store().join(SIDECAR)).unwrap();
@@ -54,7 +56,7 @@ fn a_line_for_each_finding_and_one_that_counts() {
             lines[1].starts_with(r"note: s/new\nline: a program beside the mount put it there (F11); "),
             "{lines:#?}"
         );
-        assert!(lines[2].contains("findings: checked 1 sessions, 3 keys, 4 versions, "), "{lines:#?}");
+        assert!(lines[2].contains("findings: checked 1 session, 3 keys, 4 versions, "), "{lines:#?}");
         assert!(!bench.store().join(SIDECAR).exists(), "it changed something");
     }
 }
@@ -169,6 +171,21 @@ fn a_repair_finishes_what_a_crash_interrupted() {
     assert_eq!(bench.run(&["read", copy, "s", "late"]).done().text(), "in the journal");
 }
 
+/// K39 K43
+#[test]
+fn a_store_that_is_mounted_read_only_is_checked_and_not_mended() {
+    let bench = with_values();
+    let daemon = Daemon::serve(&bench.store());
+    for (repair, refused) in [(false, false), (true, true)] {
+        let answer = daemon.execute_read_only(Peer::this(), &Call::new(Request::Verify { repair }));
+        match answer {
+            Ok(Reply::Verified(report)) => assert!(!refused && !report.damaged),
+            Err(refusal) => assert!(refused && refusal.words.contains("read-only"), "{refusal}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 /// K40
 #[test]
 fn a_place_that_is_no_store_is_not_made_one() {
@@ -201,13 +218,10 @@ fn a_long_check_tells_a_terminal_how_far_it_is() {
         let _daemon = served.then(|| Daemon::serve(&bench.store()));
         let (terminal, said) = terminal();
         let mut check = bench.command(&["verify", "@"]).stderr(terminal).spawn().unwrap();
-        let told = read_until(said, "checked 1 sessions");
+        let told = read_until(said, "checked 1 session");
         check.kill().unwrap();
         check.wait().unwrap();
-        assert!(
-            told.contains("\rbatonfs: checked 1 sessions") || told.contains("\x1b[Kbatonfs: checked 1"),
-            "{told:?}"
-        );
+        assert!(told.contains("\rbatonfs: checked 1 session") || told.contains("\x1b[Kbatonfs: checked 1"), "{told:?}");
     }
 }
 

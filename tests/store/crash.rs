@@ -15,7 +15,7 @@ use crate::sound::{assert_sound, assert_sound_but};
 
 /// A copy of a store as it is now, with xattrs and times.
 fn copy(from: &Path) -> tempfile::TempDir {
-    let to = tempfile::tempdir().unwrap();
+    let to = fresh();
     let source = format!("{}/.", from.display());
     assert!(Command::new("cp").args(["-a", &source]).arg(to.path()).status().unwrap().success());
     to
@@ -122,7 +122,7 @@ fn f27_what_was_acknowledged_is_there_wherever_the_disk_fails() {
     let states = expected();
     let mut survived = 0;
     for n in 0.. {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = fresh();
         let watch = Watch::default();
         let engine = LocalEngine::open_on(RecordingDisk::open(dir.path(), &watch)).unwrap();
         watch.fail(Some((n, libc::EIO)));

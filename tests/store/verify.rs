@@ -7,10 +7,11 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
-use batonfs::engine::local::LocalEngine;
+use batonfs::engine::local::disk::Disk;
+use batonfs::engine::local::{LocalEngine, verify_on};
 use batonfs::engine::{Change, Engine, Finding, Harm, Report, Staged};
 use batonfs::words::Policy;
 
@@ -25,14 +26,14 @@ const LOG: &str = ".baton/sessions/s/log";
 /// A copy of a store that was made once.
 fn store(close: bool) -> tempfile::TempDir {
     static MADE: [LazyLock<tempfile::TempDir>; 2] = [LazyLock::new(|| make(false)), LazyLock::new(|| make(true))];
-    let (from, to) = (MADE[usize::from(close)].path().join("."), tempfile::tempdir().unwrap());
+    let (from, to) = (MADE[usize::from(close)].path().join("."), fresh());
     assert!(std::process::Command::new("cp").arg("-a").arg(from).arg(to.path()).status().unwrap().success());
     to
 }
 
 /// A store with one of each thing: versions, appends, a writer who is nobody, a large value, a delete, a policy.
 fn make(close: bool) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = fresh();
     let engine = LocalEngine::open(dir.path()).unwrap();
     make_session(&engine);
     engine.commit(&session(), put("nobody", b"n", None), &by("")).unwrap();
@@ -457,7 +458,7 @@ fn each_damage_is_found_as_what_it_is_and_mended_where_that_loses_nothing() {
 // F10
 #[test]
 fn a_number_that_a_copy_brought_back_is_noted() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = fresh();
     let engine = LocalEngine::open(dir.path()).unwrap();
     make_session(&engine);
     commit(&engine, put("k", b"one", None));
@@ -501,7 +502,7 @@ fn a_staged_value_that_is_gone_before_it_was_in_its_place_is_found() {
 // F1
 #[test]
 fn a_torn_value_is_mended_from_what_its_former_name_had_in_the_journal() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = fresh();
     let engine = LocalEngine::open(dir.path()).unwrap();
     make_session(&engine);
     commit(&engine, put("from", b"one", None));
@@ -514,6 +515,24 @@ fn a_torn_value_is_mended_from_what_its_former_name_had_in_the_journal() {
     assert_eq!(told(&report.findings), Vec::<String>::new());
     assert_eq!(told(&report.repaired), ["damage F1 s/to: it has 0 bytes, version 1 has 7"]);
     assert_eq!(value(&LocalEngine::open(dir.path()).unwrap(), "to").unwrap(), b"one two");
+}
+
+// F27
+#[test]
+fn after_a_power_cut_a_check_judges_only_what_opening_will_not_write_again() {
+    let dir = store(false);
+    quietly(&dir.path().join("s/a"), |bytes| bytes.truncate(2));
+    let watch = Watch::default();
+    watch.reboot("another boot");
+    let disk: Arc<dyn Disk> = RecordingDisk::open(dir.path(), &watch);
+    let check = |repair| verify_on(&disk, repair, &mut |_| ControlFlow::Continue(())).unwrap();
+    let report = check(false);
+    let found = findings(&report);
+    assert!(!report.damaged && found.len() == 1 && found[0].rule == "journal", "{found:?}");
+    assert!(found[0].what.contains("10 changes were made before the machine started"), "{found:?}");
+    assert_eq!(watch.take(), Vec::<String>::new(), "it changed something");
+    assert_eq!(told(&check(true).findings), Vec::<String>::new());
+    assert_eq!(value(&LocalEngine::open(dir.path()).unwrap(), "a").unwrap(), b"two and more");
 }
 
 #[test]
@@ -569,7 +588,7 @@ fn a_check_that_is_told_to_stop_stops() {
 
 #[test]
 fn a_check_beside_writers_finds_nothing_and_loses_nothing() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = fresh();
     let engine = LocalEngine::open(dir.path()).unwrap();
     make_session(&engine);
     commit(&engine, make_dir("m"));
@@ -615,7 +634,7 @@ fn a_check_beside_writers_finds_nothing_and_loses_nothing() {
 
 #[test]
 fn a_session_whose_changes_are_not_in_their_place_is_not_judged() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = fresh();
     let watch = Watch::default();
     let engine = LocalEngine::open_on(RecordingDisk::open(dir.path(), &watch)).unwrap();
     make_session(&engine);
@@ -639,7 +658,7 @@ fn a_session_whose_changes_are_not_in_their_place_is_not_judged() {
 // F6
 #[test]
 fn history_that_nobody_prunes_is_found_and_pruned_to_what_is_kept() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = fresh();
     let engine = LocalEngine::open(dir.path()).unwrap();
     make_session(&engine);
     for n in 1..=70_u64 {
@@ -664,7 +683,7 @@ fn history_that_nobody_prunes_is_found_and_pruned_to_what_is_kept() {
 fn history_is_pruned_whatever_comes_between_two_values() {
     // Numbers come in steps of one more than the appends between; no step may pass by the ones that are too old.
     for appends in [0, 1, 4, 5, 11, 31, 33] {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = fresh();
         let engine = LocalEngine::open(dir.path()).unwrap();
         make_session(&engine);
         let mut version = None;
@@ -679,4 +698,30 @@ fn history_is_pruned_whatever_comes_between_two_values() {
         assert!(kept <= 33, "{kept} versions are kept with {appends} appends between two values");
         assert_sound(dir.path());
     }
+}
+
+// F2 F12
+#[test]
+fn the_second_of_a_declared_writer_is_that_of_its_declaration() {
+    let dir = fresh();
+    let engine = LocalEngine::open(dir.path()).unwrap();
+    make_session(&engine);
+    by_rename(dir.path(), "s/k", b"theirs");
+    assert_eq!(version(&engine, "k"), Some(1));
+    commit(&engine, Change::Declare { key: key("k"), expected: 1 });
+    engine.close().unwrap();
+    assert_sound(dir.path());
+    // As if it had been declared five seconds later.
+    let mut lines = lines(dir.path());
+    let declared: serde_json::Value = serde_json::from_str(&lines[2]).unwrap();
+    let time_ms = declared["time_ms"].as_u64().unwrap();
+    lines[2] = lines[2].replace(&time_ms.to_string(), &(time_ms + 5000).to_string());
+    set_lines(dir.path(), &lines);
+    let sidecar = dir.path().join("s/.agent_state_meta/k.json");
+    let text = fs::read_to_string(&sidecar).unwrap();
+    fs::write(&sidecar, text.replace(&(time_ms / 1000).to_string(), &(time_ms / 1000 + 5).to_string())).unwrap();
+    assert_sound(dir.path());
+    fs::write(&sidecar, text).unwrap();
+    let report = checked(dir.path(), false);
+    assert_eq!(findings(&report).iter().map(|it| it.rule.as_str()).collect::<Vec<_>>(), ["F2"]);
 }

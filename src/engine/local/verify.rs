@@ -10,6 +10,11 @@
 //! | `sidecars` | the neighbour's records of writers |
 //! | `past` | history |
 //!
+//! Where no numbered rule speaks of what is found, a word names it: `policy` (it is none), `operation` (one has two lines),
+//! `sidecar` (without its value), `temporary` (a file of the neighbour's that nobody came back for), `spare` (files kept
+//! to be written again), `journal` (changes that are not in their places yet), `unknown` (a name that is nobody's),
+//! `unreadable` (the disk refuses), `newer` (a later version's store).
+//!
 //! It runs over a [`Disk`] alone, for a store that nobody has open or that cannot be opened, and beside an open engine.
 //! There it holds nobody up while it reads: only what looks wrong is looked at again, under the key's own lock.
 //!

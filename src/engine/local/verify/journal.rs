@@ -222,7 +222,7 @@ impl Scan<'_, '_> {
         let same_boot = !boot.is_empty() && seen.boot == boot;
         let records = std::mem::take(&mut self.way.records);
         let mut logged: HashMap<SessionId, Seq> = HashMap::new();
-        let mut waiting = 0_u64;
+        let (mut waiting, mut again) = (0_u64, 0_u64);
         for (at, (record, _)) in records.iter().enumerate() {
             let last = match logged.get(&record.session) {
                 Some(last) => *last,
@@ -231,7 +231,11 @@ impl Scan<'_, '_> {
             if same_boot && record.seq <= last {
                 continue;
             }
-            waiting += u64::from(record.seq > last);
+            if record.seq > last {
+                waiting += 1
+            } else {
+                again += 1
+            }
             self.way.operations.insert(record.operation.clone());
             let touched = self.way.touched.entry(record.session.clone()).or_default();
             touched.extend(paths_of(&record.act));
@@ -244,6 +248,12 @@ impl Scan<'_, '_> {
         if waiting > 0 {
             let remedy = "the next opening of the store puts them there";
             let what = format!("{waiting} committed changes are not in their places yet");
+            self.found(Fault::note("journal", paths::JOURNAL, what, remedy).mended_by(Mend::Opening));
+        }
+        if again > 0 {
+            let remedy = "the next opening of the store makes sure of them; until then their keys are not judged";
+            let what =
+                format!("{again} changes were made before the machine started, and power may have taken part of them");
             self.found(Fault::note("journal", paths::JOURNAL, what, remedy).mended_by(Mend::Opening));
         }
         Ok(())

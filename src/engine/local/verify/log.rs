@@ -59,6 +59,13 @@ impl Scan<'_, '_> {
             }
         };
         facts.whole = wrong.damaged.is_none() && wrong.gap.is_none() && read.is_ok();
+        if let (Some(live), false) = (self.live, facts.whole)
+            && live.known(session).is_none()
+            && live.session(session).is_ok()
+        {
+            // Its torn end may have been cut, and gone on from, while it was read: whoever has it in memory has cut it.
+            return self.read_log(session);
+        }
         self.or_unreadable(&place, read)?;
         self.check_operations(&*file, len, &mut operations)?;
         wrong.operation = operations.twice;
@@ -148,9 +155,11 @@ impl Scan<'_, '_> {
                 if size > POLICY_MAX_BYTES || text.trim().is_empty() || Policy::parse(&text).is_err() {
                     let words = text.trim().chars().take(40).collect::<String>();
                     let remedy = format!("'batonfs policy STORE {session} POLICY' sets it");
+                    // Not beside an open engine: somebody may be setting another one.
+                    let known = self.way.policy(session).filter(|_| self.live.is_none());
                     let what = format!("'{}' is no policy", words.escape_default());
                     let fault = Fault::damage("policy", &place, what, &remedy);
-                    self.found(match self.way.policy(session) {
+                    self.found(match known {
                         Some(policy) => fault.mended_by(Mend::Policy { place: place.clone(), policy }),
                         None => fault,
                     });
