@@ -7,6 +7,7 @@
 //! a sequence without gaps; large values are staged before the commit that mentions them; nothing spans two sessions.
 
 pub mod error;
+pub mod finding;
 pub mod local;
 pub mod memory;
 pub mod value;
@@ -14,6 +15,7 @@ pub mod value;
 use std::fmt::Debug;
 
 pub use error::EngineError;
+pub use finding::{Checked, Finding, Harm, Report, Tell};
 pub use value::{
     AttributeChange, Attributes, Content, DirEntry, Entry, Head, Kind, Snapshot, Space, Stage, Staged, XATTRS_MAX_BYTES,
 };
@@ -236,6 +238,13 @@ pub trait Engine: Send + Sync + Debug {
     /// # Errors
     /// [`EngineError::Io`].
     fn space(&self) -> Result<Space>;
+
+    /// Checks all that is kept against the rules it is kept by, while others go on working; `tell` hears how far it is.
+    /// With `repair`, what can be mended without losing a committed byte is, and all is checked once more.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`] when `tell` said to stop. What cannot be read is a finding, no error.
+    fn verify(&self, repair: bool, tell: &mut Tell<'_>) -> Result<Report>;
 
     /// Brings everything committed to its final place and lets go of the store. Later commits are refused.
     ///

@@ -72,7 +72,8 @@ enum Body {
 
 #[derive(Clone, Default)]
 struct Content {
-    bytes: Vec<u8>,
+    /// Shared by the worlds that have the same.
+    bytes: Arc<Vec<u8>>,
     xattrs: BTreeMap<String, Vec<u8>>,
     mode: u32,
     owner: (u32, u32),
@@ -81,7 +82,7 @@ struct Content {
 
 #[derive(Clone)]
 enum Change {
-    Write { offset: usize, bytes: Vec<u8> },
+    Write { offset: usize, bytes: Arc<Vec<u8>> },
     Len(usize),
     Xattr(String, Option<Vec<u8>>),
     Mode(u32),
@@ -123,13 +124,13 @@ impl Change {
     fn apply(&self, to: &mut Body) {
         match (self, to) {
             (Self::Write { offset, bytes }, Body::File(content)) => {
-                let end = offset + bytes.len();
-                if content.bytes.len() < end {
-                    content.bytes.resize(end, 0);
+                let (end, there) = (offset + bytes.len(), Arc::make_mut(&mut content.bytes));
+                if there.len() < end {
+                    there.resize(end, 0);
                 }
-                content.bytes[*offset..end].copy_from_slice(bytes);
+                there[*offset..end].copy_from_slice(bytes);
             }
-            (Self::Len(len), Body::File(content)) => content.bytes.resize(*len, 0),
+            (Self::Len(len), Body::File(content)) => Arc::make_mut(&mut content.bytes).resize(*len, 0),
             (Self::Xattr(name, Some(value)), Body::File(content)) => {
                 content.xattrs.insert(name.clone(), value.clone());
             }
@@ -153,13 +154,13 @@ impl Change {
                 while at < bytes.len() {
                     let end = (((offset + at) / SECTOR_BYTES + 1) * SECTOR_BYTES - offset).min(bytes.len());
                     if chance.is(50) {
-                        left.push(Self::Write { offset: offset + at, bytes: bytes[at..end].to_vec() });
+                        left.push(Self::Write { offset: offset + at, bytes: Arc::new(bytes[at..end].to_vec()) });
                     }
                     at = end;
                 }
                 if chance.is(50) {
                     // The length without the bytes.
-                    left.insert(0, Self::Write { offset: offset + bytes.len(), bytes: Vec::new() });
+                    left.insert(0, Self::Write { offset: offset + bytes.len(), bytes: Arc::default() });
                 }
                 left
             }
@@ -228,6 +229,13 @@ impl World {
             } else {
                 kept.push(change);
             }
+        }
+        if kept.is_empty() {
+            // The same bytes once.
+            node.durable = match (&node.live, &node.durable) {
+                (Body::File(_), _) => node.live.clone(),
+                (_, durable) => durable.clone(),
+            };
         }
         node.pending = kept;
     }
@@ -460,7 +468,7 @@ impl PowerDisk {
         let mtime_ns = world.now();
         let ino = world.make(Body::File(Content { mode, mtime_ns, ..Content::default() }));
         if !bytes.is_empty() {
-            world.change(ino, Change::Write { offset: 0, bytes })?;
+            world.change(ino, Change::Write { offset: 0, bytes: Arc::new(bytes) })?;
         }
         world.rename(vec![(dir, name.to_owned(), Some(ino))]);
         Ok(ino)
@@ -674,7 +682,7 @@ impl DiskFile for PowerFile {
         })
     }
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.change("write", Change::Write { offset: offset as usize, bytes: bytes.to_vec() })
+        self.change("write", Change::Write { offset: offset as usize, bytes: Arc::new(bytes.to_vec()) })
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.change("set_len", Change::Len(len as usize))

@@ -8,6 +8,8 @@ mod disks;
 mod engines;
 #[path = "../common/power.rs"]
 mod power_disk;
+#[path = "../common/sound.rs"]
+mod sound;
 
 mod contract;
 mod crash;
@@ -19,3 +21,4 @@ mod power;
 mod race;
 mod room;
 mod rules;
+mod verify;

@@ -271,9 +271,11 @@ fn long() -> bool {
     std::env::var_os("BATONFS_LONG").is_some()
 }
 
-// F27 F32 F33 F34
 #[test]
 fn f27_no_power_cut_takes_what_was_acknowledged() {
+    // F32
+    // F33
+    // F34
     let (seeds, steps) = if long() { (60, 160) } else { (2, 70) };
     let mut all = 0;
     for seed in 1..=seeds {

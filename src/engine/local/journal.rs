@@ -21,6 +21,7 @@ const FRAME_BYTES: usize = 32;
 const ZEROS_BYTES: u64 = 1 << 20;
 /// How much is looked through at a time; a multiple of 8, as places of records are.
 const WINDOW_BYTES: usize = 1 << 20;
+const PAGE_BYTES: usize = 4096;
 /// What a journal keeps of its length when it starts again.
 const KEEP_BYTES: u64 = 4 << 20;
 
@@ -247,7 +248,7 @@ fn damaged(what: impl Into<String>) -> EngineError {
 }
 
 /// A fresh journal appears under its name whole, so that a crash while it is made leaves none.
-fn make(disk: &dyn Disk, boot: &str) -> Result<Box<dyn DiskFile>> {
+pub(super) fn make(disk: &dyn Disk, boot: &str) -> Result<Box<dyn DiskFile>> {
     let io = |e| EngineError::io("making the journal", e);
     let draft = paths::draft("journal");
     match disk.unlink(&draft) {
@@ -389,12 +390,8 @@ impl<'a> Reader<'a> {
         // torn. Only a record that says that this place was durable when it was written proves damage.
         let (mut from, mut remains) = (end + 8, false);
         while from < self.len {
-            let window = self.bytes(from, WINDOW_BYTES)?;
-            for (index, start) in window.chunks(8).enumerate() {
-                if !start.starts_with(&RECORD_MAGIC.to_le_bytes()) {
-                    continue;
-                }
-                let Some(read) = self.record(from + 8 * index as u64, tag)? else { continue };
+            for at in begun_records(&self.bytes(from, WINDOW_BYTES)?) {
+                let Some(read) = self.record(from + at, tag)? else { continue };
                 remains = true;
                 if read.durable > end {
                     return Err(damaged(format!(
@@ -409,12 +406,74 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Where something begins like a record. Most of a journal is zeros, which are passed over by pages.
+fn begun_records(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    static ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
+    let pages = bytes.chunks(PAGE_BYTES).zip((0_u64..).step_by(PAGE_BYTES));
+    let written = pages.filter(|(page, _)| Some(*page) != ZEROS.get(..page.len()));
+    let words = written.flat_map(|(page, at)| page.chunks(8).zip((at..).step_by(8)));
+    words.filter(|(word, _)| word.starts_with(&RECORD_MAGIC.to_le_bytes())).map(|(_, at)| at)
+}
+
 /// Checksum, position that was durable, and the two lengths of a frame of this generation.
 fn read_frame(bytes: &[u8], tag: u64) -> Option<(u32, u64, u32, u32)> {
     if u32_at(bytes, 0)? != RECORD_MAGIC || u64_at(bytes, 8)? != tag {
         return None;
     }
     Some((u32_at(bytes, 4)?, u64_at(bytes, 16)?, u32_at(bytes, 24)?, u32_at(bytes, 28)?))
+}
+
+/// A journal as somebody sees it who only looks.
+#[derive(Debug, Default)]
+pub(super) struct Inspected {
+    /// Of both headers: the generation, if it is whole.
+    pub(super) generations: [Option<u64>; 2],
+    /// Of both headers: was anything ever written there?
+    pub(super) used: [bool; 2],
+    /// The boot in the header that counts.
+    pub(super) boot: String,
+    /// The file begins with a whole record of another generation than the one that counts.
+    pub(super) other_first: bool,
+    /// The whole records from the first on.
+    pub(super) records: Vec<Found>,
+    /// Where a record of this generation is unreadable, and nothing calls it durable.
+    pub(super) torn: Option<u64>,
+    /// What [`Journal::open`] would refuse.
+    pub(super) damage: Option<EngineError>,
+}
+
+/// What a journal is, without opening it.
+///
+/// # Errors
+/// [`EngineError::Io`].
+pub(super) fn inspect(file: &dyn DiskFile) -> Result<Inspected> {
+    let reader = Reader::new(file)?;
+    let mut seen = Inspected::default();
+    for ((at, generation), used) in HEADERS.iter().zip(&mut seen.generations).zip(&mut seen.used) {
+        let bytes = reader.bytes(*at, HEADER_BYTES)?;
+        *generation = read_header(&bytes).map(|header| header.generation);
+        *used = bytes.iter().any(|byte| *byte != 0);
+    }
+    let Some((_, header)) = reader.newest_header()? else {
+        seen.damage = Some(damaged("neither header is whole"));
+        return Ok(seen);
+    };
+    let mut end = FIRST;
+    while let Some(read) = reader.record(end, header.tag)? {
+        seen.records.push(read.found);
+        end += read.len;
+    }
+    let tag_at = |bytes: &[u8]| u64_at(bytes, 8).filter(|_| u32_at(bytes, 0) == Some(RECORD_MAGIC));
+    if let Some(tag) = tag_at(&reader.bytes(FIRST, FRAME_BYTES)?).filter(|tag| *tag != header.tag) {
+        seen.other_first = reader.record(FIRST, tag)?.is_some();
+    }
+    let begun = tag_at(&reader.bytes(end, FRAME_BYTES)?) == Some(header.tag);
+    match reader.scan(header.tag) {
+        Ok((_, remains)) => seen.torn = (begun || remains).then_some(end),
+        Err(e) => seen.damage = Some(e),
+    }
+    seen.boot = header.boot;
+    Ok(seen)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {

@@ -554,12 +554,14 @@ impl LocalEngine {
             tree::unlink(&*self.disk, &paths::history(&record.session, from.as_str(), over_from))?;
         }
         let target = paths::value(&record.session, value.key.as_str());
-        if let Ok(stat) = self.disk.stat(&source)
-            && (Some(stat.id) == judged || self.disk.stat(&target).is_ok_and(|target| target.id == stat.id))
-        {
-            tree::unlink(&*self.disk, &source)?;
-            self.remove_sidecar(&record.session, from)?;
+        match self.disk.stat(&source) {
+            Ok(stat) if Some(stat.id) == judged || self.disk.stat(&target).is_ok_and(|it| it.id == stat.id) => {
+                tree::unlink(&*self.disk, &source)?;
+                self.remove_sidecar(&record.session, from)
+            }
+            // An attempt before was cut off between the two.
+            Err(e) if tree::is_missing(&e) => self.remove_sidecar(&record.session, from),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
