@@ -116,6 +116,12 @@ impl Chance {
     }
 }
 
+/// For who looks into a case.
+pub(crate) fn say(line: &str) {
+    use std::io::Write;
+    drop(writeln!(io::stderr(), "{line}"));
+}
+
 fn errno<T>(code: i32) -> io::Result<T> {
     Err(io::Error::from_raw_os_error(code))
 }
@@ -405,7 +411,7 @@ impl PowerDisk {
                     Body::File(content) => {
                         let mark = content.xattrs.get("user.batonfs").map(|mark| String::from_utf8_lossy(mark));
                         let mark = mark.unwrap_or_default().trim_end().to_owned();
-                        println!("{path} is {ino}: {} bytes, {} {mark}", content.bytes.len(), content.mtime_ns);
+                        say(&format!("{path} is {ino}: {} bytes, {} {mark}", content.bytes.len(), content.mtime_ns));
                     }
                 }
             }
@@ -434,7 +440,7 @@ impl PowerDisk {
         }
         let mut world = self.world();
         if world.told {
-            println!("{what}");
+            say(what);
         }
         if let Some(left) = &mut world.left {
             if *left == 0 {

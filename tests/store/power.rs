@@ -2,17 +2,20 @@
 //! writer and with the versions before it, and the change that was under way is there whole or not at all.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 
-use batonfs::engine::local::LocalEngine;
+use batonfs::engine::local::disk::Disk;
+use batonfs::engine::local::{LocalEngine, verify_on};
 use batonfs::engine::memory::MemoryEngine;
 use batonfs::engine::{AttributeChange, Attributes, Change, Engine, Staged};
 use batonfs::words::Policy;
 
 use crate::engines::*;
-use crate::power_disk::{Chance, Deaf, PowerDisk};
+use crate::power_disk::{Chance, Deaf, PowerDisk, say};
+use crate::sound::told;
 
 /// Every key that a workload uses.
 const KEYS: &[&str] = &["a", "b", "d/a", "d/e/b", "d/n/k", "m/k", "n/k", "m"];
@@ -234,7 +237,7 @@ fn judge(left: &Left, states: &[Shown], told: bool) -> Result<(), String> {
         disk.cut_after(chance.below(60) as usize);
         drop(LocalEngine::open_on(Arc::new(disk.clone())));
         if told {
-            println!("--- the power goes, or the process dies");
+            say("--- the power goes, or the process dies");
         }
         disk = if chance.is(50) { disk.after_cut(&mut chance) } else { disk.after_death() };
     }
@@ -252,6 +255,8 @@ fn judge(left: &Left, states: &[Shown], told: bool) -> Result<(), String> {
         return Err(format!("after {} steps{}", left.acknowledged, differences.join("\nand")));
     };
     engine.close().map_err(|e| format!("it cannot be closed: {e}"))?;
+    drop(engine);
+    sound(&disk)?;
     let engine = open(&disk.after_cut(&mut chance))?;
     let now = shown(&engine);
     if now != *expected {
@@ -265,6 +270,16 @@ fn judge(left: &Left, states: &[Shown], told: bool) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// A check finds nothing that is wrong.
+fn sound(disk: &PowerDisk) -> Result<(), String> {
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    let report = verify_on(&disk, false, &mut |_| ControlFlow::Continue(())).map_err(|e| e.to_string())?;
+    match told(&report.findings).as_slice() {
+        [] => Ok(()),
+        found => Err(format!("it is not sound:\n{}", found.join("\n"))),
+    }
 }
 
 fn long() -> bool {
