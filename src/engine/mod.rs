@@ -13,6 +13,7 @@ pub mod memory;
 pub mod value;
 
 use std::fmt::Debug;
+use std::sync::atomic::AtomicBool;
 
 pub use error::EngineError;
 pub use finding::{Checked, Finding, Harm, Report, Tell};
@@ -238,6 +239,13 @@ pub trait Engine: Send + Sync + Debug {
     /// # Errors
     /// [`EngineError::Io`].
     fn space(&self) -> Result<Space>;
+
+    /// Removes what other programs left half done long ago and will not come back for; how many things. Nothing waits for
+    /// it; `stop` ends it early.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`].
+    fn sweep(&self, stop: &AtomicBool) -> Result<u64>;
 
     /// Checks all that is kept against the rules it is kept by, while others go on working; `tell` hears how far it is.
     /// With `repair`, what can be mended without losing a committed byte is, and all is checked once more.

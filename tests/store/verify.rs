@@ -147,7 +147,7 @@ fn by_rename(root: &Path, path: &str, bytes: &[u8]) {
 
 fn old(path: &Path) {
     let file = fs::File::options().write(true).open(path).unwrap();
-    file.set_modified(SystemTime::now() - Duration::from_secs(7200)).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_secs(90_000)).unwrap();
 }
 
 fn number(journal: &[u8], at: usize) -> usize {

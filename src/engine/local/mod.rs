@@ -25,6 +25,7 @@ mod replay;
 mod session;
 mod spare;
 mod stage;
+mod sweep;
 mod time;
 mod tree;
 mod unpublished;
@@ -32,6 +33,7 @@ mod verify;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use self::disk::{Access, Disk, Form, LocalDisk};
@@ -301,6 +303,10 @@ impl Engine for LocalEngine {
 
     fn space(&self) -> Result<Space> {
         self.disk.space().map_err(|e| EngineError::io("asking for free space", e))
+    }
+
+    fn sweep(&self, stop: &AtomicBool) -> Result<u64> {
+        Ok(sweep::sweep(&*self.disk, &self.sessions()?, stop))
     }
 
     fn verify(&self, repair: bool, tell: &mut Tell<'_>) -> Result<Report> {

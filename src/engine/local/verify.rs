@@ -48,8 +48,6 @@ use crate::words::{Key, Seq, SessionId};
 const TELL_EVERY: Duration = Duration::from_millis(500);
 /// How much of a value is read at a time.
 const CHUNK_BYTES: usize = 1 << 20;
-/// A temporary file of the neighbour's that is older than this is nobody's any more.
-const STALE: Duration = Duration::from_secs(3600);
 
 /// Checks a store that nobody has open; the caller holds its lock. With `repair`, what can be mended is: by hand of the
 /// disk first, so that also what keeps the store from being opened is, then by opening it, which finishes what a crash

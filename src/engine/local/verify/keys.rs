@@ -7,7 +7,7 @@ use crate::engine::Result;
 use crate::engine::local::disk::{Access, Form};
 use crate::engine::local::look::{self, Found, Look};
 use crate::engine::local::mark::{self, Mark};
-use crate::engine::local::{paths, tree};
+use crate::engine::local::{paths, sweep, tree};
 use crate::words::key::{BATON_DIR, META_DIR, TMP_MARK};
 use crate::words::{Key, SessionId};
 
@@ -64,10 +64,8 @@ impl Scan<'_, '_> {
 
     /// A program that was interrupted never comes back for its temporary file; one at work may have it open.
     pub(super) fn check_temporary(&mut self, place: &str) {
-        let Ok(stat) = self.disk.stat(place) else { return };
-        let age = std::time::SystemTime::now().duration_since(crate::engine::local::time::from_ns(stat.mtime_ns));
-        if age.is_ok_and(|age| age > super::STALE) {
-            let remedy = "the program that made it has not come back for an hour: it can be removed";
+        if sweep::is_abandoned(self.disk, place) {
+            let remedy = "the program that made it has not come back for a day: it can be removed";
             let fault = Fault::leftover("temporary", place, "a temporary file beside a value", remedy);
             self.found(fault.mended_by(Mend::Remove(place.to_owned())));
         }
