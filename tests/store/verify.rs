@@ -7,7 +7,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use batonfs::engine::local::disk::Disk;
@@ -23,16 +23,15 @@ const MARK: &str = "user.batonfs";
 const JOURNAL: &str = ".baton/journal";
 const LOG: &str = ".baton/sessions/s/log";
 
-/// A copy of a store that was made once.
-fn store(close: bool) -> tempfile::TempDir {
-    static MADE: [LazyLock<tempfile::TempDir>; 2] = [LazyLock::new(|| make(false)), LazyLock::new(|| make(true))];
-    let (from, to) = (MADE[usize::from(close)].path().join("."), fresh());
-    assert!(std::process::Command::new("cp").arg("-a").arg(from).arg(to.path()).status().unwrap().success());
+/// A copy of a store.
+fn copy(of: &Path) -> tempfile::TempDir {
+    let to = fresh();
+    assert!(std::process::Command::new("cp").arg("-a").arg(of.join(".")).arg(to.path()).status().unwrap().success());
     to
 }
 
 /// A store with one of each thing: versions, appends, a writer who is nobody, a large value, a delete, a policy.
-fn make(close: bool) -> tempfile::TempDir {
+fn store(close: bool) -> tempfile::TempDir {
     let dir = fresh();
     let engine = LocalEngine::open(dir.path()).unwrap();
     make_session(&engine);
@@ -406,8 +405,8 @@ fn assert_exactly(case: &Case, report: &Report, how: &str) {
     assert!(found.iter().all(|it| !it.what.is_empty() && !it.remedy.is_empty()), "{}", case.name);
 }
 
-fn break_and_check(case: &Case) {
-    let dir = store(!case.journaled);
+fn break_and_check(case: &Case, made: &Path) {
+    let dir = copy(made);
     assert_sound(dir.path());
     (case.damage)(dir.path());
     let (before, values) = (everything(dir.path()), values(dir.path()));
@@ -431,12 +430,12 @@ fn break_and_check(case: &Case) {
     }
 }
 
-fn break_and_check_live(case: &Case) {
+fn break_and_check_live(case: &Case, made: &Path) {
     // Opening starts the journal again, so what the journal is to have is not there.
     if case.journaled || !case.live {
         return;
     }
-    let dir = store(true);
+    let dir = copy(made);
     let engine = LocalEngine::open(dir.path()).unwrap();
     let check = |repair| engine.verify(repair, &mut |_| ControlFlow::Continue(())).unwrap();
     assert_eq!(told(&check(false).findings), Vec::<String>::new(), "{}", case.name);
@@ -450,11 +449,12 @@ fn break_and_check_live(case: &Case) {
 
 #[test]
 fn each_damage_is_found_as_what_it_is_and_mended_where_that_loses_nothing() {
-    let mut wrong = Vec::new();
+    let (mut wrong, closed, journaled) = (Vec::new(), store(true), store(false));
     for case in cases_of_our_own_files().into_iter().chain(cases_of_values()) {
-        for (how, check) in [("closed", break_and_check as fn(&Case)), ("open", break_and_check_live)] {
+        for (how, check) in [("closed", break_and_check as fn(&Case, &Path)), ("open", break_and_check_live)] {
             // All that is wrong is told at once.
-            if std::panic::catch_unwind(|| check(&case)).is_err() {
+            let made = if case.journaled { journaled.path() } else { closed.path() };
+            if std::panic::catch_unwind(|| check(&case, made)).is_err() {
                 wrong.push(format!("{} ({how})", case.name));
             }
         }
