@@ -17,6 +17,9 @@ const HEADER_BYTES: usize = 80;
 const FIRST: u64 = 8192;
 /// Magic, checksum, tag, synced position, two lengths.
 const FRAME_BYTES: usize = 32;
+/// So much of a tag is its generation's.
+const GENERATION_BITS: u32 = 24;
+const GENERATION_MASK: u64 = (1 << GENERATION_BITS) - 1;
 /// Zeros are written ahead in steps of this, so that the sync of a small commit moves no metadata.
 const ZEROS_BYTES: u64 = 1 << 20;
 /// How much is looked through at a time; a multiple of 8, as places of records are.
@@ -94,6 +97,9 @@ impl Journal {
             return Err(damaged("neither header is whole"));
         };
         let (end, remains) = reader.scan(tag)?;
+        if reader.follows(generation)? {
+            return Err(damaged(format!("the header of generation {} is not whole", generation + 1)));
+        }
         let same_boot = !boot.is_empty() && written_at == boot;
         let written = reader.len.max(FIRST);
         let state = State { generation, tag, header: index, end, written, durable: end, syncing: false, closed: None };
@@ -215,7 +221,7 @@ impl Journal {
         let mut state = self.state();
         state.refuse_closed()?;
         let generation = state.generation + 1;
-        let tag = fresh_tag();
+        let tag = fresh_tag(generation);
         let header = 1 - state.header;
         let place = HEADERS.get(header).copied().unwrap_or(0);
         let io = |e| EngineError::io("starting the journal again", e);
@@ -258,7 +264,7 @@ pub(super) fn make(disk: &dyn Disk, boot: &str) -> Result<Box<dyn DiskFile>> {
     let file = disk.create(&draft, super::tree::PRIVATE).map_err(io)?;
     let mut start = vec![0; FIRST as usize];
     if let Some(place) = start.get_mut(..HEADER_BYTES) {
-        place.copy_from_slice(&header_bytes(1, fresh_tag(), boot));
+        place.copy_from_slice(&header_bytes(1, fresh_tag(1), boot));
     }
     file.write_at(0, &start).map_err(io)?;
     file.sync().map_err(io)?;
@@ -267,8 +273,9 @@ pub(super) fn make(disk: &dyn Disk, boot: &str) -> Result<Box<dyn DiskFile>> {
     disk.open(paths::JOURNAL, super::disk::Access::Write).map_err(io)
 }
 
-fn fresh_tag() -> u64 {
-    uuid::Uuid::new_v4().as_u64_pair().1
+/// Random, with the end of the generation's number: a record tells so when the header of its generation is lost.
+fn fresh_tag(generation: u64) -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().1 << GENERATION_BITS | generation & GENERATION_MASK
 }
 
 fn header_bytes(generation: u64, tag: u64, boot: &str) -> [u8; HEADER_BYTES] {
@@ -378,6 +385,12 @@ impl<'a> Reader<'a> {
         let mut header = bytes.split_off(FRAME_BYTES);
         let body = header.split_off((header_len as usize).min(header.len()));
         Ok(Some(Read { found: Found { header, body }, durable, len: len.next_multiple_of(8) }))
+    }
+
+    /// Does the file begin with a whole record of the generation after this one? Then that one's header was lost.
+    fn follows(&self, generation: u64) -> Result<bool> {
+        let Some(tag) = u64_at(&self.bytes(FIRST, FRAME_BYTES)?, 8) else { return Ok(false) };
+        Ok(tag & GENERATION_MASK == (generation + 1) & GENERATION_MASK && self.record(FIRST, tag)?.is_some())
     }
 
     /// Where the next record goes, and whether whole records of this generation lie behind that, unreachable.

@@ -126,11 +126,7 @@ impl LocalEngine {
     fn whose(session: &SessionId, found: &Found, value: &Value, replay: Option<&Replay>) -> Whose {
         match replay.and_then(|replay| replay.known(found.stat.id, session, &value.key, value.version)) {
             Some(Known::This) => return Whose::This,
-            Some(Known::Before(version)) => {
-                // Or that with what has been appended to it since.
-                let mark = found.mark.as_ref().filter(|mark| mark.covers(version));
-                return Whose::Before(mark.map_or(version, |mark| mark.version));
-            }
+            Some(Known::Before(version)) => return Whose::Before(found.grown_from(version)),
             Some(Known::Later) => return Whose::Later,
             Some(Known::Another) | None => {}
         }
@@ -502,7 +498,7 @@ impl LocalEngine {
         let known = work.replay.and_then(|replay| replay.known(found.stat.id, &record.session, key, over));
         let version = match (known, Self::held(&record.session, &found, key, work.replay)) {
             (Some(Known::This), _) => over,
-            (Some(Known::Before(version)), _) => version,
+            (Some(Known::Before(version)), _) => found.grown_from(version),
             (Some(Known::Another) | None, Held::Ours(mark)) if mark.version <= over => mark.version,
             (Some(Known::Another) | None, Held::Remains) => 0,
             _ => return Ok(()),
