@@ -271,14 +271,37 @@ impl Mount {
 
     /// Kills the daemon as a crash would and mounts the same store again.
     pub(crate) fn crash(&mut self) {
+        self.crash_and_again(&[]);
+    }
+
+    /// The same, and those that open the store again are killed too, each after one of these times.
+    pub(crate) fn crash_and_again(&mut self, times: &[Duration]) {
         self.watchdog.stop();
-        for pid in self.daemons() {
-            kill(pid);
-        }
-        self.wait_for_daemons();
+        self.kill_daemons();
         drop(self.daemon.take().map(Running::wait));
-        let _ = rustix::mount::unmount(self.point(), UnmountFlags::DETACH);
+        for time in times {
+            let mut command = self.outside(&[BATONFS, "mount"]);
+            command.arg(self.store()).arg(self.point());
+            let opening = self.spawn(command);
+            thread::sleep(*time);
+            self.kill_daemons();
+            drop(opening.wait());
+        }
         self.start(&[]);
+    }
+
+    /// Kills all that serve the store, waits until nothing is left of them, and takes the dead mount away.
+    fn kill_daemons(&self) {
+        let mut killed = Vec::new();
+        eventually("nobody serves the store", || {
+            let daemons = self.daemons();
+            daemons.iter().copied().for_each(kill);
+            killed.extend(daemons.iter().copied());
+            daemons.is_empty()
+        });
+        // A process without a command line may hold its files, and with them the store's lock, for a moment still.
+        eventually("the dead have let go of the store", || killed.iter().all(|pid| is_over(*pid)));
+        let _ = rustix::mount::unmount(self.point(), UnmountFlags::DETACH);
     }
 
     /// Unmounts by the command; afterwards the store is plain files.
@@ -405,6 +428,14 @@ fn end_within(mut child: Child, limit: Duration) -> bool {
 fn kill(pid: u32) {
     let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+}
+
+/// Is a process gone, or a zombie whose threads are all gone?
+fn is_over(pid: u32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    let is_zombie = stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X']));
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    is_zombie && threads <= 1
 }
 
 /// The number of the FUSE connection mounted there: the minor device number, read without touching the mount.

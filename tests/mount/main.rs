@@ -17,6 +17,7 @@ mod exec;
 mod follow;
 mod handoff;
 mod interop;
+mod kill_loop;
 mod killed;
 mod locked;
 mod log_cost;
