@@ -13,6 +13,7 @@ mod contract;
 mod crash;
 mod forgotten;
 mod format;
+mod full;
 mod handoff;
 mod neighbour;
 mod power;
