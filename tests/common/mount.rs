@@ -14,8 +14,10 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use serde_json::Value;
 use tempfile::TempDir;
 
+mod image;
 mod program;
 mod sight;
+pub(crate) use image::Image;
 pub(crate) use program::{Ran, Running, eventually};
 pub(crate) use sight::Sight;
 
@@ -50,6 +52,8 @@ pub(crate) struct Mount {
     dir: TempDir,
     /// Where the store is when it is not in `dir`.
     memory: Option<TempDir>,
+    /// A file system of its own, where the store is on one.
+    image: Option<Image>,
     connection: u32,
     /// How long the test may take.
     limit: Duration,
@@ -83,6 +87,16 @@ impl Mount {
         Self::on(memory, options, 4 * usual_deadline())
     }
 
+    /// The same with the store on a file system of its own; `None`, said aloud, where the machine has none for it.
+    pub(crate) fn on_image(image: Option<Image>) -> Option<Self> {
+        let mut mount = Self::unmounted(None, Duration::ZERO)?;
+        mount.image = Some(image?);
+        fs::create_dir(mount.store()).expect("mkdir");
+        mount.start(&[]);
+        fs::create_dir(mount.path("")).expect("a new session");
+        Some(mount)
+    }
+
     fn on(memory: Option<TempDir>, options: &[&str], longer: Duration) -> Option<Self> {
         let mut mount = Self::unmounted(memory, longer)?;
         mount.start(options);
@@ -105,7 +119,7 @@ impl Mount {
             fs::create_dir(dir.path().join(name)).expect("mkdir");
         }
         let (watchdog, limit) = (Watchdog::idle(), deadline());
-        let mount = Self { dir, memory, connection: 0, limit, watchdog, daemon: None, _alone: alone };
+        let mount = Self { dir, memory, image: None, connection: 0, limit, watchdog, daemon: None, _alone: alone };
         fs::create_dir(mount.store()).expect("mkdir");
         Some(mount)
     }
@@ -120,7 +134,8 @@ impl Mount {
 
     /// The backing directory.
     pub(crate) fn store(&self) -> PathBuf {
-        self.memory.as_ref().unwrap_or(&self.dir).path().join("store")
+        let memory = self.memory.as_ref().unwrap_or(&self.dir).path();
+        self.image.as_ref().map_or_else(|| memory.to_owned(), Image::path).join("store")
     }
 
     /// The mountpoint.

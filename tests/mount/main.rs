@@ -15,6 +15,7 @@ mod drafts;
 mod exclusive;
 mod exec;
 mod follow;
+mod full;
 mod handoff;
 mod interop;
 mod kill_loop;

@@ -15,6 +15,8 @@ use crate::engines::*;
 /// What a full disk refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refuses {
+    /// What takes blocks: bytes, which it takes a part of, and new directories. Names and inodes there are enough.
+    Blocks,
     /// What takes room: new files and names, bytes, xattrs.
     Room,
     /// Any change.
@@ -27,6 +29,7 @@ impl Refuses {
     fn refuses(self, what: &str) -> bool {
         let begins = |names: &[&str]| names.iter().any(|name| what.starts_with(name));
         match self {
+            Self::Blocks => begins(&["write", "make_dir"]),
             Self::Room => begins(&["create", "write", "set_xattr", "link", "make_dir", "anonymous", "rename"]),
             Self::Changes => !begins(&["sync"]),
             Self::All => true,
@@ -177,7 +180,7 @@ fn with_room_again_everything_goes_on_wherever_the_disk_was_full() {
     let states = expected();
     let step = if std::env::var_os("BATONFS_LONG").is_some() { 1 } else { 9 };
     let mut met = 0;
-    for (offset, refuses) in [Refuses::Room, Refuses::Changes, Refuses::All].into_iter().enumerate() {
+    for (offset, refuses) in [Refuses::Blocks, Refuses::Room, Refuses::Changes, Refuses::All].into_iter().enumerate() {
         for reopen in [false, true] {
             for n in (offset..).step_by(step) {
                 if fill_after(n, refuses, reopen, &states) {
