@@ -89,9 +89,13 @@ impl Journal {
             Err(e) => return Err(EngineError::io("opening the journal", e)),
         };
         let reader = Reader::new(&*file)?;
+        if reader.len < FIRST {
+            return Err(damaged("it is cut short"));
+        }
         let Some((index, Header { generation, tag, boot: written_at })) = reader.newest_header()? else {
             return Err(damaged("neither header is whole"));
         };
+        reader.refuse_lost_header(tag)?;
         let (end, remains) = reader.scan(tag)?;
         let same_boot = !boot.is_empty() && written_at == boot;
         let written = reader.len.max(FIRST);
@@ -360,6 +364,22 @@ impl<'a> Reader<'a> {
             }
         }
         Ok(newest)
+    }
+
+    /// Refuses where the records are another generation's than the one of the header that is whole, `tag`, while the other
+    /// header is unreadable: it may be theirs, and what they say durable.
+    fn refuse_lost_header(&self, tag: u64) -> Result<()> {
+        for at in HEADERS {
+            let header = self.bytes(at, HEADER_BYTES)?;
+            let lost = read_header(&header).is_none() && header.iter().any(|b| *b != 0);
+            let first = u64_at(&self.bytes(FIRST, FRAME_BYTES)?, 8).filter(|first| *first != tag);
+            if let (true, Some(first)) = (lost, first)
+                && self.record(FIRST, first)?.is_some()
+            {
+                return Err(damaged(format!("the header at byte {at} is unreadable, and the records may be its own")));
+            }
+        }
+        Ok(())
     }
 
     /// The record at `at`; `None`: there is no whole one.
