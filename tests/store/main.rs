@@ -11,6 +11,7 @@ mod power_disk;
 
 mod contract;
 mod crash;
+mod flips;
 mod forgotten;
 mod format;
 mod full;
