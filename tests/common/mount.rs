@@ -14,8 +14,10 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use serde_json::Value;
 use tempfile::TempDir;
 
+mod image;
 mod program;
 mod sight;
+pub(crate) use image::Image;
 pub(crate) use program::{Ran, Running, eventually};
 pub(crate) use sight::Sight;
 
@@ -50,6 +52,8 @@ pub(crate) struct Mount {
     dir: TempDir,
     /// Where the store is when it is not in `dir`.
     memory: Option<TempDir>,
+    /// A file system of its own, where the store is on one.
+    image: Option<Image>,
     connection: u32,
     /// How long the test may take.
     limit: Duration,
@@ -83,6 +87,16 @@ impl Mount {
         Self::on(memory, options, 4 * usual_deadline())
     }
 
+    /// The same with the store on a file system of its own; `None`, said aloud, where the machine has none for it.
+    pub(crate) fn on_image(image: Option<Image>) -> Option<Self> {
+        let mut mount = Self::unmounted(None, Duration::ZERO)?;
+        mount.image = Some(image?);
+        fs::create_dir(mount.store()).expect("mkdir");
+        mount.start(&[]);
+        fs::create_dir(mount.path("")).expect("a new session");
+        Some(mount)
+    }
+
     fn on(memory: Option<TempDir>, options: &[&str], longer: Duration) -> Option<Self> {
         let mut mount = Self::unmounted(memory, longer)?;
         mount.start(options);
@@ -105,7 +119,7 @@ impl Mount {
             fs::create_dir(dir.path().join(name)).expect("mkdir");
         }
         let (watchdog, limit) = (Watchdog::idle(), deadline());
-        let mount = Self { dir, memory, connection: 0, limit, watchdog, daemon: None, _alone: alone };
+        let mount = Self { dir, memory, image: None, connection: 0, limit, watchdog, daemon: None, _alone: alone };
         fs::create_dir(mount.store()).expect("mkdir");
         Some(mount)
     }
@@ -120,7 +134,8 @@ impl Mount {
 
     /// The backing directory.
     pub(crate) fn store(&self) -> PathBuf {
-        self.memory.as_ref().unwrap_or(&self.dir).path().join("store")
+        let memory = self.memory.as_ref().unwrap_or(&self.dir).path();
+        self.image.as_ref().map_or_else(|| memory.to_owned(), Image::path).join("store")
     }
 
     /// The mountpoint.
@@ -271,14 +286,37 @@ impl Mount {
 
     /// Kills the daemon as a crash would and mounts the same store again.
     pub(crate) fn crash(&mut self) {
+        self.crash_and_again(&[]);
+    }
+
+    /// The same, and those that open the store again are killed too, each after one of these times.
+    pub(crate) fn crash_and_again(&mut self, times: &[Duration]) {
         self.watchdog.stop();
-        for pid in self.daemons() {
-            kill(pid);
-        }
-        self.wait_for_daemons();
+        self.kill_daemons();
         drop(self.daemon.take().map(Running::wait));
-        let _ = rustix::mount::unmount(self.point(), UnmountFlags::DETACH);
+        for time in times {
+            let mut command = self.outside(&[BATONFS, "mount"]);
+            command.arg(self.store()).arg(self.point());
+            let opening = self.spawn(command);
+            thread::sleep(*time);
+            self.kill_daemons();
+            drop(opening.wait());
+        }
         self.start(&[]);
+    }
+
+    /// Kills all that serve the store, waits until nothing is left of them, and takes the dead mount away.
+    fn kill_daemons(&self) {
+        let mut killed = Vec::new();
+        eventually("nobody serves the store", || {
+            let daemons = self.daemons();
+            daemons.iter().copied().for_each(kill);
+            killed.extend(daemons.iter().copied());
+            daemons.is_empty()
+        });
+        // A process without a command line may hold its files, and with them the store's lock, for a moment still.
+        eventually("the dead have let go of the store", || killed.iter().all(|pid| is_over(*pid)));
+        let _ = rustix::mount::unmount(self.point(), UnmountFlags::DETACH);
     }
 
     /// Unmounts by the command; afterwards the store is plain files.
@@ -421,6 +459,14 @@ fn end_within(mut child: Child, limit: Duration) -> bool {
 fn kill(pid: u32) {
     let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+}
+
+/// Is a process gone, or a zombie whose threads are all gone?
+fn is_over(pid: u32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    let is_zombie = stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X']));
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    is_zombie && threads <= 1
 }
 
 /// The number of the FUSE connection mounted there: the minor device number, read without touching the mount.

@@ -431,6 +431,49 @@ impl PowerDisk {
         Self::of(world)
     }
 
+    /// The same disk with everything on it durable; `boots`: after the machine has started again.
+    pub(crate) fn settled(&self, boots: bool) -> Self {
+        let mut world = self.after_death().world().clone();
+        world.sync_names(|_| true);
+        let all: Vec<_> = world.nodes.keys().copied().collect();
+        all.into_iter().for_each(|ino| world.sync_node(ino, true));
+        world.boot += u64::from(boots);
+        Self::of(world)
+    }
+
+    /// Every file, by its path, with its xattr of this name.
+    pub(crate) fn files(&self, xattr: &str) -> Vec<(String, Vec<u8>, Option<Vec<u8>>)> {
+        let world = self.world();
+        let (mut files, mut dirs) = (Vec::new(), vec![(String::new(), 0)]);
+        while let Some((above, dir)) = dirs.pop() {
+            for (name, ino) in world.entries(dir).cloned().unwrap_or_default() {
+                let path = if above.is_empty() { name } else { format!("{above}/{name}") };
+                match &world.nodes[&ino].live {
+                    Body::Dir { .. } => dirs.push((path, ino)),
+                    Body::File(content) => {
+                        files.push((path, content.bytes.to_vec(), content.xattrs.get(xattr).cloned()));
+                    }
+                }
+            }
+        }
+        files.sort();
+        files
+    }
+
+    /// Gives a file other bytes, or its xattr of this name, as a disk does that fails in silence: no time changes.
+    pub(crate) fn damage(&self, path: &str, xattr: Option<&str>, bytes: Vec<u8>) {
+        let mut world = self.world();
+        let ino = world.resolve(path).unwrap();
+        let node = world.nodes.get_mut(&ino).unwrap();
+        for body in [&mut node.live, &mut node.durable] {
+            let Body::File(content) = body else { continue };
+            match xattr {
+                Some(xattr) => drop(content.xattrs.insert(xattr.to_owned(), bytes.clone())),
+                None => content.bytes = Arc::new(bytes.clone()),
+            }
+        }
+    }
+
     /// A change or sync begins; `true` where a sync is one that does nothing.
     fn begin(&self, what: &str) -> io::Result<bool> {
         let before = self.before.lock().unwrap().take();

@@ -14,7 +14,7 @@ use crate::engines::*;
 use crate::sound::{assert_sound, assert_sound_but};
 
 /// A copy of a store as it is now, with xattrs and times.
-fn copy(from: &Path) -> tempfile::TempDir {
+pub(crate) fn copy(from: &Path) -> tempfile::TempDir {
     let to = fresh();
     let source = format!("{}/.", from.display());
     assert!(Command::new("cp").args(["-a", &source]).arg(to.path()).status().unwrap().success());
@@ -22,9 +22,9 @@ fn copy(from: &Path) -> tempfile::TempDir {
 }
 
 /// What a session shows: keys with bytes, versions and writers.
-type Shown = BTreeMap<String, (u64, Vec<u8>, Option<String>)>;
+pub(crate) type Shown = BTreeMap<String, (u64, Vec<u8>, Option<String>)>;
 
-fn shown(engine: &dyn Engine) -> Shown {
+pub(crate) fn shown(engine: &dyn Engine) -> Shown {
     let Ok(keys) = engine.list(&session()) else { return Shown::new() };
     let read = |key: batonfs::words::Key| {
         let snapshot = engine.open(&session(), &key).unwrap().unwrap();
@@ -36,7 +36,7 @@ fn shown(engine: &dyn Engine) -> Shown {
 }
 
 /// One of each change. Each expects what those before it made.
-fn workload() -> Vec<Change> {
+pub(crate) fn workload() -> Vec<Change> {
     let large = |byte: u8| Staged::from(vec![byte; 70_000]);
     let change =
         |path: &str, content, expected| Change::Put { key: key(path), content, expected, attributes: attributes() };
@@ -70,7 +70,7 @@ fn workload() -> Vec<Change> {
 }
 
 /// What each step of the workload shows, by running it in memory.
-fn expected() -> Vec<Shown> {
+pub(crate) fn expected() -> Vec<Shown> {
     let engine = batonfs::engine::memory::MemoryEngine::new();
     let mut states = vec![Shown::new()];
     for change in workload() {
@@ -85,7 +85,7 @@ fn run(engine: &dyn Engine) -> usize {
     workload().into_iter().take_while(|change| engine.commit(&session(), change.clone(), &by("w")).is_ok()).count()
 }
 
-fn open(root: &Path, boot: Option<&str>) -> Result<LocalEngine> {
+pub(crate) fn open(root: &Path, boot: Option<&str>) -> Result<LocalEngine> {
     let watch = Watch::default();
     if let Some(boot) = boot {
         watch.reboot(boot);
@@ -110,7 +110,7 @@ fn check(engine: &dyn Engine, acknowledged: usize, states: &[Shown], at: &str) {
     }
 }
 
-fn brief(shown: &Shown) -> Vec<(&String, u64, usize)> {
+pub(crate) fn brief(shown: &Shown) -> Vec<(&String, u64, usize)> {
     shown.iter().map(|(key, (version, bytes, _))| (key, *version, bytes.len())).collect()
 }
 

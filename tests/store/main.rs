@@ -13,8 +13,10 @@ mod sound;
 
 mod contract;
 mod crash;
+mod flips;
 mod forgotten;
 mod format;
+mod full;
 mod handoff;
 mod neighbour;
 mod power;

@@ -26,6 +26,9 @@ pub(super) fn start(file: Option<&Path>) {
     let kept = file.map(begin_anew);
     let filter = EnvFilter::try_from_env(FILTER).unwrap_or_else(|_| EnvFilter::new(USUAL));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(io::stderr);
+    // The log may be on the disk that is full: a line is then lost. The library would tell that on stderr, and panic
+    // where that fails too, in the middle of a request.
+    let lines = lines.log_internal_errors(false);
     // Fails only when something logs already, which is as good.
     let _ = lines.try_init();
     if let Some(Err(e)) = kept {

@@ -119,7 +119,7 @@ impl LocalEngine {
         }
         let mut look = look::look_at(&*self.disk, &path, Access::Read)?;
         if matches!(look, Look::Nothing) && inline {
-            self.write_draft(&path, work.body, &value.kept.attributes())?;
+            self.write_draft(&path, work.body, &value.kept.attributes()).inspect_err(|_| self.forget_part(&path))?;
             look = look::look_at(&*self.disk, &path, Access::Read)?;
         }
         let Look::File(draft) = look else { return Ok(None) };
@@ -139,8 +139,17 @@ impl LocalEngine {
     pub(super) fn stage_again(&self, record: &Record, value: &Value, body: &[u8]) -> Result<()> {
         let path = paths::draft_again(&record.operation);
         let target = paths::value(&record.session, value.key.as_str());
-        let (file, stat) = self.write_draft(&path, body, &value.kept.attributes())?;
-        record.mark(&target, mark::Span { mtime_ns: stat.mtime_ns, ..value.span() }).write(&*file, &path)
+        let staged = self.write_draft(&path, body, &value.kept.attributes()).and_then(|(file, stat)| {
+            record.mark(&target, mark::Span { mtime_ns: stat.mtime_ns, ..value.span() }).write(&*file, &path)
+        });
+        staged.inspect_err(|_| self.forget_part(&path))
+    }
+
+    /// Removes what a full disk has taken of a draft: the next attempt must not find it and take it for the whole.
+    fn forget_part(&self, path: &str) {
+        if let Err(e) = tree::unlink(&*self.disk, path) {
+            tracing::warn!("a part of a draft stays: {e}");
+        }
     }
 
     /// Is this the file that was staged for a value? In a copy of a store its bytes tell.

@@ -5,7 +5,7 @@ use super::disk::{Access, Form};
 use super::look::{self, Look};
 use super::mark::Mark;
 use super::record::Record;
-use super::stage::FileContent;
+use super::stage::{FileContent, checksum};
 use super::{LocalEngine, paths, tree};
 use crate::words::{Key, SessionId, Version};
 
@@ -82,15 +82,23 @@ impl LocalEngine {
         Ok(versions)
     }
 
-    /// A version of a key's history with its bytes.
+    /// A version of a key's history with its bytes, which are checked: nobody but a failing disk changes them.
     ///
     /// # Errors
-    /// [`EngineError::Io`].
+    /// [`EngineError::Io`]; [`EngineError::Damaged`] when they are not those that were committed.
     pub(super) fn open_kept(&self, session: &SessionId, key: &Key, version: Version) -> Result<Option<Snapshot>> {
         let place = paths::history(session, key.as_str(), version);
         let Look::File(found) = look::look_at(&*self.disk, &place, Access::Read)? else { return Ok(None) };
         // Its mark was put on it at its key's path.
-        let mark = Mark::read(&*found.file).map_err(|e| EngineError::io(format!("reading {place}"), e))?;
+        let io = |e| EngineError::io(format!("reading {place}"), e);
+        let mark = Mark::read(&*found.file).map_err(io)?;
+        if let Some(mark) = &mark {
+            let crc = checksum(found.stat.size_bytes, |at, buffer| found.file.read_at(at, buffer).map_err(io))?;
+            if (mark.size, mark.crc) != (found.stat.size_bytes, crc) {
+                let what = format!("its bytes are not those of version {version} of '{key}'");
+                return Err(EngineError::Damaged { place, what });
+            }
+        }
         let head = Head {
             version,
             appends_since: mark.as_ref().map_or(version, |mark| mark.since),

@@ -93,6 +93,9 @@ impl Journal {
             Err(e) => return Err(EngineError::io("opening the journal", e)),
         };
         let reader = Reader::new(&*file)?;
+        if reader.len < FIRST {
+            return Err(damaged("it is cut short"));
+        }
         let Some((index, Header { generation, tag, boot: written_at })) = reader.newest_header()? else {
             return Err(damaged("neither header is whole"));
         };

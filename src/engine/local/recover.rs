@@ -41,7 +41,11 @@ pub(super) fn prepare(disk: &dyn Disk) -> Result<bool> {
         Err(e) if e.kind() == ErrorKind::NotFound => true,
         Err(e) => return Err(EngineError::io(format!("reading {}", paths::FORMAT), e)),
     };
-    probe_xattrs(disk)?;
+    match probe_xattrs(disk) {
+        // It has kept them so far. A store on a full disk is read, and room is made in it.
+        Err(EngineError::NoSpace) if !fresh => tracing::warn!("the disk of the store is full"),
+        probed => probed?,
+    }
     Ok(fresh)
 }
 
@@ -118,8 +122,8 @@ impl LocalEngine {
         if replay.records > 0 {
             tracing::info!(changes = replay.records, "recovered what was under way when the store was last left");
         }
-        if self.all().values().any(|session| session.is_stuck()) {
-            // The drafts of what is not in its place are needed, and so is the journal.
+        if self.all().values().any(|session| session.is_stuck() || !session.order().is_settled()) {
+            // The drafts of what is not in its place are needed, and so is the journal, also for lines of logs.
             return if contents.remains { self.journal.cut() } else { Ok(()) };
         }
         if contents.stale {
