@@ -286,12 +286,21 @@ impl Filesystem {
         ended
     }
 
-    /// Refuses writes once the mount is ending. Asked with the handle's state held.
+    /// Refuses what writes, empties or makes once the mount is ending. Asked with the handle's state held, where there
+    /// is one.
     pub(super) fn takes_writes(&self) -> Reply<()> {
         if self.ending.load(Ordering::SeqCst) {
             return Err(Refusal::new(libc::EIO, "the mount is ending"));
         }
         Ok(())
+    }
+
+    /// The same for a handle: without what is refused now, its draft is half a value. Appends are whole writes, and what
+    /// was taken of them is still committed.
+    pub(super) fn takes_writes_to(&self, handle: &Handle, writer: &mut Writer) -> Reply<()> {
+        writer.still_good()?;
+        let taken = self.takes_writes();
+        taken.map_err(|refusal| if writer.draft.is_append() { refusal } else { self.fail(handle, writer, refusal) })
     }
 
     /// Commits appends that have waited for `age`; called from a thread of its own. Each is committed on another

@@ -91,6 +91,7 @@ impl Filesystem {
     /// [`Filesystem::open`].
     pub fn create(&self, asker: Asker, parent: Ino, name: &str, mode: u32, flags: i32) -> Reply<(Stat, Arc<Handle>)> {
         self.writable()?;
+        self.takes_writes()?;
         let (role, _) = self.new_name(parent, name)?;
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
         self.look_up_again(asker, false);
@@ -278,8 +279,7 @@ impl Filesystem {
             }
             _ => return Err(Refusal::new(libc::EBADF, "not open for writing")),
         };
-        writer.still_good()?;
-        self.takes_writes()?;
+        self.takes_writes_to(&handle, writer)?;
         if at.offset.checked_add(bytes.len() as u64).is_none_or(|end| end > VALUE_MAX_BYTES) {
             return Err(Refusal::new(libc::EFBIG, "a value cannot be that large"));
         }
@@ -403,6 +403,7 @@ impl Filesystem {
         };
         let counts = self.stat(asker, ino)?.size_bytes > 0;
         if counts {
+            self.takes_writes()?;
             self.check_opener(asker, ino, writer)?;
         }
         writer.draft.restart(counts, self.engine());
@@ -417,6 +418,7 @@ impl Filesystem {
     /// Those of a commit.
     pub fn truncate(&self, asker: Asker, ino: Ino, size: u64) -> Reply<()> {
         self.writable()?;
+        self.takes_writes()?;
         check_size(size)?;
         if self.role(ino)? != Role::Key {
             return Err(Refusal::new(libc::EPERM, "only keys can be truncated"));
@@ -485,8 +487,7 @@ impl Filesystem {
         let State::Writer(writer) = &mut *state else {
             return Err(Refusal::new(libc::EINVAL, "not open for writing"));
         };
-        writer.still_good()?;
-        self.takes_writes()?;
+        self.takes_writes_to(&handle, writer)?;
         self.go_on(handle.ino, writer)?;
         if size == 0 && self.is_empty(handle.ino, writer)? {
             return Ok(());
