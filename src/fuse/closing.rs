@@ -14,7 +14,7 @@ use super::handles::{Handle, HandleId, State, Writer};
 use super::inodes::{Ino, Role};
 use crate::engine::AttributeChange;
 use crate::identity::holders::{self, Death, Holder};
-use crate::store::{Draft, Rule, Write};
+use crate::store::{Rule, StoreError, Write};
 
 impl Filesystem {
     /// FLUSH: one descriptor of the handle was closed. Commits when it was the last one that can write.
@@ -148,10 +148,7 @@ impl Filesystem {
             self.pin_for_edit(handle.ino, writer)?;
             return Ok(writer.draft.stay_private(self.engine())?);
         };
-        if writer.draft.is_only_made() && self.has_value(handle.ino) {
-            writer.draft.give_way();
-            self.inodes.committed(handle.ino);
-        }
+        let (only_made, appended) = (writer.draft.is_only_made(), writer.draft.is_log());
         let set = std::mem::take(&mut writer.set);
         let Some((draft, base)) = writer.draft.take() else { return Ok(()) };
         writer.append_since = None;
@@ -159,7 +156,6 @@ impl Filesystem {
             return self.keep_scratch(handle.ino, draft);
         }
         let key = place.key()?;
-        let appended = matches!(draft, Draft::Append(_));
         let fresh = self.fresh_attributes(handle.ino);
         let set = AttributeChange { mtime: set.mtime.or(Some(writer.written_at)), ..set };
         // A value there was put beside the mount, or is what this name was moved onto (C10).
@@ -174,6 +170,11 @@ impl Filesystem {
                 writer.writers.drain(..writer.writers.len().saturating_sub(1));
                 writer.owners.clear();
                 writer.unowned = false;
+                Ok(())
+            }
+            // Another has made the name, perhaps while we asked.
+            Err(StoreError::Outdated { .. }) if only_made => {
+                self.inodes.committed(handle.ino);
                 Ok(())
             }
             Err(error) => Err(self.fail(handle, writer, Refusal::from(error))),

@@ -2,7 +2,7 @@
 //! Knows bytes and versions, not who writes or when it is committed.
 
 use crate::engine::value::renumbered;
-use crate::engine::{self, Engine, Snapshot, Stage};
+use crate::engine::{self, Engine, Snapshot, Stage, Staged};
 use crate::store;
 use crate::words::Version;
 
@@ -51,7 +51,7 @@ impl Draft {
     /// The same for a handle that appends: whoever else creates the name, its bytes go after theirs.
     #[must_use]
     pub fn of_new_log() -> Self {
-        Self { bytes: Bytes::Append(Vec::new()), dirty: true, ..Self::of_existing(false) }
+        Self { bytes: Bytes::Append(Vec::new()), dirty: true, made: true, ..Self::of_existing(false) }
     }
 
     /// Was a new name made, and nothing written to it yet?
@@ -233,7 +233,11 @@ impl Draft {
 
     /// Takes what is to be committed; the draft has nothing to commit until it is written again.
     pub fn take(&mut self) -> Option<(store::Draft, store::Base)> {
-        self.made = false;
+        if self.made {
+            // The name alone, and only as long as nobody else has made it.
+            self.give_way();
+            return Some((store::Draft::Whole(Staged::from(Vec::new())), store::Base::Exactly(0)));
+        }
         if !std::mem::take(&mut self.dirty) {
             return None;
         }

@@ -286,10 +286,10 @@ impl Filesystem {
         }
         for handle in self.writers_on(ino) {
             if let State::Writer(writer) = &mut *handle.state() {
-                writer.draft.stand();
                 if writer.draft.is_log() {
                     self.commit_draft(&handle, writer, Moment::Write)?;
                 }
+                writer.draft.stand();
             }
         }
         Ok(())

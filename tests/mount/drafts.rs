@@ -316,3 +316,15 @@ fn who_creates_with_truncation_writes_a_value_of_its_own() {
                   os.close(short)\n os._exit(0)\nos.wait()\nos.write(long, b'short')\nos.close(long)\nprint(open('k').read())";
     assert_eq!(mount.python(script).ok(), "short\n");
 }
+
+// C8: also where the two close at one time. The longer one's commit takes its while, and the other's comes into it.
+#[test]
+fn who_has_only_created_a_name_overtakes_nobody_who_is_just_closing_it() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "import os, time\nfor round in range(8):\n key, kind = f'k{round}', os.O_APPEND if round % 2 else 0\n made, wait = os.pipe(), os.pipe()\n \
+                  if os.fork() == 0:\n  fd = os.open(key, os.O_RDONLY | os.O_CREAT)\n  os.write(made[1], b'.')\n  os.read(wait[0], 1)\n  \
+                  time.sleep(0.002 * round)\n  os.close(fd)\n  os._exit(0)\n \
+                  os.read(made[0], 1)\n fd = os.open(key, os.O_WRONLY | os.O_CREAT | kind)\n os.write(fd, b'data' * (1 << 19))\n \
+                  os.write(wait[1], b'.')\n os.close(fd)\n os.wait()\n print(os.path.getsize(key) >> 19, end=' ')";
+    assert_eq!(mount.python(script).ok(), "4 ".repeat(8));
+}
