@@ -48,7 +48,7 @@ impl Filesystem {
 
     /// RELEASE: the last descriptor is gone. Commits what still waits, if a FLUSH was seen. Without one the kernel has
     /// failed the open after we had answered it, and the draft is dropped; but what was written came through a file that
-    /// was open without being any descriptor (io_uring's direct ones), and is committed while its writer lives.
+    /// was open without being any descriptor (io_uring's direct ones), and is committed unless its writer was killed.
     pub fn release(&self, id: HandleId) {
         let Ok(handle) = self.handles.get(id) else { return };
         handle.closed.store(true, Ordering::Relaxed);
@@ -220,11 +220,10 @@ impl Filesystem {
         self.commit_draft(handle, writer, moment)
     }
 
-    /// No FLUSH has told how the process that wrote last has ended, if it has: what it left may be half a value.
+    /// Was the process that wrote last killed, though no FLUSH has told? Then what it left may be half a value.
     fn is_orphaned(&self, writer: &Writer) -> bool {
-        let last = writer.writers.last().and_then(|seen| seen.process.as_ref());
-        let gone = last.is_some_and(|last| holders::tgid(last.pid).is_none() || holders::is_dying(last.pid));
-        gone && self.drops(writer)
+        let killed = matches!(writer.last.as_ref().and_then(Holder::death), Some(Death::Signal(_)));
+        killed && self.drops(writer)
     }
 
     /// Is what was left by a killed writer dropped? Appends are whole writes, and never are.

@@ -75,6 +75,8 @@ pub struct Writer {
     pub writers: Vec<Observed>,
     /// The thread whose process is last in `writers`.
     pub last_thread: u32,
+    /// That process, to be asked how it has ended where no FLUSH of it tells.
+    pub last: Option<Holder>,
     /// Lock owners (descriptor tables) that wrote since the last commit.
     pub owners: HashSet<u64>,
     /// Something was written since by a call that names no table: a copy inside the mount, `ftruncate`.
@@ -112,6 +114,7 @@ impl Writer {
             opener,
             writers: Vec::new(),
             last_thread: 0,
+            last: None,
             owners: HashSet::new(),
             unowned: false,
             flushers: HashSet::new(),

@@ -13,7 +13,8 @@ use super::inodes::{Fresh, Ino, Role};
 use super::ops_tree::check_length;
 use super::special;
 use crate::engine::{AttributeChange, Attributes};
-use crate::identity::{self, Observed, holders};
+use crate::identity::holders::{self, Holder};
+use crate::identity::{self, Observed};
 use crate::store::{Base, Caller, Draft as StoreDraft, Rule, StoreError, Write};
 
 /// The most one value can hold: what a file offset can say.
@@ -360,6 +361,7 @@ impl Filesystem {
             // Processes that cannot be seen are one: nothing tells them apart.
             writer.writers.retain(|other| other.process.is_some());
         }
+        writer.last = seen.process.as_ref().and_then(|process| Holder::of(process.pid));
         writer.writers.push(seen);
         writer.last_thread = asker.thread;
         let Ok(place) = self.place(handle.ino) else { return Ok(()) };

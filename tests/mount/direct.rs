@@ -41,6 +41,19 @@ fn what_was_written_through_a_direct_descriptor_is_committed() {
     }
 }
 
+// C2: the kernel releases it when its writer has long ended.
+#[test]
+fn what_a_writer_leaves_by_ending_at_once_is_committed() {
+    let Some(mount) = Mount::new() else { return };
+    let Some(program) = program(&mount) else { return };
+    for round in 0..12 {
+        mount.run(mount.command(&[&program, &format!("k{round}"), "whole"])).ok();
+    }
+    let told = || mount.log().into_iter().filter(|line| line["op"] != "mkdir").collect::<Vec<_>>();
+    eventually("the log tells of each", || told().len() == 12);
+    assert!(told().iter().all(|line| line["op"] == "put"), "{:?}", told());
+}
+
 // C6
 #[test]
 fn what_a_killed_writer_left_behind_a_direct_descriptor_is_dropped() {
