@@ -11,7 +11,7 @@ use super::counters::Moment;
 use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Reply};
 use super::handles::{Handle, HandleId, State, Writer};
-use super::inodes::{Ino, Role};
+use super::inodes::{Ino, Lost, Role};
 use crate::engine::AttributeChange;
 use crate::identity::holders::{self, Death, Holder};
 use crate::store::{Rule, StoreError, Write};
@@ -139,8 +139,7 @@ impl Filesystem {
         // Without a name it was unlinked or replaced: nothing deleted comes back, but who has it open still reads it.
         let named = self.keep_name(handle.ino).zip(self.place(handle.ino).ok());
         let Some((_name, place)) = named else {
-            // Who unlinks or replaces through the mount leaves behind what was there; this name was taken beside it.
-            if writer.draft.is_dirty() && self.inodes.left(handle.ino).is_none() {
+            if writer.draft.is_dirty() && self.inodes.lost(handle.ino) != Some(Lost::Given) {
                 let words = "the key's name stands for something else now, put there beside the mount";
                 let refusal = Refusal::new(libc::EISDIR, words);
                 return Err(self.fail(handle, writer, refusal));

@@ -94,13 +94,23 @@ fn an_update_of_a_key_that_is_deleted_beside_the_mount_makes_no_value_of_zeros()
     assert_eq!(mount.names(""), [""; 0]);
 }
 
-// C17
+// C7, C17: whether or not a commit has made the name.
 #[test]
 fn a_draft_whose_name_became_a_directory_beside_the_mount_is_refused_at_its_close() {
     let Some(mount) = Mount::new() else { return };
     mount.write("k", "there");
-    let script = "import errno, os\nfd = os.open('k', os.O_RDWR)\nos.write(fd, b'more')\n\
-                  beside = os.environ['STORE'] + '/s/k'\nos.unlink(beside)\nos.mkdir(beside)\nprint(os.path.isdir('k'))\n\
-                  try: os.close(fd)\nexcept OSError as e: print(errno.errorcode[e.errno])";
-    assert_eq!(mount.python(script).ok(), "True\nEISDIR\n");
+    let script = "import errno, os\nfor key, kind in ('k', 0), ('new', os.O_CREAT), ('log', os.O_CREAT | os.O_APPEND):\n \
+                  fd = os.open(key, os.O_RDWR | kind)\n os.write(fd, b'more')\n \
+                  beside = os.environ['STORE'] + '/s/' + key\n if key == 'k': os.unlink(beside)\n os.mkdir(beside)\n print(os.path.isdir(key))\n \
+                  try: os.close(fd)\n except OSError as e: print(errno.errorcode[e.errno])";
+    assert_eq!(mount.python(script).ok(), "True\nEISDIR\n".repeat(3));
+}
+
+// C10
+#[test]
+fn a_draft_of_a_key_deleted_beside_the_mount_is_dropped_by_who_moves_another_there() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "import os\nopen('k', 'w').write('old')\nopen('other', 'w').write('other')\nfd = os.open('k', os.O_RDWR)\nos.write(fd, b'X')\n\
+                  os.unlink(os.environ['STORE'] + '/s/k')\nos.rename('other', 'k')\nos.close(fd)\nprint(open('k').read())";
+    assert_eq!(mount.python(script).ok(), "other\n");
 }
