@@ -220,6 +220,19 @@ fn what_was_appended_to_a_name_of_its_own_replaces_what_the_name_is_moved_onto()
     assert_eq!(mount.names(""), ["k"]);
 }
 
+// C10: the value's first commit takes its while, and the rename waits for it.
+#[test]
+fn what_is_moved_onto_a_name_that_is_just_being_committed_replaces_it() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "import os, time\nfor round in range(8):\n key, kind = f'k{round}', os.O_APPEND if round % 2 else 0\n wait = os.pipe()\n \
+                  fd = os.open(key + '.t', os.O_WRONLY | os.O_CREAT | kind)\n if kind: os.write(fd, b'new')\n \
+                  if os.fork() == 0:\n  os.close(fd)\n  old = os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL)\n  os.write(old, b'old' * (1 << 20))\n  \
+                  os.write(wait[1], b'.')\n  os.close(old)\n  os._exit(0)\n \
+                  os.read(wait[0], 1)\n time.sleep(0.002 * round)\n os.rename(key + '.t', key)\n os.wait()\n os.close(fd)\n \
+                  print(open(key).read(9), end=',')";
+    assert_eq!(mount.python(script).ok(), ",new,".repeat(4));
+}
+
 // C10
 #[test]
 fn a_directory_takes_no_name_under_which_its_keys_could_not_be_reached() {
