@@ -215,8 +215,7 @@ impl Filesystem {
             Some(_) => Draft::of_new(check.is_some(), self.engine()),
         };
         if created.is_some_and(|flags| flags & libc::O_TRUNC != 0) {
-            // What it writes replaces whatever another puts there meanwhile, as a truncation of that would.
-            draft.stand_alone();
+            draft.truncated();
         }
         Ok(Writer::new(draft, opener, check))
     }
@@ -252,7 +251,8 @@ impl Filesystem {
             },
             State::Writer(writer) => {
                 writer.still_good()?;
-                self.go_on(handle.ino, writer)?;
+                self.give_way(handle.ino, writer)?;
+                writer.draft.saw();
                 if writer.draft.wants_pin() {
                     let newest = self.newest_to_pin(handle.ino, writer)?;
                     writer.draft.pin_for_read(newest);
@@ -286,7 +286,7 @@ impl Filesystem {
         }
         let written = seen
             .and_then(|seen| self.note_writer(asker, &handle, writer, seen))
-            .and_then(|()| self.go_on(handle.ino, writer))
+            .and_then(|()| self.give_way(handle.ino, writer))
             .and_then(|()| self.write_draft(&handle, writer, at, bytes));
         if let Err(refusal) = written {
             return Err(self.fail(&handle, writer, refusal));
@@ -490,7 +490,7 @@ impl Filesystem {
             return Err(Refusal::new(libc::EINVAL, "not open for writing"));
         };
         self.takes_writes_to(&handle, writer)?;
-        self.go_on(handle.ino, writer)?;
+        self.give_way(handle.ino, writer)?;
         if size == 0 && self.is_empty(handle.ino, writer)? {
             return Ok(());
         }

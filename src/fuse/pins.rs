@@ -64,12 +64,8 @@ impl Filesystem {
         Ok(self.engine().open(&place.session, &place.key()?)?)
     }
 
-    /// As [`Filesystem::give_way`], where something is read or written: not for an open that truncates.
-    pub(super) fn go_on(&self, ino: Ino, writer: &mut Writer) -> Reply<()> {
-        if writer.draft.goes_on() { self.give_way(ino, writer) } else { Ok(()) }
-    }
-
-    /// A name that this handle has only made, and that another has committed a value to since, is that value.
+    /// A name that this handle has only made is nothing to commit once another has committed a value there. Asked before
+    /// each thing that is done with its draft.
     pub(super) fn give_way(&self, ino: Ino, writer: &mut Writer) -> Reply<()> {
         if writer.draft.is_only_made() && self.inodes.fresh(ino).is_none() && self.newest(ino)?.is_some() {
             writer.draft.give_way();
