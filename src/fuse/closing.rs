@@ -78,7 +78,7 @@ impl Filesystem {
         let mut state = handle.state();
         let State::Writer(writer) = &mut *state else { return Ok(()) };
         writer.still_good()?;
-        if writer.draft.is_dirty() { self.commit_draft(&handle, writer, Moment::Fsync) } else { Ok(()) }
+        if self.has_draft(&handle, writer) { self.commit_draft(&handle, writer, Moment::Fsync) } else { Ok(()) }
     }
 
     /// Looks again at the commits that wait on a node: whoever touches a key after its last holder has gone sees the
@@ -207,8 +207,7 @@ impl Filesystem {
 
     /// A draft whose last writer was killed is half a value: it is dropped, unless the mount says otherwise.
     fn finish(&self, handle: &Handle, writer: &mut Writer, moment: Moment) -> Reply<()> {
-        self.give_way(handle.ino, writer)?;
-        if !writer.draft.is_dirty() {
+        if !self.has_draft(handle, writer) {
             self.wait(handle, false);
             return Ok(());
         }

@@ -247,12 +247,18 @@ impl Filesystem {
 
     fn open_draft(&self, handle: &Handle) -> Option<super::OpenDraft> {
         // A handle that is busy is in the middle of a write or commit: its numbers are those last noted.
-        match handle.try_state().as_deref() {
-            Some(State::Writer(writer)) if writer.has_draft() => {}
-            Some(_) => return None,
-            None => {}
-        }
-        self.as_noted(handle)
+        let open = match handle.try_state().as_deref_mut() {
+            Some(State::Writer(writer)) => self.has_draft(handle, writer),
+            Some(_) => false,
+            None => true,
+        };
+        open.then(|| self.as_noted(handle))?
+    }
+
+    /// Has it something to commit that no other commit has made needless?
+    pub(super) fn has_draft(&self, handle: &Handle, writer: &mut Writer) -> bool {
+        self.give_way(handle.ino, writer);
+        writer.has_draft()
     }
 
     fn as_noted(&self, handle: &Handle) -> Option<super::OpenDraft> {
@@ -269,7 +275,7 @@ impl Filesystem {
         for handle in self.handles.writing() {
             let mut state = handle.state();
             let State::Writer(writer) = &mut *state else { continue };
-            if !writer.has_draft() {
+            if !self.has_draft(&handle, writer) {
                 continue;
             }
             let Some(draft) = self.as_noted(&handle) else { continue };

@@ -251,7 +251,7 @@ impl Filesystem {
             },
             State::Writer(writer) => {
                 writer.still_good()?;
-                self.give_way(handle.ino, writer)?;
+                self.give_way(handle.ino, writer);
                 writer.draft.saw();
                 if writer.draft.wants_pin() {
                     let newest = self.newest_to_pin(handle.ino, writer)?;
@@ -284,9 +284,9 @@ impl Filesystem {
         if at.offset.checked_add(bytes.len() as u64).is_none_or(|end| end > VALUE_MAX_BYTES) {
             return Err(Refusal::new(libc::EFBIG, "a value cannot be that large"));
         }
+        self.give_way(handle.ino, writer);
         let written = seen
             .and_then(|seen| self.note_writer(asker, &handle, writer, seen))
-            .and_then(|()| self.give_way(handle.ino, writer))
             .and_then(|()| self.write_draft(&handle, writer, at, bytes));
         if let Err(refusal) = written {
             return Err(self.fail(&handle, writer, refusal));
@@ -490,7 +490,7 @@ impl Filesystem {
             return Err(Refusal::new(libc::EINVAL, "not open for writing"));
         };
         self.takes_writes_to(&handle, writer)?;
-        self.give_way(handle.ino, writer)?;
+        self.give_way(handle.ino, writer);
         if size == 0 && self.is_empty(handle.ino, writer)? {
             return Ok(());
         }

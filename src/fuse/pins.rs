@@ -64,13 +64,12 @@ impl Filesystem {
         Ok(self.engine().open(&place.session, &place.key()?)?)
     }
 
-    /// A name that this handle has only made is nothing to commit once another has committed a value there. Asked before
-    /// each thing that is done with its draft.
-    pub(super) fn give_way(&self, ino: Ino, writer: &mut Writer) -> Reply<()> {
-        if writer.draft.is_only_made() && self.inodes.fresh(ino).is_none() && self.newest(ino)?.is_some() {
+    /// A name that this handle has only made is nothing to commit once another has committed a value there, be that
+    /// gone again. Asked before each thing that is done with its draft.
+    pub(super) fn give_way(&self, ino: Ino, writer: &mut Writer) {
+        if writer.draft.is_only_made() && self.inodes.fresh(ino).is_none() {
             writer.draft.give_way();
         }
-        Ok(())
     }
 
     pub(super) fn pin_for_edit(&self, ino: Ino, writer: &mut Writer) -> Reply<()> {

@@ -94,6 +94,16 @@ fn an_update_of_a_key_that_is_deleted_beside_the_mount_makes_no_value_of_zeros()
     assert_eq!(mount.names(""), [""; 0]);
 }
 
+// C8, C11: nor what its value's next one was to be.
+#[test]
+fn a_name_that_another_has_committed_and_deleted_is_not_made_again_by_who_has_only_created_it() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "import errno, os, subprocess\nfd = os.open('k', os.O_RDWR | os.O_CREAT)\nsubprocess.run(['bash', '-c', 'echo value > k'])\n\
+                  subprocess.run([os.environ['BATONFS'], 'delete', os.environ['STORE'], 's', 'k'], check=True)\n\
+                  try: os.read(fd, 9)\nexcept OSError as e: print(errno.errorcode[e.errno])\nos.fsync(fd)\nos.close(fd)\nprint(os.listdir('.'))";
+    assert_eq!(mount.python(script).ok(), "ENOENT\n[]\n");
+}
+
 // C7, C17: whether or not a commit has made the name.
 #[test]
 fn a_draft_whose_name_became_a_directory_beside_the_mount_is_refused_at_its_close() {
