@@ -137,10 +137,10 @@ impl Draft {
         matches!(self.bytes, Bytes::Untouched)
     }
 
-    /// Is it the draft of a value, with nothing read, written or committed yet?
+    /// Is it the draft of a value of which nothing was read or written, since a commit of its own if there was one?
     #[must_use]
     pub fn is_unbegun(&self) -> bool {
-        self.is_untouched() && self.pinned.is_none() && self.mine.is_none()
+        self.is_untouched() && self.pinned.is_none()
     }
 
     /// Does a read need a pinned version that is not there yet?

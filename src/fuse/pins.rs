@@ -83,12 +83,13 @@ impl Filesystem {
     /// The version that a writer's first read or edit begins from.
     ///
     /// # Errors
-    /// ENOENT when it was there at the open and was deleted since, beside the mount or by the command.
+    /// ENOENT when it was there at the open, or at this handle's last commit, and was deleted since, beside the mount or
+    /// by the command.
     pub(super) fn newest_to_pin(&self, ino: Ino, writer: &Writer) -> Reply<Option<Snapshot>> {
         let newest = self.newest(ino)?;
         let had_one = writer.draft.is_unbegun() && self.inodes.fresh(ino).is_none() && self.place(ino).is_ok();
         if newest.is_none() && had_one {
-            return Err(Refusal::new(libc::ENOENT, "the key was deleted before its first read or edit"));
+            return Err(Refusal::new(libc::ENOENT, "the key was deleted, and there is nothing of it to read or edit"));
         }
         Ok(newest)
     }

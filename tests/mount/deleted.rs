@@ -94,6 +94,18 @@ fn an_update_of_a_key_that_is_deleted_beside_the_mount_makes_no_value_of_zeros()
     assert_eq!(mount.names(""), [""; 0]);
 }
 
+// C5, C7, C18: what was committed through a handle is no more there than what it was opened on.
+#[test]
+fn an_edit_that_goes_on_after_a_commit_and_a_delete_by_the_command_makes_no_value_of_zeros() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "import errno, os, subprocess\nfor key, kind in ('k', os.O_TRUNC), ('log', os.O_APPEND):\n \
+                  fd = os.open(key, os.O_RDWR | os.O_CREAT | kind)\n os.write(fd, b'one\\n')\n os.fsync(fd)\n \
+                  subprocess.run([os.environ['BATONFS'], 'delete', os.environ['STORE'], 's', key], check=True)\n \
+                  try:\n  os.write(fd, b'two\\n')\n  os.close(fd)\n  print(open(key, 'rb').read())\n except OSError as e: print(errno.errorcode[e.errno])";
+    assert_eq!(mount.python(script).ok(), "ENOENT\nb'two\\n'\n");
+    assert_eq!(mount.names(""), ["log"]);
+}
+
 // C8, C11: nor what its value's next one was to be.
 #[test]
 fn a_name_that_another_has_committed_and_deleted_is_not_made_again_by_who_has_only_created_it() {
