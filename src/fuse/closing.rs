@@ -184,6 +184,7 @@ impl Filesystem {
     pub(super) fn drop_draft(&self, handle: &Handle, writer: &mut Writer) {
         let size_bytes = writer.draft.size_bytes();
         writer.draft.discard();
+        writer.dropped = true;
         self.wait(handle, false);
         self.counters.dropped.fetch_add(1, Ordering::Relaxed);
         let Ok(place) = self.place(handle.ino) else { return };

@@ -301,11 +301,12 @@ impl Filesystem {
         Ok(())
     }
 
-    /// The same for a handle: without what is refused now, its draft is half a value. Appends are whole writes, and what
-    /// was taken of them is still committed.
+    /// The same for a handle, and where its draft was dropped: without what is refused now, or what was dropped then, it
+    /// is half a value. Appends are whole writes, and what was taken of them is still committed.
     pub(super) fn takes_writes_to(&self, handle: &Handle, writer: &mut Writer) -> Reply<()> {
         writer.still_good()?;
-        let taken = self.takes_writes();
+        let gone = || Refusal::new(libc::EIO, "what was written before was dropped: its writer was killed");
+        let taken = if writer.dropped { Err(gone()) } else { self.takes_writes() };
         taken.map_err(|refusal| if writer.draft.is_append() { refusal } else { self.fail(handle, writer, refusal) })
     }
 

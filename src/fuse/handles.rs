@@ -99,6 +99,8 @@ pub struct Writer {
     pub ended: HashSet<u32>,
     /// The process that wrote last, or one that held the file before anyone wrote, was killed by this signal.
     pub killed: Option<u32>,
+    /// Its draft was dropped: what is written now would be the rest of it alone.
+    pub dropped: bool,
     /// It was refused; every later call is answered the same.
     pub failed: Option<Refusal>,
     /// Watches a document being written from its start; `None` when it is not written in order.
@@ -126,6 +128,7 @@ impl Writer {
             flushed: false,
             ended: HashSet::new(),
             killed: None,
+            dropped: false,
             failed: None,
             check: check.map(|check| (0, check)),
         }
