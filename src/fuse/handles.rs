@@ -93,7 +93,7 @@ pub struct Writer {
     pub append_since: Option<Instant>,
     /// The last append filled a request: more of the same write may follow, and nothing may come between.
     pub goes_on: bool,
-    /// A FLUSH was seen: without one, RELEASE commits nothing.
+    /// A FLUSH was seen since it was last written to: without one, RELEASE asks how the writer has ended.
     pub flushed: bool,
     /// Processes that have closed it by ending: nothing more of them is awaited.
     pub ended: HashSet<u32>,

@@ -299,6 +299,7 @@ impl Filesystem {
         writer.append_since = writer.draft.is_append().then(|| writer.append_since.unwrap_or_else(Instant::now));
         writer.set.mtime = None;
         writer.killed = None;
+        writer.flushed = false;
         handle.closed.store(false, Ordering::Relaxed);
         handle.note(writer);
         Ok(())
@@ -509,6 +510,7 @@ impl Filesystem {
         writer.written_at = SystemTime::now();
         writer.set.mtime = None;
         writer.killed = None;
+        writer.flushed = false;
         handle.closed.store(false, Ordering::Relaxed);
         handle.note(writer);
         Ok(())
