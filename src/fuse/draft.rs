@@ -208,6 +208,13 @@ impl Draft {
         Ok(())
     }
 
+    /// Is what there is to commit that the value is emptied, and no more?
+    #[must_use]
+    pub fn only_empties(&self) -> bool {
+        let empty = matches!(&self.bytes, Bytes::Whole { stage, .. } if stage.is_empty());
+        empty && self.dirty && self.made.is_none() && !self.document
+    }
+
     /// Writes at the end: of the draft when a whole value is in the making, else of whatever is current at commit.
     ///
     /// # Errors
@@ -217,9 +224,11 @@ impl Draft {
             self.bytes = fresh(engine);
         }
         match &mut self.bytes {
-            Bytes::Whole { stage, .. } => stage.write_at(stage.len(), more)?,
             Bytes::Append(bytes) => bytes.extend_from_slice(more),
-            Bytes::Untouched => self.bytes = Bytes::Append(more.to_vec()),
+            Bytes::Whole { stage, .. } if self.document || (self.dirty && self.made.is_none()) => {
+                stage.write_at(stage.len(), more)?;
+            }
+            Bytes::Whole { .. } | Bytes::Untouched => self.bytes = Bytes::Append(more.to_vec()),
         }
         (self.dirty, self.made) = (true, None);
         Ok(())

@@ -309,9 +309,13 @@ impl Filesystem {
         self.check_document(writer, at, bytes)?;
         if self.role(handle.ino)? == Role::Scratch && writer.draft.is_untouched() {
             writer.draft.restart(true, self.engine());
-            writer.draft.append(&self.scratches.read(handle.ino).read_all()?, self.engine())?;
+            writer.draft.write(0, &self.scratches.read(handle.ino).read_all()?, self.engine())?;
         }
         if at.append {
+            if writer.draft.only_empties() {
+                // As the other way round: what is appended is none of a draft that can be lost.
+                self.commit_draft(handle, writer, Moment::Write)?;
+            }
             writer.draft.append(bytes, self.engine())?;
             writer.goes_on = bytes.len() > REQUEST_FULL_BYTES;
             let most = if writer.goes_on { APPEND_GOING_ON_MAX_BYTES } else { APPEND_MAX_BYTES };

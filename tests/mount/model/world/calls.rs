@@ -254,12 +254,19 @@ impl World {
         }
         let offset = at.or(self.handles[id].position).unwrap_or(0);
         let appends = self.handles[id].appends;
+        let made = self.handles[id].draft.as_ref().is_some_and(|draft| draft.made);
         self.wrote(id, process);
         if appends {
+            // C7: what was emptied is committed first, and a name that was only made is none to append to.
+            let emptied = |draft: &Draft| matches!(&draft.bytes, Bytes::Whole(bytes, _) if bytes.is_empty());
+            if self.handles[id].draft.as_ref().is_some_and(|draft| emptied(draft) && draft.dirty && !made) {
+                self.commit(id);
+            }
             let draft = self.handles[id].draft.as_mut().expect("a draft");
             match &mut draft.bytes {
-                Bytes::Whole(bytes, _) | Bytes::Append(bytes) => bytes.extend(data),
-                Bytes::Untouched => draft.bytes = Bytes::Append(data.to_vec()),
+                Bytes::Whole(bytes, _) if draft.dirty && !made => bytes.extend(data),
+                Bytes::Append(bytes) => bytes.extend(data),
+                Bytes::Whole(..) | Bytes::Untouched => draft.bytes = Bytes::Append(data.to_vec()),
             }
             draft.dirty = true;
         } else {
