@@ -158,13 +158,18 @@ impl Filesystem {
         let fresh = self.fresh_attributes(handle.ino);
         let set = AttributeChange { mtime: set.mtime.or(Some(writer.written_at)), ..set };
         // A value there was put beside the mount, or is what this name was moved onto (C10).
-        let own = self.inodes.fresh(handle.ino).is_some();
+        let reserved = self.inodes.fresh(handle.ino).is_some();
+        let own = reserved && handle.makes();
+        let anothers = reserved && !own && self.has_value(handle.ino);
         let write = Write { session: &place.session, key: &key, draft, base, fresh, own, set, rule: Rule::Policy };
         let by = self.caller_of(&place.session, writer);
         match self.store.write(write, &by) {
             Ok(committed) => {
                 self.counters.committed(moment);
-                self.inodes.committed(handle.ino);
+                handle.makes.store(false, Ordering::Relaxed);
+                if !(anothers && self.writers_on(handle.ino).iter().any(|other| other.makes())) {
+                    self.inodes.committed(handle.ino);
+                }
                 writer.draft.committed((!appended).then_some(committed.version));
                 writer.writers.drain(..writer.writers.len().saturating_sub(1));
                 writer.owners.clear();
@@ -185,6 +190,7 @@ impl Filesystem {
         let size_bytes = writer.draft.size_bytes();
         writer.draft.discard();
         writer.dropped = true;
+        handle.makes.store(false, Ordering::Relaxed);
         self.wait(handle, false);
         self.counters.dropped.fetch_add(1, Ordering::Relaxed);
         let Ok(place) = self.place(handle.ino) else { return };
@@ -202,6 +208,7 @@ impl Filesystem {
         tracing::warn!("{refusal}");
         writer.draft.discard();
         writer.failed = Some(refusal.clone());
+        handle.makes.store(false, Ordering::Relaxed);
         self.wait(handle, false);
         refusal
     }

@@ -123,6 +123,7 @@ impl Filesystem {
             }
         };
         let handle = self.open_handle(ino, writes, State::Writer(Box::new(writer)));
+        handle.makes.store(true, Ordering::Relaxed);
         self.inodes.looked_up(ino);
         Ok((self.stat(asker, ino)?, handle))
     }
