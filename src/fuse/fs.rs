@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use super::counters::{Counters, Moment};
 use super::errno::Refusal;
 use super::handles::{Handle, Handles, State, Writer};
-use super::inodes::{Ino, Inodes, ROOT, Role};
+use super::inodes::{Ino, Inodes, Location, ROOT, Role};
 use super::names::{Held, Names};
 use super::opening::Openings;
 use super::special::Scratches;
@@ -92,6 +92,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// `None` for what is in no session.
+    pub(super) fn of(at: Location) -> Option<Self> {
+        Some(Self { session: at.session?, path: at.path })
+    }
+
     /// The place as a key.
     ///
     /// # Errors
@@ -151,10 +156,8 @@ impl Filesystem {
 
     /// Where a node is in the store.
     pub(super) fn place(&self, ino: Ino) -> Reply<Place> {
-        let location = self.inodes.locate(ino);
-        let gone = || Refusal::not_found(format!("node {ino}"));
-        let location = location.ok_or_else(gone)?;
-        Ok(Place { session: location.session.ok_or_else(gone)?, path: location.path })
+        let place = self.inodes.locate(ino).and_then(Place::of);
+        place.ok_or_else(|| Refusal::not_found(format!("node {ino}")))
     }
 
     /// Where a name in a directory would be. At the root that is a session.

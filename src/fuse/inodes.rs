@@ -237,7 +237,13 @@ impl Inodes {
     /// Where the node is; `None` when it or a directory above it has no name any more.
     #[must_use]
     pub fn locate(&self, ino: Ino) -> Option<Location> {
-        self.table().locate(ino)
+        self.table().locate(ino, false)
+    }
+
+    /// Where the node is, or was when it or a directory above it lost its name.
+    #[must_use]
+    pub fn last_seen(&self, ino: Ino) -> Option<Location> {
+        self.table().locate(ino, true)
     }
 
     /// The parent of a node; the root is its own.
@@ -412,11 +418,11 @@ impl Table {
         self.nodes.get(&ino).map(|node| node.handles.clone()).unwrap_or_default()
     }
 
-    fn locate(&self, ino: Ino) -> Option<Location> {
+    fn locate(&self, ino: Ino, lost_too: bool) -> Option<Location> {
         let mut parts = Vec::new();
         let mut at = ino;
         while at != ROOT {
-            let node = self.nodes.get(&at).filter(|node| node.lost.is_none())?;
+            let node = self.nodes.get(&at).filter(|node| lost_too || node.lost.is_none())?;
             parts.push(node.name.as_str());
             at = node.parent;
         }

@@ -116,7 +116,7 @@ fn a_name_that_another_has_committed_and_deleted_is_not_made_again_by_who_has_on
     assert_eq!(mount.python(script).ok(), "ENOENT\n[]\n");
 }
 
-// C7, C17: whether or not a commit has made the name.
+// C7, C17, E5: whether or not a commit has made the name.
 #[test]
 fn a_draft_whose_name_became_a_directory_beside_the_mount_is_refused_at_its_close() {
     let Some(mount) = Mount::new() else { return };
@@ -126,6 +126,10 @@ fn a_draft_whose_name_became_a_directory_beside_the_mount_is_refused_at_its_clos
                   beside = os.environ['STORE'] + '/s/' + key\n if key == 'k': os.unlink(beside)\n os.mkdir(beside)\n print(os.path.isdir(key))\n \
                   try: os.close(fd)\n except OSError as e: print(errno.errorcode[e.errno])";
     assert_eq!(mount.python(script).ok(), "True\nEISDIR\n".repeat(3));
+    let errors: Vec<serde_json::Value> =
+        mount.errors().lines().map(|line| serde_json::from_str(line).expect("a line")).collect();
+    assert_eq!(errors.iter().map(|line| &line["key"]).collect::<Vec<_>>(), ["k", "new", "log"], "{errors:?}");
+    assert!(mount.errors().contains("put there beside the mount"), "{}", mount.errors());
 }
 
 // C10
