@@ -11,10 +11,10 @@ use super::counters::Moment;
 use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Reply};
 use super::handles::{Handle, HandleId, State, Writer};
-use super::inodes::{Ino, Role};
+use super::inodes::{Ino, Lost, Role};
 use crate::engine::AttributeChange;
 use crate::identity::holders::{self, Death, Holder};
-use crate::store::{Draft, Rule, Write};
+use crate::store::{Rule, StoreError, Write};
 
 impl Filesystem {
     /// FLUSH: one descriptor of the handle was closed. Commits when it was the last one that can write.
@@ -48,7 +48,7 @@ impl Filesystem {
 
     /// RELEASE: the last descriptor is gone. Commits what still waits, if a FLUSH was seen. Without one the kernel has
     /// failed the open after we had answered it, and the draft is dropped; but what was written came through a file that
-    /// was open without being any descriptor (io_uring's direct ones), and is committed while its writer lives.
+    /// was open without being any descriptor (io_uring's direct ones), and is committed unless its writer was killed.
     pub fn release(&self, id: HandleId) {
         let Ok(handle) = self.handles.get(id) else { return };
         handle.closed.store(true, Ordering::Relaxed);
@@ -78,7 +78,7 @@ impl Filesystem {
         let mut state = handle.state();
         let State::Writer(writer) = &mut *state else { return Ok(()) };
         writer.still_good()?;
-        if writer.draft.is_dirty() { self.commit_draft(&handle, writer, Moment::Fsync) } else { Ok(()) }
+        if self.has_draft(&handle, writer) { self.commit_draft(&handle, writer, Moment::Fsync) } else { Ok(()) }
     }
 
     /// Looks again at the commits that wait on a node: whoever touches a key after its last holder has gone sees the
@@ -139,8 +139,7 @@ impl Filesystem {
         // Without a name it was unlinked or replaced: nothing deleted comes back, but who has it open still reads it.
         let named = self.keep_name(handle.ino).zip(self.place(handle.ino).ok());
         let Some((_name, place)) = named else {
-            // Who unlinks or replaces through the mount leaves behind what was there; this name was taken beside it.
-            if writer.draft.is_dirty() && self.inodes.left(handle.ino).is_none() {
+            if writer.draft.is_dirty() && self.inodes.lost(handle.ino) != Some(Lost::Given) {
                 let words = "the key's name stands for something else now, put there beside the mount";
                 let refusal = Refusal::new(libc::EISDIR, words);
                 return Err(self.fail(handle, writer, refusal));
@@ -148,10 +147,7 @@ impl Filesystem {
             self.pin_for_edit(handle.ino, writer)?;
             return Ok(writer.draft.stay_private(self.engine())?);
         };
-        if writer.draft.is_only_made() && self.has_value(handle.ino) {
-            writer.draft.give_way();
-            self.inodes.committed(handle.ino);
-        }
+        let (only_made, appended) = (writer.draft.is_only_made(), writer.draft.is_log());
         let set = std::mem::take(&mut writer.set);
         let Some((draft, base)) = writer.draft.take() else { return Ok(()) };
         writer.append_since = None;
@@ -159,21 +155,30 @@ impl Filesystem {
             return self.keep_scratch(handle.ino, draft);
         }
         let key = place.key()?;
-        let appended = matches!(draft, Draft::Append(_));
         let fresh = self.fresh_attributes(handle.ino);
         let set = AttributeChange { mtime: set.mtime.or(Some(writer.written_at)), ..set };
         // A value there was put beside the mount, or is what this name was moved onto (C10).
-        let own = self.inodes.fresh(handle.ino).is_some();
+        let reserved = self.inodes.fresh(handle.ino).is_some();
+        let own = reserved && handle.makes();
+        let anothers = reserved && !own && self.has_value(handle.ino);
         let write = Write { session: &place.session, key: &key, draft, base, fresh, own, set, rule: Rule::Policy };
         let by = self.caller_of(&place.session, writer);
         match self.store.write(write, &by) {
             Ok(committed) => {
                 self.counters.committed(moment);
-                self.inodes.committed(handle.ino);
+                handle.makes.store(false, Ordering::Relaxed);
+                if !(anothers && self.writers_on(handle.ino).iter().any(|other| other.makes())) {
+                    self.inodes.committed(handle.ino);
+                }
                 writer.draft.committed((!appended).then_some(committed.version));
                 writer.writers.drain(..writer.writers.len().saturating_sub(1));
                 writer.owners.clear();
                 writer.unowned = false;
+                Ok(())
+            }
+            // Another has made the name, perhaps while we asked.
+            Err(StoreError::Outdated { .. }) if only_made => {
+                self.inodes.committed(handle.ino);
                 Ok(())
             }
             Err(error) => Err(self.fail(handle, writer, Refusal::from(error))),
@@ -184,6 +189,8 @@ impl Filesystem {
     pub(super) fn drop_draft(&self, handle: &Handle, writer: &mut Writer) {
         let size_bytes = writer.draft.size_bytes();
         writer.draft.discard();
+        writer.dropped = true;
+        handle.makes.store(false, Ordering::Relaxed);
         self.wait(handle, false);
         self.counters.dropped.fetch_add(1, Ordering::Relaxed);
         let Ok(place) = self.place(handle.ino) else { return };
@@ -201,14 +208,14 @@ impl Filesystem {
         tracing::warn!("{refusal}");
         writer.draft.discard();
         writer.failed = Some(refusal.clone());
+        handle.makes.store(false, Ordering::Relaxed);
         self.wait(handle, false);
         refusal
     }
 
     /// A draft whose last writer was killed is half a value: it is dropped, unless the mount says otherwise.
     fn finish(&self, handle: &Handle, writer: &mut Writer, moment: Moment) -> Reply<()> {
-        self.give_way(handle.ino, writer)?;
-        if !writer.draft.is_dirty() {
+        if !self.has_draft(handle, writer) {
             self.wait(handle, false);
             return Ok(());
         }
@@ -219,11 +226,10 @@ impl Filesystem {
         self.commit_draft(handle, writer, moment)
     }
 
-    /// No FLUSH has told how the process that wrote last has ended, if it has: what it left may be half a value.
+    /// Was the process that wrote last killed, though no FLUSH has told? Then what it left may be half a value.
     fn is_orphaned(&self, writer: &Writer) -> bool {
-        let last = writer.writers.last().and_then(|seen| seen.process.as_ref());
-        let gone = last.is_some_and(|last| holders::tgid(last.pid).is_none() || holders::is_dying(last.pid));
-        gone && self.drops(writer)
+        let killed = matches!(writer.last.as_ref().and_then(Holder::death), Some(Death::Signal(_)));
+        killed && self.drops(writer)
     }
 
     /// Is what was left by a killed writer dropped? Appends are whole writes, and never are.

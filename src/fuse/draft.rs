@@ -2,7 +2,7 @@
 //! Knows bytes and versions, not who writes or when it is committed.
 
 use crate::engine::value::renumbered;
-use crate::engine::{self, Engine, Snapshot, Stage};
+use crate::engine::{self, Engine, Snapshot, Stage, Staged};
 use crate::store;
 use crate::words::Version;
 
@@ -29,56 +29,68 @@ pub struct Draft {
     dirty: bool,
     /// Every write starts a fresh document (the handoff).
     document: bool,
-    /// A new name with nothing written to it: of no account once another has committed a value there.
-    made: bool,
-    /// Made by an open that truncates: what is written to it is a value of its own, whatever another has put there.
-    own: bool,
+    /// It is a new name with nothing written to it: of no account once another has committed a value there.
+    made: Option<Made>,
+}
+
+/// What a name that was only made is to who has it open, once another has committed a value there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Made {
+    /// That value.
+    Unseen,
+    /// Empty as before: it was read, or its open was to empty what is there.
+    Empty,
 }
 
 impl Draft {
     /// The draft of a handle on an existing value.
     #[must_use]
     pub fn of_existing(document: bool) -> Self {
-        Self { bytes: Bytes::Untouched, pinned: None, mine: None, dirty: false, document, made: false, own: false }
+        Self { bytes: Bytes::Untouched, pinned: None, mine: None, dirty: false, document, made: None }
     }
 
     /// The draft of a handle on a new name, whose empty value counts as written.
     #[must_use]
     pub fn of_new(document: bool, engine: &dyn Engine) -> Self {
-        Self { bytes: fresh(engine), dirty: true, made: true, ..Self::of_existing(document) }
+        Self { bytes: fresh(engine), dirty: true, made: Some(Made::Unseen), ..Self::of_existing(document) }
     }
 
     /// The same for a handle that appends: whoever else creates the name, its bytes go after theirs.
     #[must_use]
     pub fn of_new_log() -> Self {
-        Self { bytes: Bytes::Append(Vec::new()), dirty: true, ..Self::of_existing(false) }
+        Self { bytes: Bytes::Append(Vec::new()), dirty: true, made: Some(Made::Unseen), ..Self::of_existing(false) }
     }
 
     /// Was a new name made, and nothing written to it yet?
     #[must_use]
     pub fn is_only_made(&self) -> bool {
-        self.made
+        self.made.is_some()
     }
 
-    /// It was made by an open that truncates.
-    pub fn stand_alone(&mut self) {
-        self.own = true;
+    /// It was made by an open that truncates: what is written to it is a value of its own, whatever another has put there.
+    pub fn truncated(&mut self) {
+        self.made = Some(Made::Empty);
     }
 
-    /// Does what is read and written through it go on from a value that another has committed meanwhile?
-    #[must_use]
-    pub fn goes_on(&self) -> bool {
-        self.made && !self.own
+    /// It is read, and nothing was there: what is written then is an edit of that.
+    pub fn saw(&mut self) {
+        if let (Some(Made::Unseen), Bytes::Whole { base, .. }) = (self.made, &mut self.bytes) {
+            (*base, self.made) = (store::Base::Version(0), Some(Made::Empty));
+        }
     }
 
-    /// Another has committed a value under the name that this one has only made: it is the draft of that value.
+    /// Another has made the name that this one has only made, too: there is nothing of it to commit.
     pub fn give_way(&mut self) {
-        *self = Self::of_existing(self.document);
+        match self.made.take() {
+            Some(Made::Unseen) => *self = Self::of_existing(self.document),
+            Some(Made::Empty) => self.dirty = false,
+            None => {}
+        }
     }
 
     /// The name is put in the place of a value: what was made replaces that, be it empty.
     pub fn stand(&mut self) {
-        self.made = false;
+        self.made = None;
     }
 
     /// Is there something to commit?
@@ -125,10 +137,10 @@ impl Draft {
         matches!(self.bytes, Bytes::Untouched)
     }
 
-    /// Is it the draft of a value, with nothing read, written or committed yet?
+    /// Is it the draft of a value of which nothing was read or written, since a commit of its own if there was one?
     #[must_use]
     pub fn is_unbegun(&self) -> bool {
-        self.is_untouched() && self.pinned.is_none() && self.mine.is_none()
+        self.is_untouched() && self.pinned.is_none()
     }
 
     /// Does a read need a pinned version that is not there yet?
@@ -192,8 +204,15 @@ impl Draft {
     pub fn write(&mut self, offset: u64, bytes: &[u8], engine: &dyn Engine) -> engine::Result<()> {
         let stage = self.whole(engine)?;
         stage.write_at(offset, bytes)?;
-        (self.dirty, self.made) = (true, false);
+        (self.dirty, self.made) = (true, None);
         Ok(())
+    }
+
+    /// Is what there is to commit that the value is emptied, and no more?
+    #[must_use]
+    pub fn only_empties(&self) -> bool {
+        let empty = matches!(&self.bytes, Bytes::Whole { stage, .. } if stage.is_empty());
+        empty && self.dirty && self.made.is_none() && !self.document
     }
 
     /// Writes at the end: of the draft when a whole value is in the making, else of whatever is current at commit.
@@ -205,11 +224,13 @@ impl Draft {
             self.bytes = fresh(engine);
         }
         match &mut self.bytes {
-            Bytes::Whole { stage, .. } => stage.write_at(stage.len(), more)?,
             Bytes::Append(bytes) => bytes.extend_from_slice(more),
-            Bytes::Untouched => self.bytes = Bytes::Append(more.to_vec()),
+            Bytes::Whole { stage, .. } if self.document || (self.dirty && self.made.is_none()) => {
+                stage.write_at(stage.len(), more)?;
+            }
+            Bytes::Whole { .. } | Bytes::Untouched => self.bytes = Bytes::Append(more.to_vec()),
         }
-        (self.dirty, self.made) = (true, false);
+        (self.dirty, self.made) = (true, None);
         Ok(())
     }
 
@@ -218,7 +239,7 @@ impl Draft {
     pub fn restart(&mut self, counts: bool, engine: &dyn Engine) {
         self.bytes = fresh(engine);
         self.dirty |= counts;
-        self.made = false;
+        self.made = None;
     }
 
     /// Cuts or lengthens the draft (`ftruncate`). To nothing, on a handle that never read: as O_TRUNC.
@@ -227,13 +248,17 @@ impl Draft {
     /// As [`Stage::set_len`]; the draft is then of no use any more.
     pub fn set_len(&mut self, len: u64, engine: &dyn Engine) -> engine::Result<()> {
         self.whole(engine)?.set_len(len)?;
-        (self.dirty, self.made) = (true, false);
+        (self.dirty, self.made) = (true, None);
         Ok(())
     }
 
     /// Takes what is to be committed; the draft has nothing to commit until it is written again.
     pub fn take(&mut self) -> Option<(store::Draft, store::Base)> {
-        self.made = false;
+        if self.made.is_some() {
+            // The name alone, and only as long as nobody else has made it.
+            self.give_way();
+            return Some((store::Draft::Whole(Staged::from(Vec::new())), store::Base::Exactly(0)));
+        }
         if !std::mem::take(&mut self.dirty) {
             return None;
         }
@@ -247,6 +272,9 @@ impl Draft {
     /// After a commit of a whole value as `version`, or of an append (`None`). The next read or edit takes the newest
     /// version; an edit without a read goes on from this handle's own, and is judged against it.
     pub fn committed(&mut self, version: Option<u64>) {
+        if !self.dirty {
+            self.bytes = Bytes::Untouched;
+        }
         self.pinned = None;
         self.mine = version;
     }
@@ -278,7 +306,7 @@ impl Draft {
 
     /// Drops what is not committed.
     pub fn discard(&mut self) {
-        (self.dirty, self.made) = (false, false);
+        (self.dirty, self.made) = (false, None);
         self.bytes = Bytes::Untouched;
     }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use super::counters::{Counters, Moment};
 use super::errno::Refusal;
 use super::handles::{Handle, Handles, State, Writer};
-use super::inodes::{Ino, Inodes, ROOT, Role};
+use super::inodes::{Ino, Inodes, Location, ROOT, Role};
 use super::names::{Held, Names};
 use super::opening::Openings;
 use super::special::Scratches;
@@ -92,6 +92,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// `None` for what is in no session.
+    pub(super) fn of(at: Location) -> Option<Self> {
+        Some(Self { session: at.session?, path: at.path })
+    }
+
     /// The place as a key.
     ///
     /// # Errors
@@ -151,10 +156,8 @@ impl Filesystem {
 
     /// Where a node is in the store.
     pub(super) fn place(&self, ino: Ino) -> Reply<Place> {
-        let location = self.inodes.locate(ino);
-        let gone = || Refusal::not_found(format!("node {ino}"));
-        let location = location.ok_or_else(gone)?;
-        Ok(Place { session: location.session.ok_or_else(gone)?, path: location.path })
+        let place = self.inodes.locate(ino).and_then(Place::of);
+        place.ok_or_else(|| Refusal::not_found(format!("node {ino}")))
     }
 
     /// Where a name in a directory would be. At the root that is a session.
@@ -247,12 +250,18 @@ impl Filesystem {
 
     fn open_draft(&self, handle: &Handle) -> Option<super::OpenDraft> {
         // A handle that is busy is in the middle of a write or commit: its numbers are those last noted.
-        match handle.try_state().as_deref() {
-            Some(State::Writer(writer)) if writer.has_draft() => {}
-            Some(_) => return None,
-            None => {}
-        }
-        self.as_noted(handle)
+        let open = match handle.try_state().as_deref_mut() {
+            Some(State::Writer(writer)) => self.has_draft(handle, writer),
+            Some(_) => false,
+            None => true,
+        };
+        open.then(|| self.as_noted(handle))?
+    }
+
+    /// Has it something to commit that no other commit has made needless?
+    pub(super) fn has_draft(&self, handle: &Handle, writer: &mut Writer) -> bool {
+        self.give_way(handle.ino, writer);
+        writer.has_draft()
     }
 
     fn as_noted(&self, handle: &Handle) -> Option<super::OpenDraft> {
@@ -269,7 +278,7 @@ impl Filesystem {
         for handle in self.handles.writing() {
             let mut state = handle.state();
             let State::Writer(writer) = &mut *state else { continue };
-            if !writer.has_draft() {
+            if !self.has_draft(&handle, writer) {
                 continue;
             }
             let Some(draft) = self.as_noted(&handle) else { continue };
@@ -286,12 +295,22 @@ impl Filesystem {
         ended
     }
 
-    /// Refuses writes once the mount is ending. Asked with the handle's state held.
+    /// Refuses what writes, empties or makes once the mount is ending. Asked with the handle's state held, where there
+    /// is one.
     pub(super) fn takes_writes(&self) -> Reply<()> {
         if self.ending.load(Ordering::SeqCst) {
             return Err(Refusal::new(libc::EIO, "the mount is ending"));
         }
         Ok(())
+    }
+
+    /// The same for a handle, and where its draft was dropped: without what is refused now, or what was dropped then, it
+    /// is half a value. Appends are whole writes, and what was taken of them is still committed.
+    pub(super) fn takes_writes_to(&self, handle: &Handle, writer: &mut Writer) -> Reply<()> {
+        writer.still_good()?;
+        let gone = || Refusal::new(libc::EIO, "what was written before was dropped: its writer was killed");
+        let taken = if writer.dropped { Err(gone()) } else { self.takes_writes() };
+        taken.map_err(|refusal| if writer.draft.is_append() { refusal } else { self.fail(handle, writer, refusal) })
     }
 
     /// Commits appends that have waited for `age`; called from a thread of its own. Each is committed on another

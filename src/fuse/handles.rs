@@ -28,12 +28,16 @@ pub struct Handle {
     pub writes: bool,
     /// Its descriptors can write: they are counted where holders are looked for.
     pub descriptors_write: bool,
+    /// Its open made the name, and its draft is still to be committed: the attributes the name was made with are its own.
+    pub makes: AtomicBool,
     /// A FLUSH left a commit waiting for other holders.
     pub waiting: AtomicBool,
     /// Its last FLUSH found no descriptor left that can write, or its RELEASE has come.
     pub closed: AtomicBool,
     /// Size of the draft, kept here so that `stat` of a hidden name waits for nobody.
     pub draft_size_bytes: AtomicU64,
+    /// The process that opened it for writing; 0 when that is not known.
+    pub opener: u32,
     /// The processes that may hold it, kept here so that another handle's FLUSH waits for nobody.
     pids: Mutex<Vec<u32>>,
     state: Mutex<State>,
@@ -75,6 +79,8 @@ pub struct Writer {
     pub writers: Vec<Observed>,
     /// The thread whose process is last in `writers`.
     pub last_thread: u32,
+    /// That process, to be asked how it has ended where no FLUSH of it tells.
+    pub last: Option<Holder>,
     /// Lock owners (descriptor tables) that wrote since the last commit.
     pub owners: HashSet<u64>,
     /// Something was written since by a call that names no table: a copy inside the mount, `ftruncate`.
@@ -91,12 +97,14 @@ pub struct Writer {
     pub append_since: Option<Instant>,
     /// The last append filled a request: more of the same write may follow, and nothing may come between.
     pub goes_on: bool,
-    /// A FLUSH was seen: without one, RELEASE commits nothing.
+    /// A FLUSH was seen since it was last written to: without one, RELEASE asks how the writer has ended.
     pub flushed: bool,
     /// Processes that have closed it by ending: nothing more of them is awaited.
     pub ended: HashSet<u32>,
     /// The process that wrote last, or one that held the file before anyone wrote, was killed by this signal.
     pub killed: Option<u32>,
+    /// Its draft was dropped: what is written now would be the rest of it alone.
+    pub dropped: bool,
     /// It was refused; every later call is answered the same.
     pub failed: Option<Refusal>,
     /// Watches a document being written from its start; `None` when it is not written in order.
@@ -112,6 +120,7 @@ impl Writer {
             opener,
             writers: Vec::new(),
             last_thread: 0,
+            last: None,
             owners: HashSet::new(),
             unowned: false,
             flushers: HashSet::new(),
@@ -123,6 +132,7 @@ impl Writer {
             flushed: false,
             ended: HashSet::new(),
             killed: None,
+            dropped: false,
             failed: None,
             check: check.map(|check| (0, check)),
         }
@@ -192,6 +202,12 @@ impl Handle {
         *self.pids.lock().unwrap_or_else(PoisonError::into_inner) = writer.pids();
     }
 
+    /// Has its open made a name, and no commit of its own yet?
+    #[must_use]
+    pub fn makes(&self) -> bool {
+        self.makes.load(Ordering::Relaxed)
+    }
+
     /// Is this one of the processes that may hold it, as last noted?
     #[must_use]
     pub fn may_be_held_by(&self, pid: u32) -> bool {
@@ -216,18 +232,21 @@ impl Handles {
     /// Opens a handle. What others may ask of it is noted before anyone can find it.
     pub fn open(&self, ino: Ino, descriptors_write: bool, state: State) -> Arc<Handle> {
         let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        let (draft_size_bytes, pids) = match &state {
-            State::Writer(writer) => (writer.draft.size_bytes(), writer.pids()),
-            _ => (0, Vec::new()),
+        let (draft_size_bytes, pids, opener) = match &state {
+            State::Writer(writer) => (writer.draft.size_bytes(), writer.pids(), writer.opener.process.as_ref()),
+            _ => (0, Vec::new(), None),
         };
+        let opener = opener.map_or(0, |process| process.pid);
         let handle = Arc::new(Handle {
             id,
             ino,
             writes: descriptors_write || matches!(state, State::Writer(_)),
             descriptors_write,
+            makes: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             draft_size_bytes: AtomicU64::new(draft_size_bytes),
+            opener,
             pids: Mutex::new(pids),
             state: Mutex::new(state),
         });

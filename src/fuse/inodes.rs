@@ -77,8 +77,17 @@ struct Node {
     fresh: Option<Fresh>,
     /// What it had when it lost its name, or is about to.
     left: Option<Left>,
-    /// Removed or replaced: it has no name any more and nothing of it can be committed.
-    gone: bool,
+    /// It has no name any more, and nothing of it can be committed.
+    lost: Option<Lost>,
+}
+
+/// How a node has lost its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// Removed or replaced through the mount: who did that has done away with what was being written, too.
+    Given,
+    /// Something of another kind has come there beside the mount.
+    Taken,
 }
 
 /// All nodes. Every method takes the table for its own time alone and gives back values: nothing of it stays locked.
@@ -158,7 +167,7 @@ impl Inodes {
     pub fn unreserve(&self, ino: Ino) {
         let mut table = self.table();
         if table.handles(ino).is_empty() {
-            table.remove(ino);
+            table.remove(ino, Lost::Given);
         }
     }
 
@@ -185,7 +194,7 @@ impl Inodes {
 
     /// The name has changed; a node that still has one has its value by that again.
     pub fn stayed(&self, ino: Ino) {
-        if let Some(node) = self.table().nodes.get_mut(&ino).filter(|node| !node.gone) {
+        if let Some(node) = self.table().nodes.get_mut(&ino).filter(|node| node.lost.is_none()) {
             node.left = None;
         }
     }
@@ -194,6 +203,12 @@ impl Inodes {
     #[must_use]
     pub fn left(&self, ino: Ino) -> Option<Left> {
         self.table().nodes.get(&ino)?.left.clone()
+    }
+
+    /// How the node has lost its name itself; `None` also where a directory above it has.
+    #[must_use]
+    pub fn lost(&self, ino: Ino) -> Option<Lost> {
+        self.table().nodes.get(&ino)?.lost
     }
 
     /// A commit has made the name; it stands for a key now.
@@ -222,7 +237,13 @@ impl Inodes {
     /// Where the node is; `None` when it or a directory above it has no name any more.
     #[must_use]
     pub fn locate(&self, ino: Ino) -> Option<Location> {
-        self.table().locate(ino)
+        self.table().locate(ino, false)
+    }
+
+    /// Where the node is, or was when it or a directory above it lost its name.
+    #[must_use]
+    pub fn last_seen(&self, ino: Ino) -> Option<Location> {
+        self.table().locate(ino, true)
     }
 
     /// The parent of a node; the root is its own.
@@ -235,7 +256,7 @@ impl Inodes {
     #[must_use]
     pub fn name(&self, ino: Ino) -> Option<(Ino, String)> {
         let table = self.table();
-        let node = table.nodes.get(&ino).filter(|node| !node.gone)?;
+        let node = table.nodes.get(&ino).filter(|node| node.lost.is_none())?;
         Some((node.parent, node.name.clone()))
     }
 
@@ -253,7 +274,7 @@ impl Inodes {
 
     /// Takes the node's name away: nothing of it can be committed any more.
     pub fn remove(&self, ino: Ino) {
-        self.table().remove(ino);
+        self.table().remove(ino, Lost::Given);
     }
 
     /// The node of one name gets another; what had that name loses it.
@@ -262,7 +283,7 @@ impl Inodes {
         if let Some(ino) = table.find(from.0, from.1) {
             table.rename(ino, to.0, to.1);
         } else if let Some(old) = table.find(to.0, to.1) {
-            table.remove(old);
+            table.remove(old, Lost::Given);
         }
     }
 }
@@ -315,7 +336,7 @@ impl Table {
             handles: Vec::new(),
             fresh: None,
             left: None,
-            gone: false,
+            lost: None,
         };
         Self {
             nodes: HashMap::from([(ROOT, root)]),
@@ -344,7 +365,7 @@ impl Table {
     fn intern(&mut self, parent: Ino, name: &str, role: Role) -> Ino {
         match self.find(parent, name) {
             Some(ino) if self.role(ino) == Some(role) => return ino,
-            Some(ino) => self.remove(ino),
+            Some(ino) => self.remove(ino, Lost::Taken),
             None => {}
         }
         let ino = self.forgotten.take(&(parent, name.to_owned(), role)).unwrap_or_else(|| {
@@ -360,7 +381,7 @@ impl Table {
             handles: Vec::new(),
             fresh: None,
             left: None,
-            gone: false,
+            lost: None,
         };
         self.nodes.insert(ino, node);
         self.link(parent, name, ino);
@@ -397,11 +418,11 @@ impl Table {
         self.nodes.get(&ino).map(|node| node.handles.clone()).unwrap_or_default()
     }
 
-    fn locate(&self, ino: Ino) -> Option<Location> {
+    fn locate(&self, ino: Ino, lost_too: bool) -> Option<Location> {
         let mut parts = Vec::new();
         let mut at = ino;
         while at != ROOT {
-            let node = self.nodes.get(&at).filter(|node| !node.gone)?;
+            let node = self.nodes.get(&at).filter(|node| lost_too || node.lost.is_none())?;
             parts.push(node.name.as_str());
             at = node.parent;
         }
@@ -442,9 +463,9 @@ impl Table {
         self.names.get(&dir).map(|names| names.values().copied().collect()).unwrap_or_default()
     }
 
-    fn remove(&mut self, ino: Ino) {
-        let Some(node) = self.nodes.get_mut(&ino).filter(|node| !node.gone) else { return };
-        node.gone = true;
+    fn remove(&mut self, ino: Ino, how: Lost) {
+        let Some(node) = self.nodes.get_mut(&ino).filter(|node| node.lost.is_none()) else { return };
+        node.lost = Some(how);
         if let Some(fresh) = node.fresh.take() {
             node.left.get_or_insert(Left { attributes: fresh.attributes, value: None });
         }
@@ -455,7 +476,7 @@ impl Table {
 
     fn rename(&mut self, ino: Ino, parent: Ino, name: &str) {
         if let Some(old) = self.find(parent, name).filter(|&old| old != ino) {
-            self.remove(old);
+            self.remove(old, Lost::Given);
         }
         let Some(node) = self.nodes.get_mut(&ino) else { return };
         let (old_parent, old_name) = (node.parent, std::mem::replace(&mut node.name, name.to_owned()));
@@ -492,9 +513,9 @@ impl Table {
             if node.lookups > 0 || node.children > 0 || !node.handles.is_empty() || node.fresh.is_some() {
                 return;
             }
-            let (parent, name, role, gone) = (node.parent, node.name.clone(), node.role, node.gone);
+            let (parent, name, role, lost) = (node.parent, node.name.clone(), node.role, node.lost);
             self.nodes.remove(&at);
-            if !gone {
+            if lost.is_none() {
                 self.unlink(parent, &name);
                 if matches!(role, Role::Dir | Role::Key) {
                     self.forgotten.add((parent, name, role), at);

@@ -1,10 +1,11 @@
 //! Attributes: mode, owner, times, extended attributes. Setting them makes no version.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Reply};
-use super::handles::{HandleId, State};
+use super::handles::{Handle, HandleId, State};
 use super::inodes::{Ino, ROOT, Role};
 use crate::engine::{AttributeChange, Head, XATTRS_MAX_BYTES};
 use crate::identity::holders;
@@ -61,16 +62,31 @@ impl Filesystem {
         let by = self.caller(&place.session, asker);
         let Some(_name) = self.keep_name(ino) else { return Ok(()) };
         let Ok(place) = self.place(ino) else { return Ok(()) };
-        let own = || {
-            let pid = holders::tgid(asker.thread).unwrap_or(0);
-            self.writers_on(ino).iter().any(|handle| handle.may_be_held_by(pid))
-        };
-        // A draft that was moved onto a value has attributes of its own for who writes it.
-        let moved = || self.inodes.fresh(ino).is_some() && own();
-        if self.engine().entry(&place.session, &place.path)?.is_none() || moved() {
+        if self.engine().entry(&place.session, &place.path)?.is_none() || self.makes(asker, ino) {
             return self.set_fresh_attributes(ino, set);
         }
+        // By its name what comes is meant as well as what is there; who has that open for writing means that.
+        if self.inodes.fresh(ino).is_some() && self.handles_of(asker, ino).is_empty() {
+            self.set_fresh_attributes(ino, set)?;
+        }
         Ok(self.store.set_attributes(&place.session, &place.path, set.clone(), &by?)?)
+    }
+
+    /// The caller's write handles on the node: those it has opened itself, or else those it may have been given. Who has
+    /// one open seems to hold every other, for descriptors are counted by file.
+    fn handles_of(&self, asker: Asker, ino: Ino) -> Vec<Arc<Handle>> {
+        let Some(pid) = holders::tgid(asker.thread) else { return Vec::new() };
+        let handles = self.writers_on(ino);
+        let (opened, others): (Vec<_>, Vec<_>) = handles.into_iter().partition(|handle| handle.opener == pid);
+        if !opened.is_empty() {
+            return opened;
+        }
+        others.into_iter().filter(|handle| handle.may_be_held_by(pid)).collect()
+    }
+
+    /// Does the caller write what was moved onto a value? That has attributes of its own.
+    fn makes(&self, asker: Asker, ino: Ino) -> bool {
+        self.inodes.fresh(ino).is_some() && self.handles_of(asker, ino).iter().any(|handle| handle.makes())
     }
 
     fn set_fresh_attributes(&self, ino: Ino, set: &AttributeChange) -> Reply<()> {
@@ -142,7 +158,9 @@ impl Filesystem {
             let words = format!("'{name}' is too large: all of a file have at most {XATTRS_MAX_BYTES} bytes");
             return Err(Refusal::new(libc::E2BIG, words));
         }
-        let exists = self.user_xattrs(ino)?.contains_key(name);
+        let fresh = self.inodes.fresh(ino).filter(|_| self.makes(asker, ino));
+        let there = fresh.map_or_else(|| self.user_xattrs(ino), |fresh| Ok(fresh.attributes.xattrs))?;
+        let exists = there.contains_key(name);
         if exists && flags & libc::XATTR_CREATE != 0 {
             return Err(Refusal::new(libc::EEXIST, format!("'{name}' is set already")));
         }
@@ -162,10 +180,9 @@ impl Filesystem {
     }
 
     fn user_xattrs(&self, ino: Ino) -> Reply<BTreeMap<String, Vec<u8>>> {
-        if let Some(fresh) = self.inodes.fresh(ino) {
-            return Ok(fresh.attributes.xattrs);
-        }
-        Ok(self.head(ino)?.map(|head| head.attributes.xattrs).unwrap_or_default())
+        let there = self.head(ino)?.map(|head| head.attributes);
+        let there = there.or_else(|| self.inodes.fresh(ino).map(|fresh| fresh.attributes));
+        Ok(there.map(|attributes| attributes.xattrs).unwrap_or_default())
     }
 }
 

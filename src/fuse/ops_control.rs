@@ -1,7 +1,7 @@
 //! Control files on the mount: how the kernel finds, opens and sets them. What they say is in [`crate::control`].
 
 use super::errno::Refusal;
-use super::fs::{Asker, Filesystem, Reply, Stat};
+use super::fs::{Asker, Filesystem, Place, Reply, Stat};
 use super::handles::State;
 use super::inodes::{Ino, ROOT, Role};
 use super::ops_tree::{dir_stat, file_stat};
@@ -127,9 +127,13 @@ impl Filesystem {
         if refusal.is_everyday() {
             return;
         }
-        let place = name.map_or_else(|| self.place(ino), |name| self.place_in(ino, name));
+        // What is refused because it has lost its name is known by the one it had.
+        let place = match name {
+            Some(name) => self.place_in(ino, name).ok(),
+            None => self.inodes.last_seen(ino).and_then(Place::of),
+        };
         tracing::info!(op, errno = refusal.errno, "{refusal}");
-        let Ok(place) = place else { return };
+        let Some(place) = place else { return };
         // What is no session has no errors: names tried at the root would fill the memory.
         if !matches!(self.engine().entry(&place.session, ""), Ok(Some(_))) {
             return;

@@ -13,7 +13,8 @@ use super::inodes::{Fresh, Ino, Role};
 use super::ops_tree::check_length;
 use super::special;
 use crate::engine::{AttributeChange, Attributes};
-use crate::identity::{self, Observed, holders};
+use crate::identity::holders::{self, Holder};
+use crate::identity::{self, Observed};
 use crate::store::{Base, Caller, Draft as StoreDraft, Rule, StoreError, Write};
 
 /// The most one value can hold: what a file offset can say.
@@ -91,6 +92,7 @@ impl Filesystem {
     /// [`Filesystem::open`].
     pub fn create(&self, asker: Asker, parent: Ino, name: &str, mode: u32, flags: i32) -> Reply<(Stat, Arc<Handle>)> {
         self.writable()?;
+        self.takes_writes()?;
         let (role, _) = self.new_name(parent, name)?;
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
         self.look_up_again(asker, false);
@@ -121,6 +123,7 @@ impl Filesystem {
             }
         };
         let handle = self.open_handle(ino, writes, State::Writer(Box::new(writer)));
+        handle.makes.store(true, Ordering::Relaxed);
         self.inodes.looked_up(ino);
         Ok((self.stat(asker, ino)?, handle))
     }
@@ -213,8 +216,7 @@ impl Filesystem {
             Some(_) => Draft::of_new(check.is_some(), self.engine()),
         };
         if created.is_some_and(|flags| flags & libc::O_TRUNC != 0) {
-            // What it writes replaces whatever another puts there meanwhile, as a truncation of that would.
-            draft.stand_alone();
+            draft.truncated();
         }
         Ok(Writer::new(draft, opener, check))
     }
@@ -250,7 +252,8 @@ impl Filesystem {
             },
             State::Writer(writer) => {
                 writer.still_good()?;
-                self.go_on(handle.ino, writer)?;
+                self.give_way(handle.ino, writer);
+                writer.draft.saw();
                 if writer.draft.wants_pin() {
                     let newest = self.newest_to_pin(handle.ino, writer)?;
                     writer.draft.pin_for_read(newest);
@@ -278,14 +281,13 @@ impl Filesystem {
             }
             _ => return Err(Refusal::new(libc::EBADF, "not open for writing")),
         };
-        writer.still_good()?;
-        self.takes_writes()?;
+        self.takes_writes_to(&handle, writer)?;
         if at.offset.checked_add(bytes.len() as u64).is_none_or(|end| end > VALUE_MAX_BYTES) {
             return Err(Refusal::new(libc::EFBIG, "a value cannot be that large"));
         }
+        self.give_way(handle.ino, writer);
         let written = seen
             .and_then(|seen| self.note_writer(asker, &handle, writer, seen))
-            .and_then(|()| self.go_on(handle.ino, writer))
             .and_then(|()| self.write_draft(&handle, writer, at, bytes));
         if let Err(refusal) = written {
             return Err(self.fail(&handle, writer, refusal));
@@ -298,6 +300,7 @@ impl Filesystem {
         writer.append_since = writer.draft.is_append().then(|| writer.append_since.unwrap_or_else(Instant::now));
         writer.set.mtime = None;
         writer.killed = None;
+        writer.flushed = false;
         handle.closed.store(false, Ordering::Relaxed);
         handle.note(writer);
         Ok(())
@@ -307,9 +310,13 @@ impl Filesystem {
         self.check_document(writer, at, bytes)?;
         if self.role(handle.ino)? == Role::Scratch && writer.draft.is_untouched() {
             writer.draft.restart(true, self.engine());
-            writer.draft.append(&self.scratches.read(handle.ino).read_all()?, self.engine())?;
+            writer.draft.write(0, &self.scratches.read(handle.ino).read_all()?, self.engine())?;
         }
         if at.append {
+            if writer.draft.only_empties() {
+                // As the other way round: what is appended is none of a draft that can be lost.
+                self.commit_draft(handle, writer, Moment::Write)?;
+            }
             writer.draft.append(bytes, self.engine())?;
             writer.goes_on = bytes.len() > REQUEST_FULL_BYTES;
             let most = if writer.goes_on { APPEND_GOING_ON_MAX_BYTES } else { APPEND_MAX_BYTES };
@@ -360,6 +367,7 @@ impl Filesystem {
             // Processes that cannot be seen are one: nothing tells them apart.
             writer.writers.retain(|other| other.process.is_some());
         }
+        writer.last = seen.process.as_ref().and_then(|process| Holder::of(process.pid));
         writer.writers.push(seen);
         writer.last_thread = asker.thread;
         let Ok(place) = self.place(handle.ino) else { return Ok(()) };
@@ -403,6 +411,7 @@ impl Filesystem {
         };
         let counts = self.stat(asker, ino)?.size_bytes > 0;
         if counts {
+            self.takes_writes()?;
             self.check_opener(asker, ino, writer)?;
         }
         writer.draft.restart(counts, self.engine());
@@ -417,6 +426,7 @@ impl Filesystem {
     /// Those of a commit.
     pub fn truncate(&self, asker: Asker, ino: Ino, size: u64) -> Reply<()> {
         self.writable()?;
+        self.takes_writes()?;
         check_size(size)?;
         if self.role(ino)? != Role::Key {
             return Err(Refusal::new(libc::EPERM, "only keys can be truncated"));
@@ -485,9 +495,8 @@ impl Filesystem {
         let State::Writer(writer) = &mut *state else {
             return Err(Refusal::new(libc::EINVAL, "not open for writing"));
         };
-        writer.still_good()?;
-        self.takes_writes()?;
-        self.go_on(handle.ino, writer)?;
+        self.takes_writes_to(&handle, writer)?;
+        self.give_way(handle.ino, writer);
         if size == 0 && self.is_empty(handle.ino, writer)? {
             return Ok(());
         }
@@ -506,6 +515,7 @@ impl Filesystem {
         writer.written_at = SystemTime::now();
         writer.set.mtime = None;
         writer.killed = None;
+        writer.flushed = false;
         handle.closed.store(false, Ordering::Relaxed);
         handle.note(writer);
         Ok(())

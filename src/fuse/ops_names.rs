@@ -5,6 +5,7 @@ use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Place, Reply, Stat};
 use super::handles::State;
 use super::inodes::{Ino, Left, ROOT, Role};
+use super::names::Held;
 use super::ops_tree::check_length;
 use super::special;
 use crate::engine::{EngineError, Staged};
@@ -245,10 +246,9 @@ impl Filesystem {
         }
         let session = &from.place.session;
         let by = self.caller(session, asker)?;
-        self.commit_log_that_replaces(from, to)?;
         let mut moved = None;
         {
-            let _names = self.names.change_two((from.parent, &from.name), (to.parent, &to.name));
+            let _names = self.keep_for_rename(from, to)?;
             let (source, target) = (self.place_of(from)?.key()?, self.place_of(to)?.key()?);
             if !replace {
                 self.refuse_taken(to)?;
@@ -276,20 +276,37 @@ impl Filesystem {
         Ok(())
     }
 
+    /// Both names of a rename, once the drafts that move with the one are such as replace what the other stands for.
+    /// Handles come before names in the order of locks, so where a value comes there in between, it is begun again.
+    fn keep_for_rename(&self, from: &End, to: &End) -> Reply<Held<'_>> {
+        let replaces = || -> Reply<bool> {
+            let moves_drafts = from.ino.is_some_and(|ino| self.inodes_fresh(ino));
+            let place = self.place_of(to)?;
+            Ok(moves_drafts && self.engine().entry(&place.session, &place.path)?.is_some())
+        };
+        loop {
+            let prepared = replaces()?;
+            if prepared {
+                self.let_replace(from.ino)?;
+            }
+            let names = self.names.change_two((from.parent, &from.name), (to.parent, &to.name));
+            if prepared || !replaces()? {
+                return Ok(names);
+            }
+        }
+    }
+
     /// A name that only appends have made, and that is put in the place of a value: as a draft it would go after that
     /// value. Appends may be committed at any time, so they are now, under the name they have still. What no one has
     /// written to yet replaces the value all the same.
-    fn commit_log_that_replaces(&self, from: &End, to: &End) -> Reply<()> {
-        let Some(ino) = from.ino.filter(|&ino| self.inodes_fresh(ino)) else { return Ok(()) };
-        if self.engine().entry(&to.place.session, &to.place.path)?.is_none() {
-            return Ok(());
-        }
+    fn let_replace(&self, ino: Option<Ino>) -> Reply<()> {
+        let Some(ino) = ino else { return Ok(()) };
         for handle in self.writers_on(ino) {
             if let State::Writer(writer) = &mut *handle.state() {
-                writer.draft.stand();
                 if writer.draft.is_log() {
                     self.commit_draft(&handle, writer, Moment::Write)?;
                 }
+                writer.draft.stand();
             }
         }
         Ok(())

@@ -161,10 +161,10 @@ impl Filesystem {
         let handle = self.handles.get(id)?;
         let mut state = handle.state();
         if let State::Writer(writer) = &mut *state {
-            self.go_on(ino, writer)?;
+            self.give_way(ino, writer);
         }
         let size = match &mut *state {
-            State::Writer(writer) if writer.draft.is_dirty() || writer.draft.pinned().is_some() => {
+            State::Writer(writer) if !writer.draft.is_untouched() || writer.draft.pinned().is_some() => {
                 // An append's end is behind the version it goes after.
                 self.pin_for_edit(ino, writer)?;
                 Some(writer.draft.size_bytes())

@@ -64,17 +64,12 @@ impl Filesystem {
         Ok(self.engine().open(&place.session, &place.key()?)?)
     }
 
-    /// As [`Filesystem::give_way`], where something is read or written: not for an open that truncates.
-    pub(super) fn go_on(&self, ino: Ino, writer: &mut Writer) -> Reply<()> {
-        if writer.draft.goes_on() { self.give_way(ino, writer) } else { Ok(()) }
-    }
-
-    /// A name that this handle has only made, and that another has committed a value to since, is that value.
-    pub(super) fn give_way(&self, ino: Ino, writer: &mut Writer) -> Reply<()> {
-        if writer.draft.is_only_made() && self.inodes.fresh(ino).is_none() && self.newest(ino)?.is_some() {
+    /// A name that this handle has only made is nothing to commit once another has committed a value there, be that
+    /// gone again. Asked before each thing that is done with its draft.
+    pub(super) fn give_way(&self, ino: Ino, writer: &mut Writer) {
+        if writer.draft.is_only_made() && self.inodes.fresh(ino).is_none() {
             writer.draft.give_way();
         }
-        Ok(())
     }
 
     pub(super) fn pin_for_edit(&self, ino: Ino, writer: &mut Writer) -> Reply<()> {
@@ -88,12 +83,13 @@ impl Filesystem {
     /// The version that a writer's first read or edit begins from.
     ///
     /// # Errors
-    /// ENOENT when it was there at the open and was deleted since, beside the mount or by the command.
+    /// ENOENT when it was there at the open, or at this handle's last commit, and was deleted since, beside the mount or
+    /// by the command.
     pub(super) fn newest_to_pin(&self, ino: Ino, writer: &Writer) -> Reply<Option<Snapshot>> {
         let newest = self.newest(ino)?;
         let had_one = writer.draft.is_unbegun() && self.inodes.fresh(ino).is_none() && self.place(ino).is_ok();
         if newest.is_none() && had_one {
-            return Err(Refusal::new(libc::ENOENT, "the key was deleted before its first read or edit"));
+            return Err(Refusal::new(libc::ENOENT, "the key was deleted, and there is nothing of it to read or edit"));
         }
         Ok(newest)
     }

@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{CWD, Mode, OFlags, RawDir};
@@ -48,6 +48,25 @@ impl Holder {
     pub fn is_alive(&self) -> bool {
         let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
         matches!(rustix::event::poll(&mut ended, Some(&Timespec::default())), Ok(0))
+    }
+
+    /// How this very process has ended; `None` where it has not, or nobody knows any more: once it has been waited for,
+    /// kernels before 6.15 do not.
+    #[must_use]
+    pub fn death(&self) -> Option<Death> {
+        // Asked again, since it may be waited for between the two.
+        self.recorded().or_else(|| death(self.pid)).or_else(|| self.recorded())
+    }
+
+    /// What the kernel has kept of the end of a process that has been waited for.
+    fn recorded(&self) -> Option<Death> {
+        let wanted = u64::from(libc::PIDFD_INFO_EXIT);
+        // SAFETY: zeros are a value of this structure of numbers.
+        let mut info: libc::pidfd_info = unsafe { std::mem::zeroed() };
+        info.mask = wanted;
+        // SAFETY: the kernel writes no more than the size that is in the request's number, which is that of `info`.
+        let failed = unsafe { libc::ioctl(self.pidfd.as_raw_fd(), libc::PIDFD_GET_INFO, &raw mut info) };
+        (failed == 0 && info.mask & wanted != 0).then(|| Death::of(info.exit_code.cast_unsigned()))
     }
 }
 
@@ -219,6 +238,16 @@ pub enum Death {
     Signal(u32),
 }
 
+impl Death {
+    /// From what `wait` would give.
+    fn of(code: u32) -> Self {
+        match code & 0x7f {
+            0 => Self::Exit(code >> 8),
+            signal => Self::Signal(signal),
+        }
+    }
+}
+
 /// How a dying thread's process ends, as far as the kernel lets us see (a stranger's end reads as `Exit(0)`);
 /// `None` when it is not dying.
 #[must_use]
@@ -228,10 +257,7 @@ pub fn death(tid: u32) -> Option<Death> {
     }
     // Safe here alone: what is on its way out is past every exec.
     let code = proc::stat(tid)?.exit_code;
-    Some(match code & 0x7f {
-        0 => Death::Exit(code >> 8),
-        signal => Death::Signal(signal),
-    })
+    Some(Death::of(code))
 }
 
 #[cfg(test)]

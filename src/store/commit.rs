@@ -127,12 +127,6 @@ impl Store {
         let _guard = self.locks.key(session, key);
         self.until_current(|| {
             let head = self.engine.head(session, key)?;
-            if let (Draft::Append(bytes), Some(head)) = (&write.draft, &head)
-                && bytes.is_empty()
-            {
-                // The name was created by another meanwhile: nothing is left to do.
-                return Ok(Committed { version: head.version, seq: head.seq, warning: None });
-            }
             let warning = self.judge(&write, head.as_ref(), by)?;
             let change = self.change(&write, head.as_ref(), by)?;
             self.finish(session, change, by, warning)

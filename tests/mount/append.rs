@@ -60,6 +60,31 @@ fn a_long_lived_logger_is_heard_while_it_holds_the_file() {
     assert_eq!(mount.read("log"), "one\n");
 }
 
+// C4, C6, C7: however a log came to be empty.
+#[test]
+fn what_is_appended_to_what_was_emptied_is_heard_and_kept() {
+    let Some(mount) = Mount::new() else { return };
+    let keys = ["truncated", "cut", "set", "empty"];
+    mount.bash("echo old > truncated; echo old > cut; : > empty").ok();
+    let script = "import fcntl, os, signal\nW, A, T = os.O_WRONLY | os.O_CREAT, os.O_APPEND, os.O_TRUNC\n\
+                  fds = [os.open('truncated', W | A | T), os.open('cut', W | A), os.open('set', W | T), os.open('empty', W | A | T)]\n\
+                  os.ftruncate(fds[1], 0)\nfcntl.fcntl(fds[2], fcntl.F_SETFL, A)\nfor fd in fds: os.write(fd, b'one\\n')\n\
+                  print('written', flush=True)\ninput()\nfor fd in fds: os.write(fd, b'three\\n')\nos.kill(os.getpid(), 9)";
+    let mut command = mount.command(&[harness::python(), "-c", script]);
+    command.stdin(Stdio::piped());
+    let mut logger = mount.spawn(command);
+    logger.printed(1);
+    for key in keys {
+        eventually("the line is seen", || fs::read_to_string(mount.stored(key)).is_ok_and(|log| log == "one\n"));
+        mount.bash(&format!("echo two >> {key}")).ok();
+    }
+    logger.send("go on");
+    logger.wait();
+    for key in keys {
+        assert_eq!(mount.read(key), "one\ntwo\nthree\n", "{key}");
+    }
+}
+
 // C7
 #[test]
 fn a_logger_that_never_pauses_is_heard_while_it_goes_on() {

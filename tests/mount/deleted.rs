@@ -94,13 +94,49 @@ fn an_update_of_a_key_that_is_deleted_beside_the_mount_makes_no_value_of_zeros()
     assert_eq!(mount.names(""), [""; 0]);
 }
 
-// C17
+// C5, C7, C18: what was committed through a handle is no more there than what it was opened on.
+#[test]
+fn an_edit_that_goes_on_after_a_commit_and_a_delete_by_the_command_makes_no_value_of_zeros() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "import errno, os, subprocess\nfor key, kind in ('k', os.O_TRUNC), ('log', os.O_APPEND):\n \
+                  fd = os.open(key, os.O_RDWR | os.O_CREAT | kind)\n os.write(fd, b'one\\n')\n os.fsync(fd)\n \
+                  subprocess.run([os.environ['BATONFS'], 'delete', os.environ['STORE'], 's', key], check=True)\n \
+                  try:\n  os.write(fd, b'two\\n')\n  os.close(fd)\n  print(open(key, 'rb').read())\n except OSError as e: print(errno.errorcode[e.errno])";
+    assert_eq!(mount.python(script).ok(), "ENOENT\nb'two\\n'\n");
+    assert_eq!(mount.names(""), ["log"]);
+}
+
+// C8, C11: nor what its value's next one was to be.
+#[test]
+fn a_name_that_another_has_committed_and_deleted_is_not_made_again_by_who_has_only_created_it() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "import errno, os, subprocess\nfd = os.open('k', os.O_RDWR | os.O_CREAT)\nsubprocess.run(['bash', '-c', 'echo value > k'])\n\
+                  subprocess.run([os.environ['BATONFS'], 'delete', os.environ['STORE'], 's', 'k'], check=True)\n\
+                  try: os.read(fd, 9)\nexcept OSError as e: print(errno.errorcode[e.errno])\nos.fsync(fd)\nos.close(fd)\nprint(os.listdir('.'))";
+    assert_eq!(mount.python(script).ok(), "ENOENT\n[]\n");
+}
+
+// C7, C17, E5: whether or not a commit has made the name.
 #[test]
 fn a_draft_whose_name_became_a_directory_beside_the_mount_is_refused_at_its_close() {
     let Some(mount) = Mount::new() else { return };
     mount.write("k", "there");
-    let script = "import errno, os\nfd = os.open('k', os.O_RDWR)\nos.write(fd, b'more')\n\
-                  beside = os.environ['STORE'] + '/s/k'\nos.unlink(beside)\nos.mkdir(beside)\nprint(os.path.isdir('k'))\n\
-                  try: os.close(fd)\nexcept OSError as e: print(errno.errorcode[e.errno])";
-    assert_eq!(mount.python(script).ok(), "True\nEISDIR\n");
+    let script = "import errno, os\nfor key, kind in ('k', 0), ('new', os.O_CREAT), ('log', os.O_CREAT | os.O_APPEND):\n \
+                  fd = os.open(key, os.O_RDWR | kind)\n os.write(fd, b'more')\n \
+                  beside = os.environ['STORE'] + '/s/' + key\n if key == 'k': os.unlink(beside)\n os.mkdir(beside)\n print(os.path.isdir(key))\n \
+                  try: os.close(fd)\n except OSError as e: print(errno.errorcode[e.errno])";
+    assert_eq!(mount.python(script).ok(), "True\nEISDIR\n".repeat(3));
+    let errors: Vec<serde_json::Value> =
+        mount.errors().lines().map(|line| serde_json::from_str(line).expect("a line")).collect();
+    assert_eq!(errors.iter().map(|line| &line["key"]).collect::<Vec<_>>(), ["k", "new", "log"], "{errors:?}");
+    assert!(mount.errors().contains("put there beside the mount"), "{}", mount.errors());
+}
+
+// C10
+#[test]
+fn a_draft_of_a_key_deleted_beside_the_mount_is_dropped_by_who_moves_another_there() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "import os\nopen('k', 'w').write('old')\nopen('other', 'w').write('other')\nfd = os.open('k', os.O_RDWR)\nos.write(fd, b'X')\n\
+                  os.unlink(os.environ['STORE'] + '/s/k')\nos.rename('other', 'k')\nos.close(fd)\nprint(open('k').read())";
+    assert_eq!(mount.python(script).ok(), "other\n");
 }

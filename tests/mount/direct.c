@@ -1,5 +1,6 @@
 // Writes a text to a file through an io_uring direct descriptor, which is in no descriptor table: open, write, close.
-// `direct PATH TEXT [killed]`; killed: by SIGKILL before the close. Without words it only tells, by exit code 77, that
+// `direct PATH TEXT [killed | registered]`; killed: by SIGKILL before the close; registered: the same through a file that
+// was a descriptor, and closed as one, before the write. Without words it only tells, by exit code 77, that
 // there is no io_uring.
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -57,7 +58,16 @@ int main(int count, char **words) {
   struct io_uring_sqe request = {.opcode = IORING_OP_OPENAT, .fd = AT_FDCWD, .file_index = 1, .len = 0644};
   request.addr = (unsigned long)words[1];
   request.open_flags = O_WRONLY | O_CREAT | O_TRUNC;
-  ask("open", request);
+  if (count > 3 && !strcmp(words[3], "registered")) {
+    int file = open(words[1], request.open_flags, 0644);
+    struct io_uring_files_update update = {.fds = (unsigned long)&file};
+    if (syscall(SYS_io_uring_register, ring, IORING_REGISTER_FILES_UPDATE, &update, 1) < 0 || close(file)) {
+      perror("register");
+      exit(1);
+    }
+  } else {
+    ask("open", request);
+  }
   request = (struct io_uring_sqe){.opcode = IORING_OP_WRITE, .fd = 0, .flags = IOSQE_FIXED_FILE};
   request.addr = (unsigned long)words[2];
   request.len = strlen(words[2]);

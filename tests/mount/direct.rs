@@ -41,13 +41,31 @@ fn what_was_written_through_a_direct_descriptor_is_committed() {
     }
 }
 
+// C2: the kernel releases it when its writer has long ended.
+#[test]
+fn what_a_writer_leaves_by_ending_at_once_is_committed() {
+    let Some(mount) = Mount::new() else { return };
+    let Some(program) = program(&mount) else { return };
+    for round in 0..12 {
+        mount.run(mount.command(&[&program, &format!("k{round}"), "whole"])).ok();
+    }
+    let told = || mount.log().into_iter().filter(|line| line["op"] != "mkdir").collect::<Vec<_>>();
+    eventually("the log tells of each", || told().len() == 12);
+    assert!(told().iter().all(|line| line["op"] == "put"), "{:?}", told());
+}
+
 // C6
 #[test]
 fn what_a_killed_writer_left_behind_a_direct_descriptor_is_dropped() {
     let Some(mount) = Mount::new() else { return };
     let Some(program) = program(&mount) else { return };
-    mount.write("k", "old");
-    assert_eq!(mount.run(mount.command(&[&program, "k", "half", "killed"])).code, None);
-    eventually("the log records it", || mount.log().iter().any(|line| line["op"] == "drop" && line["key"] == "k"));
-    assert_eq!((mount.read("k").as_str(), mount.versions("k")), ("old", vec![1]));
+    // The close of a registered one's descriptor has committed what its open has emptied.
+    for (how, value, versions) in [("killed", "old", vec![1]), ("registered", "", vec![1, 2])] {
+        mount.write(how, "old");
+        assert_eq!(mount.run(mount.command(&[&program, how, "half", how])).code, None);
+        let dropped = |line: &serde_json::Value| line["op"] == "drop" && line["key"] == how;
+        let ended = || mount.log().iter().any(dropped) || mount.versions(how).len() > versions.len();
+        eventually("the log tells of it", ended);
+        assert_eq!((mount.read(how).as_str(), mount.versions(how)), (value, versions), "{how}");
+    }
 }

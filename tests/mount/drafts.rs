@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::process::Stdio;
 
 use crate::harness::{self, Mount, Running, fails};
@@ -315,4 +316,60 @@ fn who_creates_with_truncation_writes_a_value_of_its_own() {
                   short = os.open('k', os.O_CREAT | os.O_WRONLY | os.O_TRUNC)\n os.close(long)\n os.write(short, b'another, longer')\n \
                   os.close(short)\n os._exit(0)\nos.wait()\nos.write(long, b'short')\nos.close(long)\nprint(open('k').read())";
     assert_eq!(mount.python(script).ok(), "short\n");
+}
+
+// C8, C12, C18: the same where there was an empty value.
+#[test]
+fn who_has_read_a_name_that_it_has_made_edits_what_it_has_read() {
+    let Some(mount) = Mount::with(&["--conflict-policy", "error"]) else { return };
+    let open = |key| {
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(mount.path(key)).expect("create")
+    };
+    for key in ["new", "left", "alone"] {
+        let mut read = [0; 9];
+        let file = open(key);
+        assert_eq!(file.read_at(&mut read, 0).expect("read"), 0);
+        if key != "alone" {
+            mount.bash(&format!("printf 98765 > {key}")).ok();
+        }
+        assert_eq!(file.read_at(&mut read, 0).expect("read"), 0, "a handle reads one version");
+        if key == "left" {
+            drop(file);
+            assert_eq!(mount.read(key), "98765", "nothing was written, nothing is committed");
+            continue;
+        }
+        file.write_at(b"1", 0).expect("write");
+        match (file.sync_all(), key) {
+            (synced, "new") => fails(synced, libc::EBUSY),
+            (synced, _) => synced.expect("nobody came between"),
+        }
+        assert_eq!(mount.read(key), if key == "new" { "98765" } else { "1" });
+    }
+}
+
+// C5, C8
+#[test]
+fn who_creates_with_truncation_writes_a_value_of_its_own_also_after_an_fsync() {
+    let Some(mount) = Mount::new() else { return };
+    let mut file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(true).open(mount.path("k")).expect("create");
+    mount.bash("echo longer > k").ok();
+    file.sync_all().expect("fsync");
+    assert_eq!(mount.read("k"), "longer\n", "it has nothing to sync");
+    assert_eq!(file.seek(SeekFrom::End(0)).expect("seek"), 0);
+    file.write_all(b"A").expect("write");
+    drop(file);
+    assert_eq!(mount.read("k"), "A");
+}
+
+// C8: also where the two close at one time. The longer one's commit takes its while, and the other's comes into it.
+#[test]
+fn who_has_only_created_a_name_overtakes_nobody_who_is_just_closing_it() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "import os, time\nfor round in range(8):\n key, kind = f'k{round}', os.O_APPEND if round % 2 else 0\n made, wait = os.pipe(), os.pipe()\n \
+                  if os.fork() == 0:\n  fd = os.open(key, os.O_RDONLY | os.O_CREAT)\n  os.write(made[1], b'.')\n  os.read(wait[0], 1)\n  \
+                  time.sleep(0.002 * round)\n  os.close(fd)\n  os._exit(0)\n \
+                  os.read(made[0], 1)\n fd = os.open(key, os.O_WRONLY | os.O_CREAT | kind)\n os.write(fd, b'data' * (1 << 19))\n \
+                  os.write(wait[1], b'.')\n os.close(fd)\n os.wait()\n print(os.path.getsize(key) >> 19, end=' ')";
+    assert_eq!(mount.python(script).ok(), "4 ".repeat(8));
 }

@@ -12,6 +12,7 @@ mod deaths;
 mod deleted;
 mod direct;
 mod drafts;
+mod ending;
 mod exclusive;
 mod exec;
 mod follow;

@@ -220,6 +220,83 @@ fn what_was_appended_to_a_name_of_its_own_replaces_what_the_name_is_moved_onto()
     assert_eq!(mount.names(""), ["k"]);
 }
 
+/// A session's key `k` of mode 0644 with an attribute of its own, and a private draft that was moved onto it: `fd`.
+const MOVED: &str = "import os, signal, subprocess, sys, time\n\
+    def seen(): return open('k').read(), oct(os.stat('k').st_mode & 0o777), os.listxattr('k')\n\
+    def other(script): subprocess.run([sys.executable, '-c', 'import os\\n' + script], check=True)\n\
+    open('k', 'w').write('old')\nos.chmod('k', 0o644)\nos.setxattr('k', 'user.old', b'1')\n\
+    fd = os.open('t', os.O_CREAT | os.O_WRONLY, 0o600)\nos.setxattr('t', 'user.new', b'2')\nos.write(fd, b'private')\nos.rename('t', 'k')\n";
+
+// C10, C13, C14
+#[test]
+fn what_others_write_under_a_draft_that_was_moved_there_takes_no_attributes_from_it_and_gives_it_none() {
+    let Some(mount) = Mount::new() else { return };
+    for (write, value) in [
+        ("pass", "old"),
+        ("open('k', 'a').write('+')", "old+"),
+        ("open('k', 'r+').write('O')", "Old"),
+        ("open('k', 'w').write('re')", "re"),
+        ("os.truncate('k', 1)", "o"),
+    ] {
+        let script =
+            format!("{MOVED}other(\"\"\"{write}\"\"\")\nprint(seen())\nos.close(fd)\nprint(seen())\nos.remove('k')");
+        let expected = format!("('{value}', '0o644', ['user.old'])\n('private', '0o600', ['user.new'])\n");
+        assert_eq!(mount.python(&script).ok(), expected, "{write}");
+    }
+}
+
+// C10, C14: by name both are meant, through a descriptor of the old value that one.
+#[test]
+fn what_others_set_under_a_draft_that_was_moved_there_is_set_on_what_they_mean() {
+    let Some(mount) = Mount::new() else { return };
+    for (set, modes) in [
+        ("os.chmod('k', 0o640); os.setxattr('k', 'user.x', b'3'); os.removexattr('k', 'user.x')", ["0o640", "0o640"]),
+        ("f = open('k', 'r+'); os.fchmod(f.fileno(), 0o755); f.write('O')", ["0o755", "0o600"]),
+    ] {
+        let script = format!(
+            "{MOVED}other(\"\"\"{set}\"\"\")\nprint(seen()[1])\nos.removexattr(fd, 'user.new')\nos.close(fd)\nprint(*seen()[1:])\nos.remove('k')"
+        );
+        assert_eq!(mount.python(&script).ok(), format!("{}\n{} []\n", modes[0], modes[1]), "{set}");
+    }
+}
+
+// C6, C10, C14
+#[test]
+fn what_a_killed_mover_leaves_has_the_attributes_it_had() {
+    let Some(mount) = Mount::new() else { return };
+    let script = format!(
+        "{}read, write = os.pipe()\npid = os.fork()\nif pid == 0:\n fd = os.open('t', os.O_CREAT | os.O_WRONLY, 0o600)\n os.write(fd, b'private')\n \
+         os.rename('t', 'k')\n os.write(write, b'.')\n signal.pause()\nos.read(read, 1)\nf = open('k', 'r+')\n\
+         os.kill(pid, 9)\nos.waitpid(pid, 0)\nf.write('O')\nf.close()\nprint(seen())",
+        MOVED.split("fd = ").next().expect("its beginning")
+    );
+    assert_eq!(mount.python(&script).ok(), "('Old', '0o644', ['user.old'])\n");
+}
+
+// C10, C14, C17
+#[test]
+fn a_value_put_beside_the_mount_under_a_name_that_is_being_made_keeps_its_attributes_until_that_commits() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "import os, subprocess\nfd = os.open('k', os.O_CREAT | os.O_WRONLY, 0o644)\nos.write(fd, b'mine')\nstore = os.environ['STORE'] + '/s/'\n\
+                  open(store + '../beside', 'w').write('beside')\nos.chmod(store + '../beside', 0o600)\nos.rename(store + '../beside', store + 'k')\n\
+                  seen = lambda: print(open('k').read(), oct(os.stat('k').st_mode & 0o777))\n\
+                  seen()\nsubprocess.run(['bash', '-c', 'echo >> k'])\nseen()\nos.close(fd)\nseen()";
+    assert_eq!(mount.python(script).ok(), "beside 0o600\nbeside\n 0o600\nmine 0o644\n");
+}
+
+// C10: the value's first commit takes its while, and the rename waits for it.
+#[test]
+fn what_is_moved_onto_a_name_that_is_just_being_committed_replaces_it() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "import os, time\nfor round in range(8):\n key, kind = f'k{round}', os.O_APPEND if round % 2 else 0\n wait = os.pipe()\n \
+                  fd = os.open(key + '.t', os.O_WRONLY | os.O_CREAT | kind)\n if kind: os.write(fd, b'new')\n \
+                  if os.fork() == 0:\n  os.close(fd)\n  old = os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL)\n  os.write(old, b'old' * (1 << 20))\n  \
+                  os.write(wait[1], b'.')\n  os.close(old)\n  os._exit(0)\n \
+                  os.read(wait[0], 1)\n time.sleep(0.002 * round)\n os.rename(key + '.t', key)\n os.wait()\n os.close(fd)\n \
+                  print(open(key).read(9), end=',')";
+    assert_eq!(mount.python(script).ok(), ",new,".repeat(4));
+}
+
 // C10
 #[test]
 fn a_directory_takes_no_name_under_which_its_keys_could_not_be_reached() {

@@ -190,3 +190,33 @@ fn flags_are_octal_and_only_the_access_mode_counts() {
     assert_eq!(is_writable(b"pos:\t0\nflags:\t0100001\nmnt_id:\t29\nino:\t77\n", 7), None);
     assert_eq!(is_writable(b"", 7), None);
 }
+
+#[test]
+fn how_a_process_has_ended_is_known_before_and_after_somebody_has_waited_for_it() {
+    for (script, death) in [("exit 3", Death::Exit(3)), ("kill -9 $$", Death::Signal(9))] {
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", &format!("read line; {script}")])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let holder = Holder::of(child.id()).unwrap();
+        assert_eq!(holder.death(), None);
+        drop(child.stdin.take());
+        while holder.is_alive() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert_eq!(holder.death(), Some(death), "before");
+        child.wait().unwrap();
+        if kernel() >= (6, 15) {
+            assert_eq!(holder.death(), Some(death), "after");
+        } else {
+            eprintln!("SKIPPED: this kernel forgets how a process has ended");
+        }
+    }
+}
+
+fn kernel() -> (u32, u32) {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}

@@ -28,6 +28,12 @@ const SENT_WITH_NOTHING_WRITTEN: &str = with_sockets!(
     "if os.fork() == 0:\n fd = opened(); send(fd); os._exit(0)\n\
      os.wait(); time.sleep(0.1); fd = receive(); os.write(fd, b'whole'); os.close(fd)"
 );
+/// The same where the child is killed: what it wrote is dropped, and the rest alone is no value.
+const SENT_AND_KILLED: &str = with_sockets!(
+    "for flags in 0, os.O_CREAT:\n pid = os.fork()\n if pid == 0:\n  fd = os.open('new' if flags else 'k', os.O_WRONLY | os.O_TRUNC | flags); os.write(fd, b'half'); send(fd); os.kill(os.getpid(), 9)\n \
+     os.waitpid(pid, 0); fd = receive()\n for work in lambda: os.write(fd, b'rest'), lambda: os.ftruncate(fd, 2), lambda: os.close(fd):\n  \
+     try: work(); print('done')\n  except OSError as e: print(e.errno)"
+);
 /// The same where the parent has taken it out before the child closes.
 const TAKEN_BY_THE_PARENT: &str = with_sockets!(
     "r, w = os.pipe()\nif os.fork() == 0:\n fd = opened(); os.write(fd, b'half '); send(fd); os.read(r, 1); os._exit(0)\n\
@@ -72,4 +78,14 @@ fn a_descriptor_that_a_descendant_or_a_writer_has_from_a_socket_is_waited_for() 
             case(OLD, TAKEN_AND_WRITTEN, &[("k", "put $", "half and whole")]),
         ],
     );
+}
+
+// C6, E2, Limits
+#[test]
+fn who_has_a_descriptor_of_what_was_dropped_writes_no_rest_of_it() {
+    let Some(mount) = Mount::new() else { return };
+    mount.write("k", "old value");
+    let refused = format!("{}\n", libc::EIO).repeat(6);
+    assert_eq!(mount.python(SENT_AND_KILLED).ok(), refused);
+    assert_eq!((mount.read("k").as_str(), mount.names("")), ("old value", vec!["k".to_owned()]));
 }

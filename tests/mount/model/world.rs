@@ -68,6 +68,8 @@ struct Draft {
     dirty: bool,
     /// It has made a new name and written nothing to it.
     made: bool,
+    /// What it has made stays empty to it whatever another commits there: it was read, or opened with O_TRUNC.
+    stays_empty: bool,
     /// What this handle committed last, until it reads again: its next edit goes on from there (C18).
     mine: Option<u64>,
     opener: Proc,

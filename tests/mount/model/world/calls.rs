@@ -98,6 +98,7 @@ impl World {
             bytes,
             dirty,
             made: false,
+            stays_empty: false,
             mine: None,
             opener: process,
             writers: Vec::new(),
@@ -112,7 +113,9 @@ impl World {
                 fresh @ None => *fresh = Some(vec![process]),
             }
             let empty = if flags.append { Bytes::Append(Vec::new()) } else { Bytes::Whole(Vec::new(), Base::Fresh) };
-            draft = Some(Draft { made: true, ..new_draft(empty, true) });
+            // The kernel leaves O_TRUNC out where O_EXCL says that there is nothing.
+            let stays_empty = flags.truncate && !flags.append && !flags.exclusive;
+            draft = Some(Draft { made: true, stays_empty, ..new_draft(empty, true) });
         } else if flags.writes {
             // C4: emptying what is empty is nothing to commit.
             let counts = flags.truncate && self.shown_size(node, process) > 0;
@@ -210,6 +213,12 @@ impl World {
         let offset = at.or(self.handles[id].position).unwrap_or(0);
         let node = self.handles[id].node;
         let newest = self.newest(node);
+        // C12, C18: what is written after it edits what was read, and that was no value.
+        if let Some(draft) = self.handles[id].draft.as_mut().filter(|draft| draft.made && !draft.stays_empty)
+            && let Bytes::Whole(_, base) = &mut draft.bytes
+        {
+            (*base, draft.stays_empty) = (Base::Edit(None), true);
+        }
         if self.handles[id].wants_pin() {
             let hidden = self.nodes[node].fresh.is_some();
             let handle = &mut self.handles[id];
@@ -245,12 +254,19 @@ impl World {
         }
         let offset = at.or(self.handles[id].position).unwrap_or(0);
         let appends = self.handles[id].appends;
+        let made = self.handles[id].draft.as_ref().is_some_and(|draft| draft.made);
         self.wrote(id, process);
         if appends {
+            // C7: what was emptied is committed first, and a name that was only made is none to append to.
+            let emptied = |draft: &Draft| matches!(&draft.bytes, Bytes::Whole(bytes, _) if bytes.is_empty());
+            if self.handles[id].draft.as_ref().is_some_and(|draft| emptied(draft) && draft.dirty && !made) {
+                self.commit(id);
+            }
             let draft = self.handles[id].draft.as_mut().expect("a draft");
             match &mut draft.bytes {
-                Bytes::Whole(bytes, _) | Bytes::Append(bytes) => bytes.extend(data),
-                Bytes::Untouched => draft.bytes = Bytes::Append(data.to_vec()),
+                Bytes::Whole(bytes, _) if draft.dirty && !made => bytes.extend(data),
+                Bytes::Append(bytes) => bytes.extend(data),
+                Bytes::Whole(..) | Bytes::Untouched => draft.bytes = Bytes::Append(data.to_vec()),
             }
             draft.dirty = true;
         } else {
@@ -326,7 +342,7 @@ impl World {
         let handle = &mut self.handles[id];
         let position = match (at, &handle.draft) {
             (Some(at), _) => at,
-            (None, Some(draft)) if draft.dirty || handle.pinned.is_some() => {
+            (None, Some(draft)) if draft.bytes != Bytes::Untouched || handle.pinned.is_some() => {
                 if handle.wants_pin() {
                     handle.pinned = newest;
                 }

@@ -60,7 +60,10 @@ impl World {
         for other in self.handles_on(node) {
             // C8: who has only made the name goes on with the value that it has now.
             if let Some(draft) = self.handles[other].draft.as_mut().filter(|draft| draft.made) {
-                (draft.bytes, draft.dirty, draft.made) = (Bytes::Untouched, false, false);
+                (draft.dirty, draft.made) = (false, false);
+                if !draft.stays_empty {
+                    draft.bytes = Bytes::Untouched;
+                }
             }
         }
         if let Some(draft) = self.handles[id].draft.as_mut() {
