@@ -1,7 +1,8 @@
 //! Between fuser's trait and [`Filesystem`]: log, call, reply. The only file that names fuser's types.
 //!
 //! One thread reads requests. What may wait for the disk's sync or for facts about a process is done on a thread of
-//! its own; what touches memory or reads is answered at once.
+//! its own; what touches memory or reads is answered at once ([`super::at_once`]): waking a thread costs more than most
+//! requests do.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -199,8 +200,13 @@ impl fuser::Filesystem for Adapter {
         let (asker, ino) = (asker(request), ino.0);
         let mode = mode.map(|mode| mode & 0o7777);
         let set = AttributeChange { mode, uid, gid, mtime: mtime.map(time), ..AttributeChange::default() };
+        let handle = handle.map(|handle| handle.0);
+        let opened = self.fs.opened_by(asker, ino, size, handle);
+        if let Some(stat) = opened.and_then(|id| self.fs.truncate_at_once(asker, ino, id)) {
+            return reply.attr(&TTL, &file_attr(&stat));
+        }
         self.aside(move |fs| {
-            let done = fs.change(asker, ino, size, handle.map(|handle| handle.0), &set);
+            let done = fs.change(asker, ino, size, (handle, opened), &set);
             let stat = done.and_then(|()| fs.stat(asker, ino));
             answer!(fs, "setattr", ino, None, reply, stat, |stat: Stat| reply.attr(&TTL, &file_attr(&stat)));
         });
@@ -279,12 +285,14 @@ impl fuser::Filesystem for Adapter {
         let (asker, ino) = (asker(request), ino.0);
         self.fs.opening_done(asker, None);
         let writes = flags.acc_mode() != OpenAccMode::O_RDONLY;
+        let seen = if writes { self.fs.seen_lately(asker) } else { None };
+        let looks = writes && seen.is_none();
         let work = move |fs: &Filesystem| {
-            answer!(fs, "open", ino, None, reply, fs.open(asker, ino, flags.0), |handle: Arc<Handle>| {
+            answer!(fs, "open", ino, None, reply, fs.open(asker, ino, flags.0, seen), |handle: Arc<Handle>| {
                 reply.opened(FileHandle(handle.id), open_flags(&handle));
             });
         };
-        if writes || self.fs.waits(ino) || self.fs.is_control(ino) { self.aside(work) } else { work(&self.fs) }
+        if looks || self.fs.waits(ino) || self.fs.is_control(ino) { self.aside(work) } else { work(&self.fs) }
     }
 
     fn create(
@@ -342,9 +350,13 @@ impl fuser::Filesystem for Adapter {
         lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let (asker, ino, data) = (asker(request), ino.0, data.to_vec());
+        let (asker, ino) = (asker(request), ino.0);
         self.fs.opening_done(asker, Some((ino, handle.0)));
         let at = WriteAt { offset, append: flags.0 & libc::O_APPEND != 0, lock_owner: lock_owner.map(|owner| owner.0) };
+        if self.fs.write_at_once(asker, handle.0, at, data) {
+            return reply.written(data.len() as u32);
+        }
+        let data = data.to_vec();
         self.aside(move |fs| {
             let written = fs.write(asker, handle.0, at, &data);
             answer!(fs, "write", ino, None, reply, written, |()| reply.written(data.len() as u32));
@@ -377,7 +389,7 @@ impl fuser::Filesystem for Adapter {
         let Ok(handle) = self.fs.handles.get(handle.0) else { return work(&self.fs) };
         // Before the next request is read, which may be about the value that this one leaves.
         handle.closed.store(true, Ordering::Relaxed);
-        if handle.writes { self.aside(work) } else { work(&self.fs) }
+        if handle.writes && !self.fs.releases_at_once(&handle) { self.aside(work) } else { work(&self.fs) }
     }
 
     fn fsync(&self, _request: &Request, ino: INodeNo, handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
