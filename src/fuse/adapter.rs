@@ -25,8 +25,11 @@ use super::ops_file::{REQUEST_MAX_BYTES, WriteAt};
 use crate::engine::{AttributeChange, Kind};
 use crate::words::key::NAME_MAX_BYTES;
 
-/// Nothing about an inode is cached: its size is only ever a committed one, and a reserved name hides.
+/// Nothing about a file is cached: its size is only ever a committed one, a reserved name hides, and what a program beside
+/// the mount puts in a directory's place is seen at the next open.
 const TTL: Duration = Duration::ZERO;
+/// No value can be in the place of a session or of the root: their names, modes and times may be as old as this.
+const TTL_SESSION: Duration = Duration::from_millis(500);
 /// What a directory entry shows when no node of it is known, as libfuse does.
 const UNKNOWN_INO: u64 = 0xffff_ffff;
 
@@ -53,6 +56,11 @@ impl Adapter {
     /// Is this the handle of a writer, whose state may be held across the disk's work?
     fn writes(&self, handle: FileHandle) -> bool {
         self.fs.handles.get(handle.0).is_ok_and(|handle| handle.writes)
+    }
+
+    /// For how long the kernel may keep what it is told of a node.
+    fn ttl(fs: &Filesystem, stat: &Stat) -> Duration {
+        if stat.kind == Kind::Dir && fs.is_session_or_root(stat.ino) { TTL_SESSION } else { TTL }
     }
 
     /// Does `work` on a thread of its own, so that requests go on being read.
@@ -150,7 +158,7 @@ impl fuser::Filesystem for Adapter {
         let waits = self.fs.waits_at(parent, &name);
         let work = move |fs: &Filesystem| {
             answer!(fs, "lookup", parent, Some(&name), reply, fs.lookup(asker, parent, &name), |stat: Stat| {
-                reply.entry(&TTL, &file_attr(&stat), Generation(0));
+                reply.entry(&Self::ttl(fs, &stat), &file_attr(&stat), Generation(0));
             });
         };
         if waits || self.fs.is_control(parent) { self.aside(work) } else { work(&self.fs) }
@@ -170,7 +178,8 @@ impl fuser::Filesystem for Adapter {
                     fs.stat(asker, ino)
                 }
             };
-            answer!(fs, "getattr", ino, None, reply, stat, |stat: Stat| reply.attr(&TTL, &file_attr(&stat)));
+            answer!(fs, "getattr", ino, None, reply, stat, |stat: Stat| reply
+                .attr(&Self::ttl(fs, &stat), &file_attr(&stat)));
         };
         if handle.is_some() || self.fs.waits(ino) || self.fs.is_control(ino) {
             self.aside(work)
@@ -208,7 +217,8 @@ impl fuser::Filesystem for Adapter {
         self.aside(move |fs| {
             let done = fs.change(asker, ino, size, (handle, opened), &set);
             let stat = done.and_then(|()| fs.stat(asker, ino));
-            answer!(fs, "setattr", ino, None, reply, stat, |stat: Stat| reply.attr(&TTL, &file_attr(&stat)));
+            answer!(fs, "setattr", ino, None, reply, stat, |stat: Stat| reply
+                .attr(&Self::ttl(fs, &stat), &file_attr(&stat)));
         });
     }
 
@@ -227,7 +237,7 @@ impl fuser::Filesystem for Adapter {
         self.aside(move |fs| {
             let made = name.and_then(|name| fs.make_node(asker, parent, &name, mode));
             answer!(fs, "mknod", parent, None, reply, made, |stat: Stat| {
-                reply.entry(&TTL, &file_attr(&stat), Generation(0));
+                reply.entry(&Self::ttl(fs, &stat), &file_attr(&stat), Generation(0));
             });
         });
     }
@@ -238,7 +248,7 @@ impl fuser::Filesystem for Adapter {
         self.aside(move |fs| {
             let made = name.and_then(|name| fs.make_dir(asker, parent, &name, mode));
             answer!(fs, "mkdir", parent, None, reply, made, |stat: Stat| {
-                reply.entry(&TTL, &file_attr(&stat), Generation(0));
+                reply.entry(&Self::ttl(fs, &stat), &file_attr(&stat), Generation(0));
             });
         });
     }

@@ -290,6 +290,12 @@ impl Filesystem {
         entry.map(|entry| entry.attributes).ok_or_else(|| Refusal::not_found(place.path))
     }
 
+    /// Is this the root or a session?
+    #[must_use]
+    pub fn is_session_or_root(&self, ino: Ino) -> bool {
+        ino == ROOT || (self.inodes.parent(ino) == ROOT && self.inodes.role(ino) == Some(Role::Dir))
+    }
+
     /// Is this a directory that has control files: the mount or a session?
     fn has_controls(&self, parent: Ino) -> bool {
         parent == ROOT || self.place(parent).is_ok_and(|place| place.path.is_empty())

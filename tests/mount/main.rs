@@ -26,6 +26,7 @@ mod model;
 mod observer;
 mod policy;
 mod rename;
+mod seen;
 mod soak;
 mod tools;
 mod tree;
