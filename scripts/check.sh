@@ -138,6 +138,12 @@ if [ -e /dev/fuse ] && [ "$failed" = 0 ]; then
   diff -u "$private/shown" "$private/session" || fail "README.md shows another session than scripts/demo.sh --readme prints"
 fi
 
+if [ -e /dev/fuse ]; then
+  say 'the bench runs'
+  TMPDIR="$private/tmp" scripts/bench.sh --debug --quick --writers 1,4 --sizes 1024 --picture "$private/picture.svg" \
+    > "$private/bench" 2>&1 || { cat "$private/bench" >&2; fail 'scripts/bench.sh failed'; }
+fi
+
 say 'nothing left behind'
 left=0
 # Root's mounts have the bare type "fuse", so place tells whose they are; one elsewhere still shows by its process.

@@ -1,7 +1,8 @@
 //! Between fuser's trait and [`Filesystem`]: log, call, reply. The only file that names fuser's types.
 //!
 //! One thread reads requests. What may wait for the disk's sync or for facts about a process is done on a thread of
-//! its own; what touches memory or reads is answered at once.
+//! its own; what touches memory or reads is answered at once ([`super::at_once`]): waking a thread costs more than most
+//! requests do.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -24,8 +25,11 @@ use super::ops_file::{REQUEST_MAX_BYTES, WriteAt};
 use crate::engine::{AttributeChange, Kind};
 use crate::words::key::NAME_MAX_BYTES;
 
-/// Nothing about an inode is cached: its size is only ever a committed one, and a reserved name hides.
+/// Nothing about a file is cached: its size is only ever a committed one, a reserved name hides, and what a program beside
+/// the mount puts in a directory's place is seen at the next open.
 const TTL: Duration = Duration::ZERO;
+/// No value can be in the place of a session or of the root: their names, modes and times may be as old as this.
+const TTL_SESSION: Duration = Duration::from_millis(500);
 /// What a directory entry shows when no node of it is known, as libfuse does.
 const UNKNOWN_INO: u64 = 0xffff_ffff;
 
@@ -52,6 +56,11 @@ impl Adapter {
     /// Is this the handle of a writer, whose state may be held across the disk's work?
     fn writes(&self, handle: FileHandle) -> bool {
         self.fs.handles.get(handle.0).is_ok_and(|handle| handle.writes)
+    }
+
+    /// For how long the kernel may keep what it is told of a node.
+    fn ttl(fs: &Filesystem, stat: &Stat) -> Duration {
+        if stat.kind == Kind::Dir && fs.is_session_or_root(stat.ino) { TTL_SESSION } else { TTL }
     }
 
     /// Does `work` on a thread of its own, so that requests go on being read.
@@ -149,7 +158,7 @@ impl fuser::Filesystem for Adapter {
         let waits = self.fs.waits_at(parent, &name);
         let work = move |fs: &Filesystem| {
             answer!(fs, "lookup", parent, Some(&name), reply, fs.lookup(asker, parent, &name), |stat: Stat| {
-                reply.entry(&TTL, &file_attr(&stat), Generation(0));
+                reply.entry(&Self::ttl(fs, &stat), &file_attr(&stat), Generation(0));
             });
         };
         if waits || self.fs.is_control(parent) { self.aside(work) } else { work(&self.fs) }
@@ -169,7 +178,8 @@ impl fuser::Filesystem for Adapter {
                     fs.stat(asker, ino)
                 }
             };
-            answer!(fs, "getattr", ino, None, reply, stat, |stat: Stat| reply.attr(&TTL, &file_attr(&stat)));
+            answer!(fs, "getattr", ino, None, reply, stat, |stat: Stat| reply
+                .attr(&Self::ttl(fs, &stat), &file_attr(&stat)));
         };
         if handle.is_some() || self.fs.waits(ino) || self.fs.is_control(ino) {
             self.aside(work)
@@ -199,10 +209,16 @@ impl fuser::Filesystem for Adapter {
         let (asker, ino) = (asker(request), ino.0);
         let mode = mode.map(|mode| mode & 0o7777);
         let set = AttributeChange { mode, uid, gid, mtime: mtime.map(time), ..AttributeChange::default() };
+        let handle = handle.map(|handle| handle.0);
+        let opened = self.fs.opened_by(asker, ino, size, handle);
+        if let Some(stat) = opened.and_then(|id| self.fs.truncate_at_once(asker, ino, id)) {
+            return reply.attr(&TTL, &file_attr(&stat));
+        }
         self.aside(move |fs| {
-            let done = fs.change(asker, ino, size, handle.map(|handle| handle.0), &set);
+            let done = fs.change(asker, ino, size, (handle, opened), &set);
             let stat = done.and_then(|()| fs.stat(asker, ino));
-            answer!(fs, "setattr", ino, None, reply, stat, |stat: Stat| reply.attr(&TTL, &file_attr(&stat)));
+            answer!(fs, "setattr", ino, None, reply, stat, |stat: Stat| reply
+                .attr(&Self::ttl(fs, &stat), &file_attr(&stat)));
         });
     }
 
@@ -221,7 +237,7 @@ impl fuser::Filesystem for Adapter {
         self.aside(move |fs| {
             let made = name.and_then(|name| fs.make_node(asker, parent, &name, mode));
             answer!(fs, "mknod", parent, None, reply, made, |stat: Stat| {
-                reply.entry(&TTL, &file_attr(&stat), Generation(0));
+                reply.entry(&Self::ttl(fs, &stat), &file_attr(&stat), Generation(0));
             });
         });
     }
@@ -232,7 +248,7 @@ impl fuser::Filesystem for Adapter {
         self.aside(move |fs| {
             let made = name.and_then(|name| fs.make_dir(asker, parent, &name, mode));
             answer!(fs, "mkdir", parent, None, reply, made, |stat: Stat| {
-                reply.entry(&TTL, &file_attr(&stat), Generation(0));
+                reply.entry(&Self::ttl(fs, &stat), &file_attr(&stat), Generation(0));
             });
         });
     }
@@ -279,12 +295,14 @@ impl fuser::Filesystem for Adapter {
         let (asker, ino) = (asker(request), ino.0);
         self.fs.opening_done(asker, None);
         let writes = flags.acc_mode() != OpenAccMode::O_RDONLY;
+        let seen = if writes { self.fs.seen_lately(asker) } else { None };
+        let looks = writes && seen.is_none();
         let work = move |fs: &Filesystem| {
-            answer!(fs, "open", ino, None, reply, fs.open(asker, ino, flags.0), |handle: Arc<Handle>| {
+            answer!(fs, "open", ino, None, reply, fs.open(asker, ino, flags.0, seen), |handle: Arc<Handle>| {
                 reply.opened(FileHandle(handle.id), open_flags(&handle));
             });
         };
-        if writes || self.fs.waits(ino) || self.fs.is_control(ino) { self.aside(work) } else { work(&self.fs) }
+        if looks || self.fs.waits(ino) || self.fs.is_control(ino) { self.aside(work) } else { work(&self.fs) }
     }
 
     fn create(
@@ -342,9 +360,13 @@ impl fuser::Filesystem for Adapter {
         lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let (asker, ino, data) = (asker(request), ino.0, data.to_vec());
+        let (asker, ino) = (asker(request), ino.0);
         self.fs.opening_done(asker, Some((ino, handle.0)));
         let at = WriteAt { offset, append: flags.0 & libc::O_APPEND != 0, lock_owner: lock_owner.map(|owner| owner.0) };
+        if self.fs.write_at_once(asker, handle.0, at, data) {
+            return reply.written(data.len() as u32);
+        }
+        let data = data.to_vec();
         self.aside(move |fs| {
             let written = fs.write(asker, handle.0, at, &data);
             answer!(fs, "write", ino, None, reply, written, |()| reply.written(data.len() as u32));
@@ -377,7 +399,7 @@ impl fuser::Filesystem for Adapter {
         let Ok(handle) = self.fs.handles.get(handle.0) else { return work(&self.fs) };
         // Before the next request is read, which may be about the value that this one leaves.
         handle.closed.store(true, Ordering::Relaxed);
-        if handle.writes { self.aside(work) } else { work(&self.fs) }
+        if handle.writes && !self.fs.releases_at_once(&handle) { self.aside(work) } else { work(&self.fs) }
     }
 
     fn fsync(&self, _request: &Request, ino: INodeNo, handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {

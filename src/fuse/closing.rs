@@ -13,7 +13,7 @@ use super::fs::{Asker, Filesystem, Reply};
 use super::handles::{Handle, HandleId, State, Writer};
 use super::inodes::{Ino, Lost, Role};
 use crate::engine::AttributeChange;
-use crate::identity::holders::{self, Death, Holder};
+use crate::identity::holders::{self, Closer, Death, Holder};
 use crate::store::{Rule, StoreError, Write};
 
 impl Filesystem {
@@ -31,10 +31,11 @@ impl Filesystem {
         };
         writer.still_good()?;
         writer.flushed = true;
-        self.note_death(asker, writer);
+        let closer = Closer::of(asker.thread);
+        self.note_death(asker, closer, writer);
         let wrote = writer.closed_by(lock_owner);
         // Also with nothing to commit: who is seen holding it now may write when it is nobody's descendant any more.
-        let held = self.is_held(&handle, writer, Some((asker.thread, wrote)));
+        let held = self.is_held(&handle, writer, Some((closer, wrote)));
         handle.closed.store(!held, Ordering::Relaxed);
         if !writer.draft.is_dirty() {
             return Ok(());
@@ -239,11 +240,11 @@ impl Filesystem {
 
     /// Remembers that the process which wrote last is being killed; as long as nobody wrote, any that held the file: what
     /// an open has emptied was to be filled.
-    fn note_death(&self, asker: Asker, writer: &mut Writer) {
-        if asker.thread == 0 || !holders::is_dying(asker.thread) {
+    fn note_death(&self, asker: Asker, closer: Closer, writer: &mut Writer) {
+        if !closer.dying {
             return;
         }
-        let ends = holders::tgid(asker.thread);
+        let ends = closer.pid;
         writer.ended.extend(ends);
         let last = writer.writers.last().and_then(|seen| seen.process.as_ref()).map(|process| process.pid);
         if (writer.writers.is_empty() || (last.is_some() && last == ends))
@@ -256,8 +257,8 @@ impl Filesystem {
     /// Does anyone we know of still hold a descriptor of this handle that can write?
     ///
     /// Descriptors are counted per file, not per handle: `fdinfo` shows no more. So those of the other live write
-    /// handles of the same processes are taken off. Of the flusher: its thread, and whether its table may have written.
-    fn is_held(&self, handle: &Arc<Handle>, writer: &mut Writer, flusher: Option<(u32, bool)>) -> bool {
+    /// handles of the same processes are taken off. Of the flusher: who it is, and whether its table may have written.
+    fn is_held(&self, handle: &Arc<Handle>, writer: &mut Writer, flusher: Option<(Closer, bool)>) -> bool {
         if flusher.is_none() && handle.closed.load(Ordering::Relaxed) {
             return false;
         }
@@ -270,13 +271,14 @@ impl Filesystem {
         // Who has ended holds nothing, and is not held on to: a long-lived log sees thousands of them.
         writer.holders.retain(Holder::is_alive);
         let mut pids = writer.pids();
-        let closer = flusher.and_then(|(thread, _)| holders::tgid(thread));
+        let flusher = flusher.map(|(flusher, _)| flusher);
+        let closer = flusher.and_then(|flusher| flusher.pid);
         if flusher.is_some() && closer.is_none() {
             return unseen;
         }
         pids.extend(closer);
         let named = pids.clone();
-        let pids = with_descendants(pids);
+        let pids = with_descendants(pids, flusher);
         let (mut descriptors, mut holding) = (0, Vec::new());
         for &pid in &pids {
             let Some(held) = holders::writable_descriptors(pid, handle.ino) else {
@@ -295,10 +297,9 @@ impl Filesystem {
         handle.note(writer);
         // Nothing is taken off while nobody waits for our answer: another handle may just be coming or going, and has no
         // descriptor then.
-        let thread = flusher.map(|(thread, _)| thread);
         // What a handle for reading has made is none of those descriptors'.
         let counted = handle.descriptors_write && descriptors > 0;
-        if counted && thread.is_none_or(|thread| self.holds_more(handle, thread, descriptors, holding, &pids)) {
+        if counted && flusher.is_none_or(|flusher| self.holds_more(handle, flusher, descriptors, holding, &pids)) {
             return true;
         }
         // Last, since a process loses its descriptors before it shows as one that ends.
@@ -312,7 +313,7 @@ impl Filesystem {
     fn holds_more(
         &self,
         handle: &Handle,
-        flusher: u32,
+        flusher: Closer,
         mut descriptors: usize,
         mut holding: Vec<u32>,
         pids: &[u32],
@@ -325,11 +326,10 @@ impl Filesystem {
         if descriptors > others.len() {
             return true;
         }
-        if holders::is_dying(flusher) {
-            let ends = holders::tgid(flusher);
-            others.retain(|other| !ends.is_some_and(|pid| other.may_be_held_by(pid)));
+        if flusher.dying {
+            others.retain(|other| !flusher.pid.is_some_and(|pid| other.may_be_held_by(pid)));
         }
-        let elsewhere = with_descendants(others.iter().flat_map(|other| other.pids()).collect());
+        let elsewhere = with_descendants(others.iter().flat_map(|other| other.pids()).collect(), None);
         for pid in elsewhere.into_iter().filter(|pid| !pids.contains(pid)) {
             let held = holders::writable_descriptors(pid, handle.ino).unwrap_or(0);
             descriptors += held;
@@ -378,11 +378,15 @@ fn is_awaited(writer: &Writer, closer: Option<u32>) -> bool {
     deciding.into_iter().any(|pid| Some(pid) != closer && !writer.ended.contains(&pid) && holders::is_ending(pid))
 }
 
-/// These processes and all that descend from them.
-fn with_descendants(mut pids: Vec<u32>) -> Vec<u32> {
+/// These processes and all that descend from them; one of them may be who has just been looked at.
+fn with_descendants(mut pids: Vec<u32>, seen: Option<Closer>) -> Vec<u32> {
     pids.sort_unstable();
     pids.dedup();
-    let more: Vec<u32> = pids.iter().flat_map(|&pid| holders::descendants(pid)).collect();
+    let of = |&pid: &u32| match seen {
+        Some(seen) if seen.pid == Some(pid) => seen.descendants(),
+        _ => holders::descendants(pid),
+    };
+    let more: Vec<u32> = pids.iter().flat_map(of).collect();
     pids.extend(more);
     pids.sort_unstable();
     pids.dedup();

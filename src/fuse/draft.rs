@@ -215,6 +215,16 @@ impl Draft {
         empty && self.dirty && self.made.is_none() && !self.document
     }
 
+    /// Would a write that ends within this be into memory alone: onto no version, and with nothing to be committed first?
+    #[must_use]
+    pub fn takes_into_memory(&self, append: bool, most_bytes: u64) -> bool {
+        let whole = match &self.bytes {
+            Bytes::Whole { stage, .. } => stage.len() <= most_bytes,
+            Bytes::Untouched | Bytes::Append(_) => append && !self.document,
+        };
+        whole && self.made.is_none() && !(append && self.only_empties())
+    }
+
     /// Writes at the end: of the draft when a whole value is in the making, else of whatever is current at commit.
     ///
     /// # Errors

@@ -193,6 +193,11 @@ impl Filesystem {
         Ok(seen)
     }
 
+    /// The same from what was seen of the caller a moment ago and still holds. Waits for nobody.
+    pub(super) fn seen_lately(&self, asker: Asker) -> Option<Observed> {
+        self.resolver.seen_lately(asker.thread, asker.uid, asker.gid)
+    }
+
     /// The caller of an operation that is its own commit (delete, rename, mkdir, truncate ...).
     pub(super) fn caller(&self, session: &SessionId, asker: Asker) -> Reply<Caller> {
         Ok(self.caller_seen(session, &self.observe(asker)?))

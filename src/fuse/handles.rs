@@ -150,6 +150,18 @@ impl Writer {
         pids
     }
 
+    /// Notes who wrote last.
+    pub fn wrote(&mut self, seen: Observed, thread: u32) {
+        self.writers.retain(|other| other.process != seen.process || seen.process.is_none());
+        if seen.process.is_none() {
+            // Processes that cannot be seen are one: nothing tells them apart.
+            self.writers.retain(|other| other.process.is_some());
+        }
+        self.last = seen.process.as_ref().and_then(|process| Holder::of(process.pid));
+        self.writers.push(seen);
+        self.last_thread = thread;
+    }
+
     /// A table closes a descriptor: may it be one that wrote? What no table is named for was written by one that closes
     /// for the first time while none else has (`cp`), or by one that has closed before (a child, which closed what its
     /// redirection left over); not by a parent that lets go of what its child goes on writing.

@@ -2,6 +2,7 @@
 #![doc = include_str!("SEMANTICS.md")]
 
 mod adapter;
+mod at_once;
 mod closing;
 mod counters;
 mod device;

@@ -159,6 +159,7 @@ fn age_appends(fs: Arc<Filesystem>) -> io::Result<(mpsc::Sender<()>, JoinHandle<
     let thread = std::thread::Builder::new().name("appends".to_owned()).spawn(move || {
         while stopped.recv_timeout(LOOK_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
             fs.commit_aged_appends(APPEND_AGE);
+            fs.resolver.forget_old();
         }
     })?;
     Ok((stop, thread))

@@ -14,8 +14,16 @@ use crate::identity::holders;
 const OURS: &str = "user.baton.";
 
 impl Filesystem {
+    /// What a SETATTR is, before another request of its thread is read: of a size 0 without a handle, the open that the
+    /// same thread has just made, and whose O_TRUNC it is.
+    pub fn opened_by(&self, asker: Asker, ino: Ino, size: Option<u64>, handle: Option<HandleId>) -> Option<HandleId> {
+        let opened = if size == Some(0) && handle.is_none() { self.opening.take(asker, ino) } else { None };
+        self.opening_done(asker, handle.map(|id| (ino, id)));
+        opened
+    }
+
     /// SETATTR: a size, attributes, or both. A size without a handle is `truncate(path)`, or the O_TRUNC of the open
-    /// that the same thread has just made.
+    /// that the same thread has just made ([`Filesystem::opened_by`]).
     ///
     /// # Errors
     /// As each of them.
@@ -24,11 +32,9 @@ impl Filesystem {
         asker: Asker,
         ino: Ino,
         size: Option<u64>,
-        handle: Option<HandleId>,
+        (handle, opened): (Option<HandleId>, Option<HandleId>),
         set: &AttributeChange,
     ) -> Reply<()> {
-        let opened = if size == Some(0) && handle.is_none() { self.opening.take(asker, ino) } else { None };
-        self.opening_done(asker, handle.map(|id| (ino, id)));
         match (size, handle, opened) {
             (Some(size), Some(handle), _) => self.truncate_handle(asker, handle, size)?,
             (Some(_), None, Some(handle)) => return self.truncate_opened(asker, ino, handle),

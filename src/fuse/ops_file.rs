@@ -13,7 +13,7 @@ use super::inodes::{Fresh, Ino, Role};
 use super::ops_tree::check_length;
 use super::special;
 use crate::engine::{AttributeChange, Attributes};
-use crate::identity::holders::{self, Holder};
+use crate::identity::holders;
 use crate::identity::{self, Observed};
 use crate::store::{Base, Caller, Draft as StoreDraft, Rule, StoreError, Write};
 
@@ -34,11 +34,12 @@ const APPEND_MAX_BYTES: u64 = 4 << 20;
 const APPEND_GOING_ON_MAX_BYTES: u64 = APPEND_MAX_BYTES + (16 << 20);
 
 impl Filesystem {
-    /// Opens an existing file; of its flags the access mode and O_APPEND are looked at.
+    /// Opens an existing file; of its flags the access mode and O_APPEND are looked at. Who opens it for writing is looked
+    /// at, where that has not been `seen` before.
     ///
     /// # Errors
     /// EINVAL when the opener's environment cannot be used; EROFS, EPERM.
-    pub fn open(&self, asker: Asker, ino: Ino, flags: i32) -> Reply<Arc<Handle>> {
+    pub fn open(&self, asker: Asker, ino: Ino, flags: i32, seen: Option<Observed>) -> Reply<Arc<Handle>> {
         let role = self.role(ino)?;
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
         if writes {
@@ -61,7 +62,7 @@ impl Filesystem {
             }
             Role::Key | Role::Scratch => {
                 self.look_again(ino);
-                let opener = self.observe(asker)?;
+                let opener = seen.map_or_else(|| self.observe(asker), Ok)?;
                 let place = self.place(ino).ok();
                 if self.look_up_again(asker, place.is_none()) {
                     return Err(Refusal::new(libc::ESTALE, "the file has just been deleted"));
@@ -162,7 +163,7 @@ impl Filesystem {
             return Err(Refusal::new(libc::EISDIR, format!("'{name}' is a directory")));
         }
         let ino = self.inodes.look_up(parent, name, Role::Key);
-        let opened = self.open(asker, ino, flags).and_then(|handle| {
+        let opened = self.open(asker, ino, flags, None).and_then(|handle| {
             self.opening_done(asker, Some((ino, handle.id)));
             let truncated =
                 if flags & libc::O_TRUNC != 0 { self.truncate_opened(asker, ino, handle.id) } else { Ok(()) };
@@ -292,21 +293,11 @@ impl Filesystem {
         if let Err(refusal) = written {
             return Err(self.fail(&handle, writer, refusal));
         }
-        match at.lock_owner {
-            Some(owner) => drop(writer.owners.insert(owner)),
-            None => writer.unowned = true,
-        }
-        writer.written_at = SystemTime::now();
-        writer.append_since = writer.draft.is_append().then(|| writer.append_since.unwrap_or_else(Instant::now));
-        writer.set.mtime = None;
-        writer.killed = None;
-        writer.flushed = false;
-        handle.closed.store(false, Ordering::Relaxed);
-        handle.note(writer);
+        note_written(&handle, writer, at);
         Ok(())
     }
 
-    fn write_draft(&self, handle: &Handle, writer: &mut Writer, at: WriteAt, bytes: &[u8]) -> Reply<()> {
+    pub(super) fn write_draft(&self, handle: &Handle, writer: &mut Writer, at: WriteAt, bytes: &[u8]) -> Reply<()> {
         self.check_document(writer, at, bytes)?;
         if self.role(handle.ino)? == Role::Scratch && writer.draft.is_untouched() {
             writer.draft.restart(true, self.engine());
@@ -347,9 +338,10 @@ impl Filesystem {
     fn who_writes(&self, asker: Asker, handle: &Handle) -> Reply<Option<Observed>> {
         let last = match &*handle.state() {
             State::Writer(writer) if writer.failed.is_some() => return Ok(None),
-            State::Writer(writer) if writer.last_thread == asker.thread => {
-                writer.writers.last().map(|seen| seen.environment)
-            }
+            State::Writer(writer) if writer.last_thread == asker.thread => match writer.writers.last() {
+                Some(last) if last.memory.is_in_use() => return Ok(None),
+                last => last.map(|seen| seen.environment),
+            },
             State::Writer(_) | State::Switch { .. } => None,
             _ => return Ok(None),
         };
@@ -362,14 +354,7 @@ impl Filesystem {
     /// Notes who writes; a process that has not written to this handle before meets the conflict rule now.
     fn note_writer(&self, asker: Asker, handle: &Handle, writer: &mut Writer, seen: Option<Observed>) -> Reply<()> {
         let Some(seen) = seen else { return Ok(()) };
-        writer.writers.retain(|other| other.process != seen.process || seen.process.is_none());
-        if seen.process.is_none() {
-            // Processes that cannot be seen are one: nothing tells them apart.
-            writer.writers.retain(|other| other.process.is_some());
-        }
-        writer.last = seen.process.as_ref().and_then(|process| Holder::of(process.pid));
-        writer.writers.push(seen);
-        writer.last_thread = asker.thread;
+        writer.wrote(seen, asker.thread);
         let Ok(place) = self.place(handle.ino) else { return Ok(()) };
         if self.role(handle.ino)? == Role::Key {
             let by = self.caller_of(&place.session, writer);
@@ -414,10 +399,15 @@ impl Filesystem {
             self.takes_writes()?;
             self.check_opener(asker, ino, writer)?;
         }
+        self.begin_anew(&handle, writer, counts);
+        Ok(())
+    }
+
+    /// An open has truncated: the draft starts empty; where that `counts`, it is something to commit.
+    pub(super) fn begin_anew(&self, handle: &Handle, writer: &mut Writer, counts: bool) {
         writer.draft.restart(counts, self.engine());
         writer.written_at = SystemTime::now();
         handle.note(writer);
-        Ok(())
     }
 
     /// `truncate(path)`: commits at once. Truncating to the size there is commits nothing.
@@ -547,6 +537,21 @@ impl Filesystem {
     pub fn allocate(&self, asker: Asker, ino: Ino, id: HandleId, end: u64) -> Reply<()> {
         if self.stat_handle(asker, ino, id)?.size_bytes < end { self.truncate_handle(asker, id, end) } else { Ok(()) }
     }
+}
+
+/// Something was written to the handle's draft.
+pub(super) fn note_written(handle: &Handle, writer: &mut Writer, at: WriteAt) {
+    match at.lock_owner {
+        Some(owner) => drop(writer.owners.insert(owner)),
+        None => writer.unowned = true,
+    }
+    writer.written_at = SystemTime::now();
+    writer.append_since = writer.draft.is_append().then(|| writer.append_since.unwrap_or_else(Instant::now));
+    writer.set.mtime = None;
+    writer.killed = None;
+    writer.flushed = false;
+    handle.closed.store(false, Ordering::Relaxed);
+    handle.note(writer);
 }
 
 /// Where a WRITE goes.

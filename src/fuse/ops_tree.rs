@@ -20,8 +20,16 @@ impl Filesystem {
     /// ENOENT, also for a name that another process has reserved; ENAMETOOLONG.
     pub fn lookup(&self, asker: Asker, parent: Ino, name: &str) -> Reply<Stat> {
         check_length(name)?;
-        let role = self.find_role(asker, parent, name)?;
+        let known = self.inodes.find(parent, name);
+        let (role, entry) = self.find_entry(asker, parent, name)?;
         let ino = self.inodes.look_up(parent, name, role);
+        // What was found is what is shown, if it was found of this node; while its name is changed, what is read is.
+        if let Some(entry) = entry
+            && known == Some(ino)
+            && self.inodes.left(ino).is_none()
+        {
+            return Ok(entry_stat(ino, entry));
+        }
         let stat = self.stat(asker, ino);
         if stat.is_err() {
             self.forget(ino, 1);
@@ -31,9 +39,14 @@ impl Filesystem {
 
     /// What a name is; ENOENT when this caller cannot see it.
     pub(super) fn find_role(&self, asker: Asker, parent: Ino, name: &str) -> Reply<Role> {
+        self.find_entry(asker, parent, name).map(|(role, _)| role)
+    }
+
+    /// What a name is, with what the store has there.
+    fn find_entry(&self, asker: Asker, parent: Ino, name: &str) -> Reply<(Role, Option<Entry>)> {
         let not_found = || Refusal::not_found(name);
         match self.role(parent)? {
-            Role::ControlDir => return self.control_role(parent, name),
+            Role::ControlDir => return Ok((self.control_role(parent, name)?, None)),
             Role::Dir | Role::MetaDir => {}
             Role::Key | Role::Sidecar | Role::Scratch | Role::Control => {
                 return Err(Refusal::new(libc::ENOTDIR, "not a directory"));
@@ -41,22 +54,22 @@ impl Filesystem {
         }
         let known = self.inodes.find(parent, name);
         if special::is_scratch(name) {
-            return known.map(|_| Role::Scratch).ok_or_else(not_found);
+            return known.map(|_| (Role::Scratch, None)).ok_or_else(not_found);
         }
         if let Some(ino) = known {
             self.look_again(ino);
         }
         if name == BATON_DIR && self.has_controls(parent) {
-            return Ok(Role::ControlDir);
+            return Ok((Role::ControlDir, None));
         }
         let place = self.place_in(parent, name).map_err(|_| not_found())?;
         if let Some(role) = self.special_role(&place)? {
-            return Ok(role);
+            return Ok((role, None));
         }
         match self.engine().entry(&place.session, &place.path)? {
-            Some(entry) if entry.kind == Kind::Dir => Ok(Role::Dir),
-            Some(_) if parent != ROOT => Ok(Role::Key),
-            _ => known.filter(|&ino| self.sees_fresh(asker, ino)).map(|_| Role::Key).ok_or_else(not_found),
+            Some(entry) if entry.kind == Kind::Dir => Ok((Role::Dir, Some(entry))),
+            Some(entry) if parent != ROOT => Ok((Role::Key, Some(entry))),
+            _ => known.filter(|&ino| self.sees_fresh(asker, ino)).map(|_| (Role::Key, None)).ok_or_else(not_found),
         }
     }
 
@@ -275,6 +288,12 @@ impl Filesystem {
         }
         let entry = self.engine().entry(&place.session, &place.path)?;
         entry.map(|entry| entry.attributes).ok_or_else(|| Refusal::not_found(place.path))
+    }
+
+    /// Is this the root or a session?
+    #[must_use]
+    pub fn is_session_or_root(&self, ino: Ino) -> bool {
+        ino == ROOT || (self.inodes.parent(ino) == ROOT && self.inodes.role(ino) == Some(Role::Dir))
     }
 
     /// Is this a directory that has control files: the mount or a session?

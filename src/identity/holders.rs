@@ -24,6 +24,38 @@ pub fn tgid(tid: u32) -> Option<u32> {
     proc::status_number(&proc::status(tid)?, "Tgid")
 }
 
+/// Who closes a descriptor, as one look at its thread shows it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Closer {
+    /// Its process; `None` when the thread is gone, hidden or in a pid namespace that is not ours.
+    pub pid: Option<u32>,
+    /// The thread is on its way out ([`is_dying`]).
+    pub dying: bool,
+    /// It is its process's only thread: as long as it waits for us, nothing is started beside it.
+    pub alone: bool,
+}
+
+impl Closer {
+    /// Looks at the thread of a request that is still to be answered.
+    #[must_use]
+    pub fn of(tid: u32) -> Self {
+        let Some(status) = proc::status(tid).filter(|_| tid != 0) else { return Self::default() };
+        let number = |name| proc::status_number(&status, name);
+        let dying = number("FDSize") == Some(0) && has_no_memory(tid);
+        Self { pid: number("Tgid"), dying, alone: number("Threads") == Some(1) }
+    }
+
+    /// As [`descendants`] of its process.
+    #[must_use]
+    pub fn descendants(self) -> Vec<u32> {
+        match self.pid {
+            Some(pid) if self.alone && children_of(pid, pid).is_empty() => Vec::new(),
+            Some(pid) => descendants(pid),
+            None => Vec::new(),
+        }
+    }
+}
+
 /// A process that was seen holding a file, held so that its number cannot come to mean another one unnoticed.
 #[derive(Debug)]
 pub struct Holder {
@@ -183,11 +215,12 @@ pub fn descendants(pid: u32) -> Vec<u32> {
 /// Each thread has the children it forked itself.
 fn children(pid: u32) -> Vec<u32> {
     let threads = numbers(&format!("/proc/{pid}/task")).unwrap_or_default();
-    let lists =
-        threads.iter().filter_map(|tid| std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/children")).ok());
-    lists
-        .flat_map(|list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
-        .collect()
+    threads.iter().flat_map(|&tid| children_of(pid, tid)).collect()
+}
+
+fn children_of(pid: u32, tid: u32) -> Vec<u32> {
+    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/children")).unwrap_or_default();
+    list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
 /// The names in a directory that are numbers.
@@ -207,8 +240,11 @@ fn open_dir(path: &str) -> Option<OwnedFd> {
 /// for a process whose first thread ended before the others is not dying.
 #[must_use]
 pub fn is_dying(tid: u32) -> bool {
-    let no_memory = proc::statm(tid).is_some_and(|sizes| sizes.split_ascii_whitespace().all(|size| size == "0"));
-    no_memory && proc::status(tid).and_then(|status| proc::status_number(&status, "FDSize")) == Some(0)
+    has_no_memory(tid) && proc::status(tid).and_then(|status| proc::status_number(&status, "FDSize")) == Some(0)
+}
+
+fn has_no_memory(tid: u32) -> bool {
+    proc::statm(tid).is_some_and(|sizes| sizes.split_ascii_whitespace().all(|size| size == "0"))
 }
 
 /// Has this process lost its descriptors, while the files behind them may not all be closed yet? Between the two its

@@ -4,12 +4,15 @@ mod author;
 mod bounded;
 pub mod environ;
 pub mod holders;
+mod memory;
 mod proc;
 mod resolve;
 #[cfg(test)]
 mod testing;
 
 use std::time::Duration;
+
+pub use memory::Memory;
 
 use crate::words::{Author, Claim, ClaimError, Policy, Process, SessionId, UnknownPolicy};
 
@@ -40,6 +43,8 @@ pub struct Observed {
     /// A print of its environment, to see cheaply whether it has exec'd something else since
     /// ([`Resolver::environment_print`]); 0 when it could not be read.
     pub environment: u64,
+    /// Tells, without reading anything again, whether all this still holds.
+    pub memory: Memory,
 }
 
 /// Reads identities, bounded in time.
@@ -68,6 +73,18 @@ impl Resolver {
     /// where the process itself declares nothing.
     pub fn observe(&self, tid: u32, uid: u32, gid: u32) -> Result<Observed, IdentityError> {
         self.eyes.observe(self.limit, tid, uid, gid)
+    }
+
+    /// What [`Resolver::observe`] has said of this caller a moment ago, where it still holds: neither it nor its parent has
+    /// exec'd or ended since. Never waits, and is allowed in any moment.
+    #[must_use]
+    pub fn seen_lately(&self, tid: u32, uid: u32, gid: u32) -> Option<Observed> {
+        self.eyes.seen_lately((tid, uid, gid))
+    }
+
+    /// Lets go of what [`Resolver::seen_lately`] would not tell any more. To be called now and then.
+    pub fn forget_old(&self) {
+        self.eyes.forget_old();
     }
 
     /// [`Observed::environment`] as it would be now: another one means that an exec came between, and that the

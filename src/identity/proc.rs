@@ -4,8 +4,9 @@
 //! answer to the FLUSH of a close-on-exec descriptor. So there are two kinds:
 //!
 //! - *any moment*: `status`, `statm`, `comm`, `fdinfo`, `task` - also inside a FLUSH or RELEASE.
-//! - *bounded*: `stat`, `environ`, `exe` - never inside a FLUSH or RELEASE, and elsewhere only on a thread that may
-//!   stay behind ([`super::bounded`]): an ancestor, or a caller with several threads, can be in exec at any time.
+//! - *bounded*: `stat`, `environ`, `exe`, the opening of `pagemap` - never inside a FLUSH or RELEASE, and elsewhere only
+//!   on a thread that may stay behind ([`super::bounded`]): an ancestor, or a caller with several threads, can be in exec
+//!   at any time.
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -16,6 +17,8 @@ use std::sync::OnceLock;
 const ENVIRON_MAX_BYTES: u64 = 8 << 20;
 /// `status` has about 1.5 KiB, one list in it can be long on machines with many cores.
 const FILE_MAX_BYTES: u64 = 64 << 10;
+/// Most of these files are shorter.
+const GUESS_BYTES: usize = 4096;
 /// Set from a fork until the child's exec (`PF_FORKNOEXEC` in the kernel's `sched.h`).
 const FORKED_WITHOUT_EXEC: u64 = 0x40;
 
@@ -45,8 +48,14 @@ fn read(pid: u32, file: &str, limit_bytes: u64) -> Option<Vec<u8>> {
     if !is_ours() {
         return None;
     }
-    let mut bytes = Vec::with_capacity(2048);
-    File::open(format!("/proc/{pid}/{file}")).ok()?.take(limit_bytes).read_to_end(&mut bytes).ok()?;
+    let mut file = File::open(format!("/proc/{pid}/{file}")).ok()?;
+    // Each of these files is one record, so a read that leaves room has come to its end.
+    let mut bytes = vec![0; GUESS_BYTES];
+    let len = file.read(&mut bytes).ok()?;
+    bytes.truncate(len);
+    if len == GUESS_BYTES {
+        file.take(limit_bytes.saturating_sub(len as u64)).read_to_end(&mut bytes).ok()?;
+    }
     Some(bytes)
 }
 
@@ -94,6 +103,11 @@ pub(super) fn environ(tid: u32) -> Option<Vec<u8>> {
 pub(super) fn exe(tid: u32) -> Option<String> {
     let path = is_ours().then(|| std::fs::read_link(format!("/proc/{tid}/exe")).ok())??;
     Some(path.to_string_lossy().into_owned())
+}
+
+/// Bounded to open. What stands for the memory of the running program; the memory itself is not kept.
+pub(super) fn pagemap(pid: u32) -> Option<File> {
+    is_ours().then(|| File::open(format!("/proc/{pid}/pagemap")).ok())?
 }
 
 /// What we use of `stat`.

@@ -1,10 +1,11 @@
 //! From a thread id to what was seen of its process and of its ancestors. Knows nothing of writers and precedence.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::bounded::{Bounded, Progress};
+use super::memory::Hold;
 use super::{IdentityError, Observed, environ, proc};
 use crate::words::{Claim, Policy, Process};
 
@@ -15,6 +16,10 @@ const LEVELS_MAX: usize = 64;
 const ANCESTRY_KEPT: Duration = Duration::from_millis(100);
 /// So many parents are remembered at one time.
 const PARENTS_MAX: usize = 512;
+/// So many callers are, each with two descriptors.
+const CALLERS_MAX: usize = 64;
+/// From so many on, those that have ended make room for the next.
+const CALLERS_SOME: usize = 8;
 
 /// What one of the readers says of a caller.
 pub(super) type Sight = Result<Observed, IdentityError>;
@@ -24,7 +29,11 @@ pub(super) type Sight = Result<Observed, IdentityError>;
 pub(super) struct Eyes {
     threads: Bounded,
     ancestry: Arc<Remembered>,
+    lately: Mutex<HashMap<Caller, (Instant, Observed)>>,
 }
+
+/// A thread, a user and a group, as a request has them.
+type Caller = (u32, u32, u32);
 
 impl Eyes {
     /// As [`super::Resolver::observe`]. What was seen when `limit` passed is the answer, less what came after it.
@@ -32,9 +41,45 @@ impl Eyes {
         if tid == 0 {
             return Ok(Observed::default());
         }
-        let ancestry = Arc::clone(&self.ancestry);
+        if let Some(seen) = self.seen_lately((tid, uid, gid)) {
+            return Ok(seen);
+        }
+        let (ancestry, since) = (Arc::clone(&self.ancestry), Instant::now());
         let seen = self.threads.ask(limit, move |progress| look(tid, uid, gid, &ancestry, progress));
+        if let Some(Ok(seen)) = &seen {
+            self.remember((tid, uid, gid), since, seen);
+        }
         seen.unwrap_or_else(|| Ok(Observed::default()))
+    }
+
+    fn lately(&self) -> MutexGuard<'_, HashMap<Caller, (Instant, Observed)>> {
+        self.lately.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`super::Resolver::seen_lately`]. Further above than its parent an ancestor may have exec'd: so not for longer
+    /// than what ancestors declare is kept.
+    pub(super) fn seen_lately(&self, caller: Caller) -> Option<Observed> {
+        let (_, seen) = self.lately().get(&caller).filter(|(since, _)| since.elapsed() < ANCESTRY_KEPT).cloned()?;
+        seen.memory.is_in_use().then_some(seen)
+    }
+
+    /// Lets go of what is too old to be told again, and of the descriptors that are held with it.
+    pub(super) fn forget_old(&self) {
+        self.lately().retain(|_, (since, _)| since.elapsed() < ANCESTRY_KEPT);
+    }
+
+    fn remember(&self, caller: Caller, since: Instant, seen: &Observed) {
+        // What was read of a process that went on meanwhile may be of two programs.
+        if !seen.memory.is_in_use() {
+            return;
+        }
+        let mut lately = self.lately();
+        if lately.len() >= CALLERS_SOME {
+            lately.retain(|_, (since, seen)| since.elapsed() < ANCESTRY_KEPT && seen.memory.is_in_use());
+        }
+        if lately.len() < CALLERS_MAX {
+            lately.insert(caller, (since, seen.clone()));
+        }
     }
 
     /// As [`super::Resolver::environment_print`].
@@ -52,12 +97,15 @@ fn exec_print(tid: u32) -> Option<u64> {
 
 /// Reads in the order in which it can block: what never does, then the caller's own files, then its ancestors'.
 fn look(tid: u32, uid: u32, gid: u32, ancestry: &Remembered, progress: &Progress<Sight>) {
-    let Some(pid) = super::holders::tgid(tid) else { return };
+    let Some(status) = proc::status(tid) else { return };
+    let Some(pid) = proc::status_number(&status, "Tgid") else { return };
     let process = Process { pid, uid: Some(uid), gid: Some(gid), comm: proc::comm(pid), ..Process::default() };
     let mut seen = Observed { process: Some(process), ..Observed::default() };
     progress.say(Ok(seen.clone()));
 
+    let hold = Hold::of(pid, proc::status_number(&status, "Threads"));
     let Some(stat) = proc::stat(pid) else { return };
+    let memory = hold.with_parent(stat.parent, stat.execed);
     // A first thread that has ended left its memory to the others, so the memory's files are read by thread.
     let image = if tid == pid { stat.image } else { proc::stat(tid).map_or(stat.image, |thread| thread.image) };
     let environ = proc::environ(tid);
@@ -72,10 +120,11 @@ fn look(tid: u32, uid: u32, gid: u32, ancestry: &Remembered, progress: &Progress
         Err(error) => return progress.say(Err(error)),
     }
     if !seen.own.is_empty() && seen.policy.is_some() {
-        return progress.say(Ok(seen));
+        return progress.say(Ok(Observed { memory, ..seen }));
     }
     progress.say(Ok(seen.clone()));
-    progress.say(inherit(seen, ancestry.of(stat.parent)));
+    let seen = inherit(seen, ancestry.of(stat.parent));
+    progress.say(seen.map(|seen| Observed { memory, ..seen }));
 }
 
 fn declared(environ: &[u8]) -> Result<(Claim, Option<Policy>), IdentityError> {

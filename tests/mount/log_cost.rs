@@ -70,7 +70,12 @@ fn a_line_costs_on_a_log_of_64_mib_what_it_costs_on_an_empty_one() {
     for (name, &on_empty) in &empty {
         let (on_empty, on_large) = (on_empty as f64 / lines as f64, large[name] as f64 / lines as f64);
         eprintln!("  {name} a line: {on_empty:.1} on the empty log, {on_large:.1} on the large one");
-        assert!(on_large <= on_empty * 1.1, "{name}: {on_large} a line on the large log, {on_empty} on the empty one");
+        // Who writes is looked at again after a tenth of a second: one look more in a batch says nothing of the log.
+        let look = if name.ends_with("char") { 12_000.0 } else { 60.0 } / lines as f64;
+        assert!(
+            on_large <= on_empty * 1.1 + look,
+            "{name}: {on_large} a line on the large log, {on_empty} on the empty one"
+        );
     }
     let ratio = times[1].as_secs_f64() / times[0].as_secs_f64();
     eprintln!("  {:?} a line, {ratio:.2} times that on the large one", times[0] / (BATCHES * lines) as u32);

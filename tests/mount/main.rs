@@ -29,6 +29,7 @@ mod model;
 mod observer;
 mod policy;
 mod rename;
+mod seen;
 mod soak;
 mod tools;
 mod tree;

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use crate::harness::{self, Mount, fails};
 
@@ -18,6 +18,37 @@ fn making_a_session_is_mkdir_and_making_it_again_is_refused() {
     mount.bash("mkdir -p \"$MNT/t\" && mkdir -p \"$MNT/u/a/b\" && echo x > \"$MNT/u/a/b/k\"").ok();
     assert!(mount.store().join("u/a/b/k").is_file());
     fails(File::create(mount.point().join("none/k")), libc::ENOENT);
+}
+
+// T8
+#[test]
+fn a_session_that_comes_and_goes_beside_the_mount_does_so_on_the_mount() {
+    let Some(mount) = Mount::new() else { return };
+    let (beside, session) = (mount.store().join("t"), mount.point().join("t"));
+    fails(fs::metadata(&session), libc::ENOENT);
+    fs::create_dir(&beside).expect("mkdir");
+    fs::write(beside.join("k"), "x").expect("a value");
+    assert_eq!(fs::read_to_string(session.join("k")).expect("the value"), "x");
+    fs::set_permissions(&beside, fs::Permissions::from_mode(0o700)).expect("chmod");
+    harness::eventually("its mode is seen", || fs::metadata(&session).is_ok_and(|stat| stat.mode() & 0o777 == 0o700));
+    fs::remove_dir_all(&beside).expect("rm -r");
+    fails(File::open(session.join("k")), libc::ENOENT);
+    fs::create_dir(&session).expect("what has gone can be made again, however lately it was seen");
+    fs::remove_dir_all(&beside).expect("rm -r");
+    harness::eventually("it is seen to be gone", || fs::metadata(&session).is_err());
+}
+
+// T8, C17
+#[test]
+fn a_value_beside_the_mount_in_the_place_of_a_directory_is_read_at_the_next_open() {
+    let Some(mount) = Mount::new() else { return };
+    for n in 0..20 {
+        mount.bash(&format!("mkdir d{n} && stat d{n} && ls d{n}")).ok();
+        fs::remove_dir(mount.stored(&format!("d{n}"))).expect("rmdir");
+        fs::write(mount.stored("tmp"), "value").expect("a temporary file");
+        fs::rename(mount.stored("tmp"), mount.stored(&format!("d{n}"))).expect("rename");
+        assert_eq!(mount.read(&format!("d{n}")), "value");
+    }
 }
 
 // T1

@@ -1,0 +1,122 @@
+//! A FUSE filesystem that does nothing: whatever is asked for exists, whatever is written is forgotten. It answers from
+//! the thread that reads requests, as ours does where nothing has to be waited for; attributes may be kept for a second,
+//! and files are read and written around the page cache.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    BsdFileFlags, Config, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner,
+    MountOption, OpenFlags, ReplyAttr, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, Session, TimeOrNow,
+    WriteFlags,
+};
+
+use super::Result;
+
+/// The first argument of a process that serves it.
+pub(crate) const WORD: &str = "nothing";
+
+const TTL: Duration = Duration::from_secs(1);
+/// The root and the session.
+const DIRS: [u64; 2] = [1, 2];
+
+/// Serves it until it is unmounted.
+pub(crate) fn serve(point: &Path) -> Result<()> {
+    let mut config = Config::default();
+    config.mount_options = vec![MountOption::FSName("nothing".to_owned()), MountOption::DefaultPermissions];
+    Ok(Session::new(Nothing, point, &config)?.run()?)
+}
+
+#[derive(Debug)]
+struct Nothing;
+
+fn attributes(ino: INodeNo) -> FileAttr {
+    let dir = DIRS.contains(&ino.0);
+    FileAttr {
+        ino,
+        size: 0,
+        blocks: 0,
+        atime: SystemTime::UNIX_EPOCH,
+        mtime: SystemTime::UNIX_EPOCH,
+        ctime: SystemTime::UNIX_EPOCH,
+        crtime: SystemTime::UNIX_EPOCH,
+        kind: if dir { FileType::Directory } else { FileType::RegularFile },
+        perm: if dir { 0o755 } else { 0o644 },
+        nlink: 1,
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        rdev: 0,
+        blksize: 4096,
+        flags: 0,
+    }
+}
+
+/// A number for a name: the session has its own, any name in it the bytes of its end.
+fn number(parent: INodeNo, name: &OsStr) -> INodeNo {
+    if parent.0 == 1 {
+        return INodeNo(2);
+    }
+    let end = name.as_encoded_bytes().iter().rev().take(7).rev();
+    INodeNo(end.fold(1, |number, &byte| number << 8 | u64::from(byte)))
+}
+
+impl fuser::Filesystem for Nothing {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        // Whole values in one request, as ours.
+        let _ = config.set_max_write(1 << 20);
+        Ok(())
+    }
+
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        reply.entry(&TTL, &attributes(number(parent, name)), Generation(0));
+    }
+
+    fn getattr(&self, _request: &Request, ino: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
+        reply.attr(&TTL, &attributes(ino));
+    }
+
+    fn setattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _mode: Option<u32>,
+        _uid: Option<u32>,
+        _gid: Option<u32>,
+        _size: Option<u64>,
+        _atime: Option<TimeOrNow>,
+        _mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        reply.attr(&TTL, &attributes(ino));
+    }
+
+    fn open(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _handle: FileHandle,
+        _offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        reply.written(u32::try_from(data.len()).unwrap_or(0));
+    }
+
+    fn flush(&self, _request: &Request, _ino: INodeNo, _handle: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
+        reply.ok();
+    }
+}
