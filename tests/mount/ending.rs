@@ -27,7 +27,7 @@ fn what_the_end_of_the_mount_refuses_to_fill_is_neither_emptied_nor_made() {
     keys.iter().for_each(|key| mount.write(key, "old value"));
     let script = "import os\nopened = os.open('open', os.O_RDWR)\nhalf = os.open('half', os.O_WRONLY | os.O_TRUNC)\nos.write(half, b'new ')\n\
                   for n in range(300): os.write(os.open(f'draft{n}', os.O_WRONLY | os.O_CREAT), b'draft')\n\
-                  logs = {os.open(f'log{n}', os.O_WRONLY | os.O_CREAT | os.O_APPEND): 0 for n in range(20)}\n\
+                  logs = {os.open(f'log{n}', os.O_WRONLY | os.O_CREAT | os.O_APPEND): 1 for n in range(20)}\nfor log in logs: os.write(log, b'line\\n')\n\
                   print('ready', flush=True)\ninput()\n\
                   def taken(work, *given):\n try: return work(*given) is not False\n except OSError: return False\n\
                   while taken(os.pwrite, opened, b'O', 0):\n for log in logs: logs[log] += taken(os.write, log, b'line\\n')\n\
