@@ -171,7 +171,16 @@ fn after_a_mixed_load_the_daemon_holds_what_it_held_before() {
     let Some(mount) = Mount::new() else { return };
     let daemon = mount.daemons()[0];
     forget_names(&mount);
-    let before = Held::now(&mount, daemon);
+    let mut before = Held::now(&mount, daemon);
+    // A thread that has just been started has the name of the one that started it.
+    loop {
+        thread::sleep(Duration::from_millis(50));
+        let again = Held::now(&mount, daemon);
+        if again == before {
+            break;
+        }
+        before = again;
+    }
     let load = start(&mount, 100);
     thread::sleep(Duration::from_secs(4));
     end(&mount, load);
