@@ -536,7 +536,9 @@ impl LocalEngine {
         let judged = match look::look_at(&*self.disk, &source, Access::Read)? {
             Look::File(found) => {
                 let linked = self.disk.stat(&draft).ok().filter(|_| value.body == Body::Source);
-                let ours = found.ours().is_some_and(|mark| mark.version == over_from);
+                let held = Self::held(&record.session, &found, from, work.replay);
+                let itself = value.body == Body::Source && found.stat.id == value.file;
+                let ours = itself || matches!(held, Held::Ours(mark) if mark.version == over_from);
                 if value.body == Body::Source && ours && linked.is_none() && work.replay.is_some() {
                     self.disk.link(&source, &draft).map_err(io("linking", &source))?;
                 }
