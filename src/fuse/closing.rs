@@ -259,7 +259,7 @@ impl Filesystem {
     /// Descriptors are counted per file, not per handle: `fdinfo` shows no more. So those of the other live write
     /// handles of the same processes are taken off. Of the flusher: who it is, and whether its table may have written.
     fn is_held(&self, handle: &Arc<Handle>, writer: &mut Writer, flusher: Option<(Closer, bool)>) -> bool {
-        if flusher.is_none() && handle.closed.load(Ordering::Relaxed) {
+        if flusher.is_none() && handle.is_closed() {
             return false;
         }
         // Where not all can be seen, the descriptor table that wrote decides, and at last the RELEASE: who is hidden
@@ -320,8 +320,7 @@ impl Filesystem {
     ) -> bool {
         let of = |other: &Handle, pids: &[u32]| pids.iter().any(|&pid| other.may_be_held_by(pid));
         let mut others = self.writers_on(handle.ino);
-        others
-            .retain(|other| other.descriptors_write && other.id != handle.id && !other.closed.load(Ordering::Relaxed));
+        others.retain(|other| other.descriptors_write && other.id != handle.id && !other.is_closed());
         others.retain(|other| of(other, pids));
         if descriptors > others.len() {
             return true;

@@ -288,7 +288,7 @@ impl Filesystem {
             }
             let Some(draft) = self.as_noted(&handle) else { continue };
             // Appends are whole writes: they are never dropped. Nor is what everyone has closed, its RELEASE under way.
-            let closed = writer.flushed && writer.killed.is_none() && handle.closed.load(Ordering::Relaxed);
+            let closed = writer.flushed && writer.killed.is_none() && handle.is_closed();
             let keep = closed || self.options.on_kill == OnKill::Commit || writer.draft.is_append();
             let kept = keep && self.commit_draft(&handle, writer, Moment::End).is_ok();
             if !kept {

@@ -214,6 +214,12 @@ impl Handle {
         *self.pids.lock().unwrap_or_else(PoisonError::into_inner) = writer.pids();
     }
 
+    /// Did its last FLUSH find no descriptor left that can write, or has its RELEASE come?
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
     /// Has its open made a name, and no commit of its own yet?
     #[must_use]
     pub fn makes(&self) -> bool {

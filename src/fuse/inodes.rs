@@ -260,10 +260,10 @@ impl Inodes {
         Some((node.parent, node.name.clone()))
     }
 
-    /// Is a key's name below this directory reserved by an open draft?
+    /// The names below this directory that open drafts have reserved.
     #[must_use]
-    pub fn has_fresh_below(&self, dir: Ino) -> bool {
-        self.table().has_fresh_below(dir)
+    pub fn fresh_below(&self, dir: Ino) -> Vec<Ino> {
+        self.table().fresh_below(dir)
     }
 
     /// The nodes directly in a directory.
@@ -453,10 +453,14 @@ impl Table {
         self.collect(ino);
     }
 
-    fn has_fresh_below(&self, dir: Ino) -> bool {
-        let reserved = |ino| self.role(ino) == Some(Role::Key) && self.fresh(ino).is_some();
-        let mut names = self.names.get(&dir).into_iter().flat_map(HashMap::values);
-        names.any(|&ino| reserved(ino) || self.has_fresh_below(ino))
+    fn fresh_below(&self, dir: Ino) -> Vec<Ino> {
+        let (mut found, mut dirs) = (Vec::new(), vec![dir]);
+        while let Some(dir) = dirs.pop() {
+            let names = self.names.get(&dir).into_iter().flat_map(HashMap::values);
+            dirs.extend(names.clone());
+            found.extend(names.filter(|&&ino| self.role(ino) == Some(Role::Key) && self.fresh(ino).is_some()));
+        }
+        found
     }
 
     fn children(&self, dir: Ino) -> Vec<Ino> {
@@ -629,8 +633,8 @@ mod tests {
         assert_eq!(inodes.reserve(session, "k", Role::Key, fresh(2), false), Ok(key));
         assert_eq!(inodes.fresh(key).unwrap().creators, [1, 2]);
         assert_eq!(inodes.find(session, "k"), Some(key));
-        assert!(inodes.has_fresh_below(ROOT));
+        assert!(!inodes.fresh_below(ROOT).is_empty());
         inodes.remove(key);
-        assert!(!inodes.has_fresh_below(ROOT));
+        assert!(inodes.fresh_below(ROOT).is_empty());
     }
 }

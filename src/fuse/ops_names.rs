@@ -3,7 +3,7 @@
 use super::counters::Moment;
 use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Place, Reply, Stat};
-use super::handles::State;
+use super::handles::{Handle, State};
 use super::inodes::{Ino, Left, ROOT, Role};
 use super::names::Held;
 use super::ops_tree::check_length;
@@ -148,7 +148,7 @@ impl Filesystem {
         let by = self.caller(&place.session, asker)?;
         let _names = self.names.tree();
         let (place, known) = (self.place_in(parent, name)?, self.inodes.find(parent, name));
-        if known.is_some_and(|ino| self.inodes.has_fresh_below(ino)) {
+        if known.is_some_and(|ino| self.is_written_below(ino)) {
             return Err(Refusal::new(libc::ENOTEMPTY, format!("a file is being written in '{name}'")));
         }
         let attributes = known.map(|ino| self.dir_attributes(ino)).transpose()?;
@@ -229,7 +229,7 @@ impl Filesystem {
         let by = self.caller(&from.place.session, asker)?;
         let _names = self.names.tree();
         let (source, target) = (self.place_of(from)?.dir()?, self.directory(&self.place_of(to)?)?);
-        if to.ino.is_some_and(|ino| self.inodes.has_fresh_below(ino)) {
+        if to.ino.is_some_and(|ino| self.is_written_below(ino)) {
             return Err(Refusal::new(libc::ENOTEMPTY, format!("a file is being written in '{}'", to.name)));
         }
         self.store.rename_dir(&from.place.session, &source, &target, &by)?;
@@ -310,6 +310,21 @@ impl Filesystem {
             }
         }
         Ok(())
+    }
+
+    /// Has a draft reserved a name below a directory? Not one that was refused, or has nothing to commit and was closed:
+    /// RELEASE comes some time after the close.
+    fn is_written_below(&self, dir: Ino) -> bool {
+        let reserves = |handle: &Handle| match handle.try_state().as_deref() {
+            Some(State::Writer(writer)) => writer.failed.is_none() && (writer.has_draft() || !handle.is_closed()),
+            Some(_) => !handle.is_closed(),
+            None => true,
+        };
+        self.inodes.fresh_below(dir).into_iter().any(|ino| {
+            let handles = self.handles_on(ino);
+            // Without any it is just being made.
+            handles.is_empty() || handles.iter().any(|handle| reserves(handle))
+        })
     }
 
     /// A key under another name has other version numbers: what handles on it were made from is told in those.

@@ -151,9 +151,7 @@ impl Filesystem {
         let there = left.as_ref().and_then(|left| left.value.as_ref()).map(|value| value.head.size_bytes);
         // What was committed is shown to all but who writes: a draft is nobody else's business.
         let pid = holders::tgid(asker.thread);
-        let own = |handle: &Handle| {
-            !handle.closed.load(Ordering::Relaxed) && pid.is_some_and(|pid| handle.may_be_held_by(pid))
-        };
+        let own = |handle: &Handle| !handle.is_closed() && pid.is_some_and(|pid| handle.may_be_held_by(pid));
         let sizes = handles.filter(|handle| there.is_none() || own(handle));
         let sizes = sizes.map(|handle| match handle.try_state().as_deref() {
             Some(State::Reader(pinned)) => pinned.as_ref().map_or(0, |snapshot| snapshot.head.size_bytes),

@@ -221,3 +221,15 @@ fn a_directory_listed_again_through_one_descriptor_shows_what_is_there_now() {
                   os.rmdir('d')\nprint(os.listdir(fd))";
     assert_eq!(mount.python(script).ok(), "[]\n['k']\n[]\n[]\n");
 }
+
+// T6
+#[test]
+fn a_session_goes_while_somebody_still_has_open_what_was_refused_in_it() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "import errno, os, shutil\nos.mkdir('../gone')\n\
+                  fd = os.open('../gone/__handoff.json', os.O_WRONLY | os.O_CREAT)\n\
+                  try: os.write(fd, b'no object')\nexcept OSError as e: assert e.errno == errno.EINVAL\n\
+                  else: assert False\nshutil.rmtree('../gone')\nassert not os.path.exists('../gone')\n\
+                  try: os.close(fd)\nexcept OSError as e: assert e.errno == errno.EINVAL";
+    mount.python(script).ok();
+}
