@@ -9,6 +9,7 @@ mod engines;
 #[path = "../common/power.rs"]
 mod power_disk;
 
+mod beside;
 mod contract;
 mod crash;
 mod flips;
