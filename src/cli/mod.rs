@@ -16,6 +16,7 @@ mod resume;
 mod run;
 mod status;
 mod umount;
+mod verify;
 mod write;
 
 use std::process::ExitCode;
@@ -56,6 +57,7 @@ enum Command {
     Handoff(handoff::Args),
     Policy(policy::Args),
     Status(status::Args),
+    Verify(verify::Args),
 }
 
 /// The whole of a command: reads the arguments, does it, says why not.
@@ -78,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Handoff(args) => handoff::run(args),
         Command::Policy(args) => policy::run(args),
         Command::Status(args) => status::run(args),
+        Command::Verify(args) => verify::run(args),
     };
     ended.unwrap_or_else(|refusal| refused(&refusal)).into()
 }

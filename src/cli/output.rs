@@ -1,6 +1,6 @@
 //! Data on stdout, talk on stderr. A reader of stdout that has enough ends nothing and hears nothing.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
@@ -40,6 +40,14 @@ pub(super) fn json(value: &impl Serialize) -> Result<(), Refusal> {
 /// Says something to the person. There is nobody to tell when that fails.
 pub(super) fn say(words: &str) {
     let _ = writeln!(io::stderr(), "batonfs: {words}");
+}
+
+/// Shows a person how far something is, in place of what was shown before; `None` takes it away. Others are shown nothing.
+pub(super) fn progress(words: Option<&str>) {
+    let mut stderr = io::stderr();
+    if stderr.is_terminal() {
+        let _ = write!(stderr, "\r\x1b[K{}", words.unwrap_or_default()).and_then(|()| stderr.flush());
+    }
 }
 
 /// Says why something was not done.

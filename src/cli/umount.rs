@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Ended, Exit, mounts, options, output};
-use crate::committer::{Call, HeldDraft, Refusal, RefusalKind, Reply, Request, ask_daemon, client};
+use crate::committer::{Call, Refusal, RefusalKind, Reply, Request, ask_daemon, client};
 
 /// How long a daemon that has unmounted may take to let go of its store.
 const LAST_STEPS: Duration = Duration::from_secs(30);
@@ -45,10 +45,12 @@ fn ask(mount: &mounts::Mount, wait: Duration) -> Result<bool, Refusal> {
     let call = Call::new(Request::Unmount { mountpoint: mount.at.clone(), wait_ms });
     let holder = client::holder(&mount.source);
     let mut told = Vec::new();
-    let mut tell = |drafts: &[HeldDraft]| {
-        if told != drafts {
+    let mut tell = |reply: &Reply| {
+        if let Reply::Waiting(drafts) = reply
+            && told != *drafts
+        {
             drafts.iter().for_each(|draft| output::say(&format!("waiting: {draft}")));
-            told = drafts.to_vec();
+            told.clone_from(drafts);
         }
     };
     match ask_daemon(&mount.source, &call, &mut tell) {

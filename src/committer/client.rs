@@ -2,6 +2,7 @@
 //! else waited for, within a limit.
 
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -15,10 +16,10 @@ use super::perform::{Answer, Committer, Peer, execute};
 use super::place::Place;
 use super::protocol::{self, ANSWER_MAX_BYTES};
 use super::refusal::{Refusal, RefusalKind};
-use super::request::{Call, HeldDraft, Reply, Request};
+use super::request::{Call, Reply, Request};
 use super::server::{self, PATIENCE};
-use super::{open_store, spool};
-use crate::engine::{EngineError, Snapshot, Staged};
+use super::{open_store, spool, verify_free};
+use crate::engine::{self, EngineError, Report, Snapshot, Staged};
 use crate::identity::Resolver;
 use crate::words::key::BATON_DIR;
 use crate::words::{Claim, Policy};
@@ -29,6 +30,9 @@ pub const LIMIT: Duration = Duration::from_secs(10);
 pub const IDENTITY_LIMIT: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(40);
+
+/// Hears answers after which another one comes.
+pub type Meanwhile<'a> = dyn FnMut(&Reply) + 'a;
 
 /// The bytes of a value that was read. Whole: nothing of it comes from a connection that may still break.
 #[derive(Debug)]
@@ -57,7 +61,41 @@ impl Value {
 ///
 /// # Errors
 /// [`Refusal`]; InUse when the limit passed, with words that name the holder.
-pub fn perform(root: &Path, mut call: Call, body: &Staged, limit: Duration) -> Result<(Reply, Option<Value>), Refusal> {
+pub fn perform(root: &Path, call: Call, body: &Staged, limit: Duration) -> Result<(Reply, Option<Value>), Refusal> {
+    perform_telling(root, call, body, limit, &mut |_| {})
+}
+
+/// Checks the store at `root` (canonical), whoever holds it; also one that is too damaged to be opened. `tell` hears how
+/// far it is.
+///
+/// # Errors
+/// As [`perform`].
+pub fn verify(root: &Path, repair: bool, tell: &mut Meanwhile<'_>) -> Result<Report, Refusal> {
+    if matches!(Place::open(root), Err(e) if e.kind() == io::ErrorKind::NotFound) {
+        // Nothing of ours is there, and asking makes nothing.
+        return Ok(verify_here(root, false, tell)?);
+    }
+    let call = Call::new(Request::Verify { repair });
+    match perform_telling(root, call, &Staged::from(Vec::new()), LIMIT, tell)?.0 {
+        Reply::Verified(report) => Ok(report),
+        other => Err(Refusal::new(RefusalKind::Failed, format!("the daemon did not check the store: {other:?}"))),
+    }
+}
+
+fn verify_here(root: &Path, repair: bool, tell: &mut Meanwhile<'_>) -> engine::Result<Report> {
+    verify_free(root, repair, &mut |checked| {
+        tell(&Reply::Verifying(*checked));
+        ControlFlow::Continue(())
+    })
+}
+
+fn perform_telling(
+    root: &Path,
+    mut call: Call,
+    body: &Staged,
+    limit: Duration,
+    tell: &mut Meanwhile<'_>,
+) -> Result<(Reply, Option<Value>), Refusal> {
     if let Some(missing) = certainly_missing(root, &call) {
         return Err(missing);
     }
@@ -67,10 +105,10 @@ pub fn perform(root: &Path, mut call: Call, body: &Staged, limit: Duration) -> R
     let mut why = None;
     loop {
         let held = match Lock::attempt(&place, &holder).map_err(|e| cannot_lock(root, &e))? {
-            Attempt::Taken(lock) => return here(root, &call, body.clone(), lock),
+            Attempt::Taken(lock) => return here(root, &call, body.clone(), lock, tell),
             Attempt::Held(held) => held,
         };
-        match ask(&place, &call, body, wait.left(), &mut |_| {}) {
+        match ask(&place, &call, body, wait.left(), tell) {
             Asked::Answered(answer) => return Ok(*answer),
             Asked::Refused(refusal) => return Err(refusal),
             Asked::NobodyServes => {}
@@ -88,7 +126,7 @@ pub fn perform(root: &Path, mut call: Call, body: &Staged, limit: Duration) -> R
 /// # Errors
 /// [`Refusal`]; InUse when it does not answer within [`LIMIT`]; Failed when the connection broke, which leaves unknown
 /// whether it was done.
-pub fn ask_daemon(root: &Path, call: &Call, tell: &mut dyn FnMut(&[HeldDraft])) -> Result<Option<Reply>, Refusal> {
+pub fn ask_daemon(root: &Path, call: &Call, tell: &mut Meanwhile<'_>) -> Result<Option<Reply>, Refusal> {
     let Ok(place) = Place::open(root) else { return Ok(None) };
     match ask(&place, call, &Staged::from(Vec::new()), LIMIT, tell) {
         Asked::Answered(answer) => Ok(Some(answer.0)),
@@ -134,7 +172,19 @@ fn certainly_missing(root: &Path, call: &Call) -> Option<Refusal> {
     missing.then(|| EngineError::NoSession(session.to_string()).into())
 }
 
-fn here(root: &Path, call: &Call, body: Staged, lock: Lock) -> Result<(Reply, Option<Value>), Refusal> {
+fn here(
+    root: &Path,
+    call: &Call,
+    body: Staged,
+    lock: Lock,
+    tell: &mut Meanwhile<'_>,
+) -> Result<(Reply, Option<Value>), Refusal> {
+    if let Request::Verify { repair } = call.request {
+        // Opening the store would finish, and so hide, what a crash interrupted.
+        let report = verify_here(root, repair, tell)?;
+        drop(lock);
+        return Ok((Reply::Verified(report), None));
+    }
     let store = open_store(root, Policy::default())?;
     let resolver = Resolver::new(Claim::default(), IDENTITY_LIMIT);
     let done = execute(
@@ -160,7 +210,7 @@ enum Asked {
     Lost(io::Error),
 }
 
-fn ask(place: &Place, call: &Call, body: &Staged, limit: Duration, tell: &mut dyn FnMut(&[HeldDraft])) -> Asked {
+fn ask(place: &Place, call: &Call, body: &Staged, limit: Duration, tell: &mut Meanwhile<'_>) -> Asked {
     // The system takes no time at all for no limit.
     let limit = limit.max(FIRST_PAUSE);
     let stream = match connect(place, limit) {
@@ -186,7 +236,7 @@ fn converse(
     call: &Call,
     body: &Staged,
     limit: Duration,
-    tell: &mut dyn FnMut(&[HeldDraft]),
+    tell: &mut Meanwhile<'_>,
 ) -> io::Result<Asked> {
     stream.set_read_timeout(Some(limit))?;
     let mut sent = protocol::send(&mut stream, call, body.len());
@@ -205,7 +255,7 @@ fn converse(
                 stream.set_write_timeout(Some(PATIENCE * 2))?;
                 sent = sent.and_then(|()| spool::give(body, &mut stream));
             }
-            Reply::Waiting(drafts) => tell(&drafts),
+            Reply::Waiting(_) | Reply::Verifying(_) => tell(&reply),
             Reply::Refused(refusal) => return Ok(Asked::Refused(refusal)),
             Reply::Value => {
                 let value = spool::take_exactly(&mut stream, size_bytes, &std::env::temp_dir())?;

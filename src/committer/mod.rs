@@ -19,7 +19,7 @@ pub mod spool;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use client::{ask_daemon, perform};
+pub use client::{ask_daemon, perform, verify};
 pub use lock::{Attempt, Holder, Lock};
 pub use perform::{Host, Peer};
 pub use place::Place;
@@ -28,7 +28,7 @@ pub use request::{Call, Declared, HeldDraft, Reply, Request, Status};
 pub use server::{Server, Service};
 
 use crate::engine::local::LocalEngine;
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, Report, Tell};
 use crate::handoff::HandoffDocument;
 use crate::store::Store;
 use crate::words::Policy;
@@ -49,4 +49,12 @@ pub fn open_engine(root: &Path) -> engine::Result<Arc<dyn Engine>> {
 pub fn open_store(root: &Path, policy: Policy) -> engine::Result<Store> {
     let engine = open_engine(root)?;
     Ok(Store::new(engine, PathBuf::from(root), vec![Box::new(HandoffDocument::new())], policy))
+}
+
+/// Checks a store that nobody has open. Only for the holder of its lock.
+///
+/// # Errors
+/// As the engine's own check.
+pub fn verify_free(root: &Path, repair: bool, tell: &mut Tell<'_>) -> engine::Result<Report> {
+    engine::local::verify(root, repair, tell)
 }

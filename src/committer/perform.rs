@@ -3,13 +3,14 @@
 
 use std::fmt::Debug;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::refusal::{Refusal, RefusalKind};
 use super::request::{Call, HeldDraft, Reply, Request, Status};
 use super::spool;
-use crate::engine::{AttributeChange, Attributes, EngineError, Receipt, Snapshot, Staged};
+use crate::engine::{AttributeChange, Attributes, EngineError, Receipt, Snapshot, Staged, Tell};
 use crate::identity::Resolver;
 use crate::store::{Base, Caller, Draft, Rule, Store, Write};
 use crate::words::{Claim, Handle, Key, Policy, SessionId};
@@ -80,11 +81,25 @@ pub struct Committer<'a> {
     pub read_only: bool,
 }
 
-/// Does what is asked; `body` is the value of a write. Ending a mount is not done here: it answers more than once.
+/// As [`execute_telling`], for who waits for nothing but the end.
+///
+/// # Errors
+/// As there.
+pub fn execute(at: Committer<'_>, peer: Peer, call: &Call, body: Option<Staged>) -> Result<Answer, Refusal> {
+    execute_telling(at, peer, call, body, &mut |_| ControlFlow::Continue(()))
+}
+
+/// Does what is asked; `body` is the value of a write, and `tell` hears how far a check is. Ending a mount is not done here: it answers more than once.
 ///
 /// # Errors
 /// [`Refusal`]: nothing changed, unless its words say that this is unknown.
-pub fn execute(at: Committer<'_>, peer: Peer, call: &Call, body: Option<Staged>) -> Result<Answer, Refusal> {
+pub fn execute_telling(
+    at: Committer<'_>,
+    peer: Peer,
+    call: &Call,
+    body: Option<Staged>,
+    tell: &mut Tell<'_>,
+) -> Result<Answer, Refusal> {
     if at.read_only && changes(at.store, call)? {
         let words = format!("the store '{}' is mounted read-only", at.store.root().display());
         return Err(Refusal::new(RefusalKind::Failed, words));
@@ -101,6 +116,7 @@ pub fn execute(at: Committer<'_>, peer: Peer, call: &Call, body: Option<Staged>)
         }
         Request::Policy { session, set } => policy(at, peer, call, session, *set),
         Request::Status => status(at),
+        Request::Verify { repair } => Ok(Reply::Verified(at.store.engine().verify(*repair, tell)?).into()),
         Request::Unmount { mountpoint, .. } => Err(not_mounted_here(mountpoint)),
     }
 }
@@ -110,6 +126,7 @@ fn changes(store: &Store, call: &Call) -> Result<bool, Refusal> {
     Ok(match &call.request {
         Request::Write { .. } | Request::Delete { .. } => true,
         Request::Policy { set, .. } => set.is_some(),
+        Request::Verify { repair } => *repair,
         Request::Init { session } => {
             store.engine().entry(session, "")?.is_none() || call.policy > Some(store.engine().policy(session)?)
         }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::refusal::Refusal;
+use crate::engine::{Checked, Report};
 use crate::words::{Claim, Handle, Key, Policy, Seq, SessionId, Version};
 
 /// One operation.
@@ -57,6 +58,11 @@ pub enum Request {
     },
     /// What the store is and who holds it.
     Status,
+    /// What is not as the rules say.
+    Verify {
+        /// Mend what can be mended.
+        repair: bool,
+    },
     /// Ends the mount at `mountpoint` once its drafts are closed.
     Unmount {
         /// Where.
@@ -78,7 +84,7 @@ impl Request {
             | Self::Delete { session, .. }
             | Self::List { session }
             | Self::Policy { session, .. } => Some(session),
-            Self::Status | Self::Unmount { .. } => None,
+            Self::Status | Self::Verify { .. } | Self::Unmount { .. } => None,
         }
     }
 
@@ -94,6 +100,7 @@ impl Request {
             Self::List { .. } => "list",
             Self::Policy { .. } => "policy",
             Self::Status => "status",
+            Self::Verify { .. } => "verify",
             Self::Unmount { .. } => "umount",
         }
     }
@@ -233,6 +240,10 @@ pub enum Reply {
     Policy(Policy),
     /// To status.
     Status(Status),
+    /// To verify: not yet, and how far it is; another answer follows.
+    Verifying(Checked),
+    /// To verify.
+    Verified(Report),
     /// To unmount: not yet, and why; another answer follows.
     Waiting(Vec<HeldDraft>),
     /// To unmount: it is gone.

@@ -2,6 +2,7 @@
 //! connections are counted, and a peer that neither sends nor takes for [`PATIENCE`] is let go.
 
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -12,12 +13,13 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::perform::{Committer, Host, Peer, execute, not_mounted_here};
+use super::perform::{Committer, Host, Peer, execute_telling, not_mounted_here};
 use super::place::Place;
 use super::protocol::{self, QUESTION_MAX_BYTES};
 use super::refusal::{Refusal, RefusalKind};
 use super::request::{Call, HeldDraft, Reply, Request};
 use super::spool;
+use crate::engine::Checked;
 use crate::identity::Resolver;
 use crate::store::Store;
 
@@ -199,7 +201,13 @@ fn answer(stream: &UnixStream, shared: &Shared) -> io::Result<()> {
     let host = shared.service.host();
     let Service { store, resolver, read_only, .. } = &shared.service;
     let at = Committer { store, resolver, host: host.as_deref(), read_only: *read_only };
-    match execute(at, peer, &call, Some(body)) {
+    // Who has gone does not want to know any more, and who is about to let go of the store must not touch it.
+    let mut tell = |checked: &Checked| {
+        let on = !shared.closing.load(Ordering::SeqCst)
+            && protocol::send(&mut &*stream, &Reply::Verifying(*checked), 0).is_ok();
+        if on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    match execute_telling(at, peer, &call, Some(body), &mut tell) {
         Err(refusal) => protocol::send(&mut &*stream, &Reply::Refused(refusal), 0),
         Ok(answer) => {
             let size_bytes = answer.value.as_ref().map_or(0, |value| value.head.size_bytes);

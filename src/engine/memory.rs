@@ -2,13 +2,14 @@
 //! Must not know files; what it leaves out is only durability.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::value::{AttributeChange, Content};
 use super::{
-    Attributes, Change, Context, DirEntry, Engine, EngineError, Entry, Head, Kind, Receipt, Result, Snapshot, Space,
-    Stage, Staged,
+    Attributes, Change, Checked, Context, DirEntry, Engine, EngineError, Entry, Head, Kind, Receipt, Report, Result,
+    Snapshot, Space, Stage, Staged, Tell,
 };
 use crate::words::{Dir, Key, LogLine, Op, Policy, Seq, SessionId, Version, Writer};
 
@@ -568,6 +569,24 @@ impl Engine for MemoryEngine {
 
     fn space(&self) -> Result<Space> {
         Ok(Space { block_bytes: 4096, ..Space::default() })
+    }
+
+    fn sweep(&self, _: &AtomicBool) -> Result<u64> {
+        // Nobody else can put anything here.
+        Ok(0)
+    }
+
+    fn verify(&self, _: bool, _: &mut Tell<'_>) -> Result<Report> {
+        // There is no disk that could hold anything else than what was committed.
+        let state = self.state();
+        let (mut checked, sessions) = (Checked::default(), state.sessions.values());
+        for session in sessions.filter(|session| session.root.is_some()) {
+            checked.sessions += 1;
+            checked.keys += session.values.len() as u64;
+        }
+        checked.versions = checked.keys
+            + state.sessions.values().flat_map(|it| it.history.values()).map(|kept| kept.len() as u64).sum::<u64>();
+        Ok(Report { checked, ..Report::default() })
     }
 
     fn close(&self) -> Result<()> {

@@ -7,13 +7,16 @@
 //! a sequence without gaps; large values are staged before the commit that mentions them; nothing spans two sessions.
 
 pub mod error;
+pub mod finding;
 pub mod local;
 pub mod memory;
 pub mod value;
 
 use std::fmt::Debug;
+use std::sync::atomic::AtomicBool;
 
 pub use error::EngineError;
+pub use finding::{Checked, Finding, Harm, Report, Tell};
 pub use value::{
     AttributeChange, Attributes, Content, DirEntry, Entry, Head, Kind, Snapshot, Space, Stage, Staged, XATTRS_MAX_BYTES,
 };
@@ -236,6 +239,20 @@ pub trait Engine: Send + Sync + Debug {
     /// # Errors
     /// [`EngineError::Io`].
     fn space(&self) -> Result<Space>;
+
+    /// Removes what other programs left half done long ago and will not come back for; how many things. Nothing waits for
+    /// it; `stop` ends it early.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`].
+    fn sweep(&self, stop: &AtomicBool) -> Result<u64>;
+
+    /// Checks all that is kept against the rules it is kept by, while others go on working; `tell` hears how far it is.
+    /// With `repair`, what can be mended without losing a committed byte is, and all is checked once more.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`] when `tell` said to stop. What cannot be read is a finding, no error.
+    fn verify(&self, repair: bool, tell: &mut Tell<'_>) -> Result<Report>;
 
     /// Brings everything committed to its final place and lets go of the store. Later commits are refused.
     ///

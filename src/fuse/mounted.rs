@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -29,6 +30,8 @@ pub struct Mounted {
     session: Mutex<Option<JoinHandle<io::Result<()>>>>,
     /// Dropped to end the thread that commits aged appends.
     aging: Mutex<Option<(mpsc::Sender<()>, JoinHandle<()>)>>,
+    /// Set to end the thread that removes what other programs left behind.
+    sweeping: Mutex<Option<(Arc<AtomicBool>, JoinHandle<()>)>>,
 }
 
 impl Mounted {
@@ -44,12 +47,16 @@ impl Mounted {
         let fs = Arc::new(fs);
         let aging = age_appends(Arc::clone(&fs))?;
         let session = super::adapter::serve(Adapter::new(Arc::clone(&fs)), device)?;
+        let sweeping = (!options.read_only).then(|| sweep(Arc::clone(&fs))).and_then(|started| {
+            started.inspect_err(|e| tracing::warn!("what others left behind is not looked for: {e}")).ok()
+        });
         std::mem::forget(left);
         Ok(Self {
             mountpoint: mountpoint.to_owned(),
             fs,
             session: Mutex::new(Some(session)),
             aging: Mutex::new(Some(aging)),
+            sweeping: Mutex::new(sweeping),
         })
     }
 
@@ -105,6 +112,10 @@ impl Mounted {
             drop(stop);
             let _ = thread.join();
         }
+        if let Some((stop, thread)) = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            stop.store(true, Ordering::Relaxed);
+            let _ = thread.join();
+        }
         // What is still open has lost its mount: it ends as it would have when asked to.
         for (draft, committed) in self.settle() {
             tracing::warn!(session = %draft.session, key = %draft.key, committed, "a draft was open when the mount ended");
@@ -148,6 +159,17 @@ fn age_appends(fs: Arc<Filesystem>) -> io::Result<(mpsc::Sender<()>, JoinHandle<
     let thread = std::thread::Builder::new().name("appends".to_owned()).spawn(move || {
         while stopped.recv_timeout(LOOK_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
             fs.commit_aged_appends(APPEND_AGE);
+        }
+    })?;
+    Ok((stop, thread))
+}
+
+fn sweep(fs: Arc<Filesystem>) -> io::Result<(Arc<AtomicBool>, JoinHandle<()>)> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let thread = std::thread::Builder::new().name("sweep".to_owned()).spawn(move || {
+        if let Err(e) = fs.engine().sweep(&stopped) {
+            tracing::warn!("what other programs left behind was not looked for: {e}");
         }
     })?;
     Ok((stop, thread))

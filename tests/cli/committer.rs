@@ -38,8 +38,17 @@ impl Daemon {
 
     /// What it answers this peer.
     pub(crate) fn execute(&self, peer: Peer, call: &Call) -> Result<Reply, Refusal> {
+        self.answer(peer, call, false)
+    }
+
+    /// What it would answer if it had the store mounted read-only.
+    pub(crate) fn execute_read_only(&self, peer: Peer, call: &Call) -> Result<Reply, Refusal> {
+        self.answer(peer, call, true)
+    }
+
+    fn answer(&self, peer: Peer, call: &Call, read_only: bool) -> Result<Reply, Refusal> {
         let resolver = Resolver::new(Claim::default(), LIMIT);
-        execute(Committer { store: &self.store, resolver: &resolver, host: None, read_only: false }, peer, call, None)
+        execute(Committer { store: &self.store, resolver: &resolver, host: None, read_only }, peer, call, None)
             .map(|it| it.reply)
     }
 }

@@ -13,6 +13,7 @@ mod operations;
 mod policies;
 mod scenarios;
 mod streams;
+mod verify;
 
 /// A file of tests that nobody lists here would never run.
 #[test]

@@ -15,6 +15,15 @@ pub(crate) struct Subject {
     pub(crate) dir: Option<tempfile::TempDir>,
 }
 
+/// A directory in memory, where the machine has one that keeps xattrs: for tests that sync very often, and whose disk
+/// fails when they say so.
+pub(crate) fn fresh() -> tempfile::TempDir {
+    let flags = rustix::fs::XattrFlags::empty();
+    let memory = tempfile::tempdir_in("/dev/shm").ok();
+    let fit = memory.filter(|dir| rustix::fs::setxattr(dir.path(), "user.probe", b"", flags).is_ok());
+    fit.unwrap_or_else(|| tempfile::tempdir().unwrap())
+}
+
 /// Every engine, fresh.
 pub(crate) fn all() -> Vec<Subject> {
     vec![Subject { engine: Arc::new(MemoryEngine::new()), dir: None }, local()]

@@ -352,6 +352,20 @@ impl Mount {
     }
 }
 
+impl Mount {
+    /// What is damaged in the store, once nobody has it: whatever a test did on the mount, nothing may be.
+    fn unsound(&self) -> String {
+        let verified = self.outside(&[BATONFS, "verify"]).arg(self.store()).output();
+        match verified {
+            Ok(verified) if verified.status.success() => String::new(),
+            Ok(verified) => {
+                [verified.stdout, verified.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat()
+            }
+            Err(e) => e.to_string(),
+        }
+    }
+}
+
 impl Drop for Mount {
     fn drop(&mut self) {
         let in_time = self.watchdog.stop();
@@ -373,12 +387,14 @@ impl Drop for Mount {
         if let Some(daemon) = self.daemon.take() {
             clean &= daemon.wait().code == Some(0);
         }
+        let unsound = self.unsound();
         if sight::is_mounted(self.dir.path()) {
             let _ = rustix::mount::unmount(self.dir.path(), UnmountFlags::DETACH);
         }
         if !thread::panicking() {
             assert!(in_time, "the test took longer than {:?}; its mount was aborted", self.limit);
             assert!(clean, "the mount did not end by itself");
+            assert_eq!(unsound, "", "the store is damaged after the test");
         }
     }
 }

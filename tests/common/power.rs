@@ -72,7 +72,8 @@ enum Body {
 
 #[derive(Clone, Default)]
 struct Content {
-    bytes: Vec<u8>,
+    /// Shared by the worlds that have the same.
+    bytes: Arc<Vec<u8>>,
     xattrs: BTreeMap<String, Vec<u8>>,
     mode: u32,
     owner: (u32, u32),
@@ -81,7 +82,7 @@ struct Content {
 
 #[derive(Clone)]
 enum Change {
-    Write { offset: usize, bytes: Vec<u8> },
+    Write { offset: usize, bytes: Arc<Vec<u8>> },
     Len(usize),
     Xattr(String, Option<Vec<u8>>),
     Mode(u32),
@@ -115,6 +116,12 @@ impl Chance {
     }
 }
 
+/// For who looks into a case.
+pub(crate) fn say(line: &str) {
+    use std::io::Write;
+    drop(writeln!(io::stderr(), "{line}"));
+}
+
 fn errno<T>(code: i32) -> io::Result<T> {
     Err(io::Error::from_raw_os_error(code))
 }
@@ -123,13 +130,13 @@ impl Change {
     fn apply(&self, to: &mut Body) {
         match (self, to) {
             (Self::Write { offset, bytes }, Body::File(content)) => {
-                let end = offset + bytes.len();
-                if content.bytes.len() < end {
-                    content.bytes.resize(end, 0);
+                let (end, there) = (offset + bytes.len(), Arc::make_mut(&mut content.bytes));
+                if there.len() < end {
+                    there.resize(end, 0);
                 }
-                content.bytes[*offset..end].copy_from_slice(bytes);
+                there[*offset..end].copy_from_slice(bytes);
             }
-            (Self::Len(len), Body::File(content)) => content.bytes.resize(*len, 0),
+            (Self::Len(len), Body::File(content)) => Arc::make_mut(&mut content.bytes).resize(*len, 0),
             (Self::Xattr(name, Some(value)), Body::File(content)) => {
                 content.xattrs.insert(name.clone(), value.clone());
             }
@@ -153,13 +160,13 @@ impl Change {
                 while at < bytes.len() {
                     let end = (((offset + at) / SECTOR_BYTES + 1) * SECTOR_BYTES - offset).min(bytes.len());
                     if chance.is(50) {
-                        left.push(Self::Write { offset: offset + at, bytes: bytes[at..end].to_vec() });
+                        left.push(Self::Write { offset: offset + at, bytes: Arc::new(bytes[at..end].to_vec()) });
                     }
                     at = end;
                 }
                 if chance.is(50) {
                     // The length without the bytes.
-                    left.insert(0, Self::Write { offset: offset + bytes.len(), bytes: Vec::new() });
+                    left.insert(0, Self::Write { offset: offset + bytes.len(), bytes: Arc::default() });
                 }
                 left
             }
@@ -228,6 +235,13 @@ impl World {
             } else {
                 kept.push(change);
             }
+        }
+        if kept.is_empty() {
+            // The same bytes once.
+            node.durable = match (&node.live, &node.durable) {
+                (Body::File(_), _) => node.live.clone(),
+                (_, durable) => durable.clone(),
+            };
         }
         node.pending = kept;
     }
@@ -397,7 +411,7 @@ impl PowerDisk {
                     Body::File(content) => {
                         let mark = content.xattrs.get("user.batonfs").map(|mark| String::from_utf8_lossy(mark));
                         let mark = mark.unwrap_or_default().trim_end().to_owned();
-                        println!("{path} is {ino}: {} bytes, {} {mark}", content.bytes.len(), content.mtime_ns);
+                        say(&format!("{path} is {ino}: {} bytes, {} {mark}", content.bytes.len(), content.mtime_ns));
                     }
                 }
             }
@@ -437,7 +451,7 @@ impl PowerDisk {
                 match &world.nodes[&ino].live {
                     Body::Dir { .. } => dirs.push((path, ino)),
                     Body::File(content) => {
-                        files.push((path, content.bytes.clone(), content.xattrs.get(xattr).cloned()));
+                        files.push((path, content.bytes.to_vec(), content.xattrs.get(xattr).cloned()));
                     }
                 }
             }
@@ -455,7 +469,7 @@ impl PowerDisk {
             let Body::File(content) = body else { continue };
             match xattr {
                 Some(xattr) => drop(content.xattrs.insert(xattr.to_owned(), bytes.clone())),
-                None => content.bytes.clone_from(&bytes),
+                None => content.bytes = Arc::new(bytes.clone()),
             }
         }
     }
@@ -469,7 +483,7 @@ impl PowerDisk {
         }
         let mut world = self.world();
         if world.told {
-            println!("{what}");
+            say(what);
         }
         if let Some(left) = &mut world.left {
             if *left == 0 {
@@ -503,7 +517,7 @@ impl PowerDisk {
         let mtime_ns = world.now();
         let ino = world.make(Body::File(Content { mode, mtime_ns, ..Content::default() }));
         if !bytes.is_empty() {
-            world.change(ino, Change::Write { offset: 0, bytes })?;
+            world.change(ino, Change::Write { offset: 0, bytes: Arc::new(bytes) })?;
         }
         world.rename(vec![(dir, name.to_owned(), Some(ino))]);
         Ok(ino)
@@ -717,7 +731,7 @@ impl DiskFile for PowerFile {
         })
     }
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.change("write", Change::Write { offset: offset as usize, bytes: bytes.to_vec() })
+        self.change("write", Change::Write { offset: offset as usize, bytes: Arc::new(bytes.to_vec()) })
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.change("set_len", Change::Len(len as usize))

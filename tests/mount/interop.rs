@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::harness::{self, Mount, Ran};
+use crate::harness::{self, Mount, Ran, eventually};
 
 /// The neighbour's program, working on the mount or on the backing directory.
 #[derive(Debug)]
@@ -224,4 +224,16 @@ fn a_temporary_name_longer_than_a_keys_can_be_made() {
         "t='.{key}..agent_state_tmp.01900000-0000-7000-8000-000000000000'; echo x > \"$t\" && mv -T \"$t\" {key} && cat {key}"
     );
     assert_eq!(mount.bash(&script).ok(), "x\n");
+}
+
+#[test]
+fn what_a_dead_neighbour_left_is_gone_some_time_after_the_store_is_mounted() {
+    let Some(mut mount) = Mount::new() else { return };
+    mount.unmount();
+    let left = mount.stored(".k..agent_state_tmp.1");
+    let file = std::fs::File::create(&left).expect("create");
+    file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(48 * 3600)).expect("a time");
+    drop(file);
+    mount.again(&[]);
+    eventually("it is gone", || !left.exists());
 }

@@ -11,10 +11,11 @@ use batonfs::words::{Op, Policy};
 
 use crate::disks::{RecordingDisk, Watch};
 use crate::engines::*;
+use crate::sound::{assert_sound, assert_sound_but};
 
 /// A copy of a store as it is now, with xattrs and times.
 pub(crate) fn copy(from: &Path) -> tempfile::TempDir {
-    let to = tempfile::tempdir().unwrap();
+    let to = fresh();
     let source = format!("{}/.", from.display());
     assert!(Command::new("cp").args(["-a", &source]).arg(to.path()).status().unwrap().success());
     to
@@ -121,7 +122,7 @@ fn f27_what_was_acknowledged_is_there_wherever_the_disk_fails() {
     let states = expected();
     let mut survived = 0;
     for n in 0.. {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = fresh();
         let watch = Watch::default();
         let engine = LocalEngine::open_on(RecordingDisk::open(dir.path(), &watch)).unwrap();
         watch.fail(Some((n, libc::EIO)));
@@ -139,6 +140,7 @@ fn f27_what_was_acknowledged_is_there_wherever_the_disk_fails() {
             let engine = open(root, boot).unwrap();
             check(&engine, acknowledged, &states, &format!("failed after {n} operations, boot {boot:?}"));
             engine.close().unwrap();
+            assert_sound(root);
             survived += 1;
         }
         if acknowledged == states.len() - 1 {
@@ -173,6 +175,8 @@ fn f26_publishing_again_changes_nothing() {
         let engine = open(again.path(), Some("another boot")).unwrap();
         check(&engine, all, &states, &format!("round {round}"));
         recovered.push((shown(&engine), engine.versions(&session(), &key("big")).unwrap()));
+        drop(engine);
+        assert_sound(again.path());
     }
     assert_eq!(recovered[0], recovered[1]);
 }
@@ -199,6 +203,8 @@ fn f20_a_journal_torn_at_any_byte_loses_only_what_was_torn() {
         // The body ends in no zero, so only the whole record is whole.
         assert_eq!(there.is_some(), cut == end, "cut at {cut} of {second}..{end}");
         assert_eq!(commit(&engine, put("l", b"", None)).seq, if cut == end { 3 } else { 2 });
+        drop(engine);
+        assert_sound(root.path());
     }
     // Cut off, not zeroed.
     for cut in [second + 1, second + 31, second + 33, end - 1] {
@@ -266,6 +272,8 @@ fn f31_a_value_that_looks_like_the_journal_is_not_taken_for_it() {
     drop(engine);
     let engine = LocalEngine::open(dir.path()).unwrap();
     assert_eq!(engine.changes(&session(), 9).unwrap().len(), 1);
+    drop(engine);
+    assert_sound(dir.path());
 }
 
 #[test]
@@ -289,6 +297,8 @@ fn f18_after_a_failed_sync_nothing_is_accepted() {
     let engine = LocalEngine::open(dir.path()).unwrap();
     assert!([&b"old"[..], b"new"].contains(&value(&engine, "k").unwrap().as_slice()));
     commit(&engine, put("l", b"", None));
+    drop(engine);
+    assert_sound(dir.path());
 }
 
 #[test]
@@ -308,6 +318,9 @@ fn a_full_disk_leaves_the_old_value() {
                 assert_eq!(value(&engine, "k").unwrap(), b"old");
                 assert_eq!(engine.changes(&session(), 0).unwrap().len(), 2);
                 assert_eq!(commit(&engine, put("k", b"newer", Some(1))).version, Some(2));
+                drop(engine);
+                // What could not be written could not be removed either, until the store is opened again.
+                assert_sound_but(dir.path(), &["F17"]);
             }
             Err(other) => assert!(matches!(other, EngineError::Closed(_)), "{other}"),
             Ok(_) => break,
@@ -351,6 +364,7 @@ fn f25_a_change_that_could_not_be_published_is_served_and_finished_later() {
         }
         drop(engine);
         check(&open(dir.path(), Some("b")).unwrap(), workload.len(), &states, &format!("reopened after step {step}"));
+        assert_sound(dir.path());
     }
 }
 
@@ -365,6 +379,9 @@ fn f28_what_a_neighbour_deleted_does_not_come_back_after_the_process_died() {
     fs::remove_file(dir.path().join("s/gone")).unwrap();
     let engine = LocalEngine::open(dir.path()).unwrap();
     assert_eq!(keys(&engine), ["kept"]);
+    drop(engine);
+    // What it deleted is noted, and its writer is left over.
+    assert_sound_but(dir.path(), &["F28", "sidecar"]);
 }
 
 #[test]
@@ -385,6 +402,8 @@ fn f29_a_directory_is_renamed_alone() {
     let engine = open(dir.path(), Some("another boot")).unwrap();
     assert_eq!(value(&engine, "a/k").unwrap(), b"new");
     assert_eq!(value(&engine, "b/k").unwrap(), b"moved");
+    drop(engine);
+    assert_sound(dir.path());
 }
 
 /// Puts back what a power cut takes: the bytes of a file, not its name, mark and time.
@@ -421,9 +440,9 @@ fn a_torn_value_is_made_whole_from_the_journal() {
         assert_eq!(version(&engine, "log"), Some(3));
         assert_eq!(engine.changes(&session(), 0).unwrap().len(), 7);
         assert!(!fs::read(dir.path().join("s/.agent_state_meta/put.json")).unwrap().is_empty());
-        if len >= 7 {
-            assert_eq!(value(&engine, "to").unwrap(), b"renamed");
-        }
+        assert_eq!(value(&engine, "to").unwrap(), b"renamed");
+        drop(engine);
+        assert_sound(dir.path());
     }
 }
 
@@ -449,6 +468,8 @@ fn a_crash_in_an_append_leaves_it_whole() {
         let engine = open(dir.path(), boot).unwrap();
         assert_eq!(value(&engine, "log").unwrap(), b"one two", "torn to {len}");
         assert_eq!(version(&engine, "log"), Some(2));
+        drop(engine);
+        assert_sound(dir.path());
     }
 }
 
@@ -475,6 +496,8 @@ fn a_strangers_value_after_a_crash_stays_and_ours_is_in_history() {
     assert_eq!(engine.open_version(&session(), &key("k"), 2).unwrap().unwrap().read_all().unwrap(), b"two");
     let ops: Vec<_> = engine.changes(&session(), 0).unwrap().into_iter().map(|line| line.op).collect();
     assert_eq!(ops, [Op::Mkdir, Op::Put, Op::Put, Op::Adopt]);
+    drop(engine);
+    assert_sound(dir.path());
 }
 
 #[test]
@@ -512,12 +535,14 @@ fn a_version_in_history_that_power_took_is_made_whole_from_the_journal() {
             "{len}"
         );
         assert_eq!(value(&engine, "k").unwrap(), b"six");
+        drop(engine);
+        assert_sound(dir.path());
     }
 }
 
-// F36
 #[test]
 fn f25_what_cannot_be_put_in_its_place_at_opening_is_served_and_keeps_nobody_else() {
+    // F36
     for boot in [None, Some("another boot")] {
         let dir = tempfile::tempdir().unwrap();
         let watch = Watch::default();
@@ -596,5 +621,27 @@ fn f34_lines_that_power_took_from_the_middle_of_a_log_are_written_again() {
         let engine = open(dir.path(), Some("another boot")).unwrap();
         assert_eq!(fs::read(&place).unwrap(), whole, "{from} to {to}");
         assert_eq!(engine.changes(&session(), 0).unwrap().len(), 6);
+    }
+}
+
+#[test]
+fn f38_a_journal_whose_newer_header_is_lost_is_not_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = LocalEngine::open(dir.path()).unwrap();
+    make_session(&engine);
+    engine.close().unwrap();
+    let engine = LocalEngine::open(dir.path()).unwrap();
+    commit(&engine, put("k", b"only in the journal for sure", None));
+    drop(engine);
+    let place = dir.path().join(".baton/journal");
+    let whole = fs::read(&place).unwrap();
+    for header in [0, 4096] {
+        let mut journal = whole.clone();
+        journal[header + 30] ^= 1;
+        fs::write(&place, &journal).unwrap();
+        match LocalEngine::open(dir.path()) {
+            Ok(engine) => assert_eq!(header, 0, "{:?}", value(&engine, "k")),
+            Err(e) => assert!(header == 4096 && e.to_string().contains("generation 2"), "{e}"),
+        }
     }
 }

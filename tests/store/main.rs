@@ -14,6 +14,8 @@ mod disks;
 mod engines;
 #[path = "../common/power.rs"]
 mod power_disk;
+#[path = "../common/sound.rs"]
+mod sound;
 
 mod beside;
 mod contract;
@@ -29,3 +31,4 @@ mod power;
 mod race;
 mod room;
 mod rules;
+mod verify;

@@ -437,3 +437,27 @@ fn a_waiting_append_goes_after_a_strangers_value() {
     store.write(append, &caller("w")).unwrap();
     assert_eq!(value(&*subject.engine, "log").unwrap(), b"theirs\nmore\n");
 }
+
+#[test]
+fn f37_what_a_neighbour_left_half_written_goes_after_a_day_unless_somebody_has_it_open() {
+    let subject = local();
+    make_session(&*subject.engine);
+    commit(&*subject.engine, put("d/k", b"kept", None));
+    let root = subject.dir.as_ref().unwrap().path().join("s");
+    let make = |name: &str, hours: u64| {
+        let file = fs::File::create(root.join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(hours * 3600)).unwrap();
+        file
+    };
+    let left = [".k..agent_state_tmp.1", "d/.k..agent_state_tmp.2", ".agent_state_meta/d/.k.json..agent_state_tmp.3"];
+    left.iter().for_each(|name| drop(make(name, 25)));
+    drop(make("d/.k..agent_state_tmp.young", 23));
+    let open = make("d/.k..agent_state_tmp.open", 25);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    assert_eq!(subject.engine.sweep(&stop).unwrap(), 3);
+    assert!(left.iter().all(|name| !root.join(name).exists()));
+    assert!(root.join("d/.k..agent_state_tmp.young").exists() && root.join("d/.k..agent_state_tmp.open").exists());
+    drop(open);
+    assert_eq!(subject.engine.sweep(&stop).unwrap(), 1);
+    assert_eq!(value(&*subject.engine, "d/k").unwrap(), b"kept");
+}

@@ -31,17 +31,14 @@ impl LocalEngine {
             other => other,
         };
         renamed.map_err(|e| EngineError::io(format!("keeping {to}"), e))?;
-        // Most puts follow a put: then one name is too old. After a gap the directory says which are.
-        if newest.is_multiple_of(KEPT_VERSIONS) {
+        // Most puts follow a put: then one name is too old. Where appends or deletes left a gap there, numbers pass by
+        // the one that is due, and the directory says which are too old.
+        let Some(old) = newest.checked_sub(KEPT_VERSIONS + 1).filter(|old| *old > 0) else { return Ok(()) };
+        let old = paths::history(session, key.as_str(), old);
+        if newest.is_multiple_of(KEPT_VERSIONS) || self.disk.stat(&old).is_err() {
             return self.prune(session, key, newest);
         }
-        match newest.checked_sub(KEPT_VERSIONS + 1) {
-            Some(old) if old > 0 => {
-                let old = paths::history(session, key.as_str(), old);
-                self.spare_values.retire(&*self.disk, &old);
-            }
-            _ => {}
-        }
+        self.spare_values.retire(&*self.disk, &old);
         Ok(())
     }
 

@@ -17,10 +17,14 @@ const HEADER_BYTES: usize = 80;
 const FIRST: u64 = 8192;
 /// Magic, checksum, tag, synced position, two lengths.
 const FRAME_BYTES: usize = 32;
+/// So much of a tag is its generation's.
+const GENERATION_BITS: u32 = 24;
+const GENERATION_MASK: u64 = (1 << GENERATION_BITS) - 1;
 /// Zeros are written ahead in steps of this, so that the sync of a small commit moves no metadata.
 const ZEROS_BYTES: u64 = 1 << 20;
 /// How much is looked through at a time; a multiple of 8, as places of records are.
 const WINDOW_BYTES: usize = 1 << 20;
+const PAGE_BYTES: usize = 4096;
 /// What a journal keeps of its length when it starts again.
 const KEEP_BYTES: u64 = 4 << 20;
 
@@ -95,8 +99,10 @@ impl Journal {
         let Some((index, Header { generation, tag, boot: written_at })) = reader.newest_header()? else {
             return Err(damaged("neither header is whole"));
         };
-        reader.refuse_lost_header(tag)?;
         let (end, remains) = reader.scan(tag)?;
+        if reader.follows(generation)? {
+            return Err(damaged(format!("the header of generation {} is not whole", generation + 1)));
+        }
         let same_boot = !boot.is_empty() && written_at == boot;
         let written = reader.len.max(FIRST);
         let state = State { generation, tag, header: index, end, written, durable: end, syncing: false, closed: None };
@@ -218,7 +224,7 @@ impl Journal {
         let mut state = self.state();
         state.refuse_closed()?;
         let generation = state.generation + 1;
-        let tag = fresh_tag();
+        let tag = fresh_tag(generation);
         let header = 1 - state.header;
         let place = HEADERS.get(header).copied().unwrap_or(0);
         let io = |e| EngineError::io("starting the journal again", e);
@@ -251,7 +257,7 @@ fn damaged(what: impl Into<String>) -> EngineError {
 }
 
 /// A fresh journal appears under its name whole, so that a crash while it is made leaves none.
-fn make(disk: &dyn Disk, boot: &str) -> Result<Box<dyn DiskFile>> {
+pub(super) fn make(disk: &dyn Disk, boot: &str) -> Result<Box<dyn DiskFile>> {
     let io = |e| EngineError::io("making the journal", e);
     let draft = paths::draft("journal");
     match disk.unlink(&draft) {
@@ -261,7 +267,7 @@ fn make(disk: &dyn Disk, boot: &str) -> Result<Box<dyn DiskFile>> {
     let file = disk.create(&draft, super::tree::PRIVATE).map_err(io)?;
     let mut start = vec![0; FIRST as usize];
     if let Some(place) = start.get_mut(..HEADER_BYTES) {
-        place.copy_from_slice(&header_bytes(1, fresh_tag(), boot));
+        place.copy_from_slice(&header_bytes(1, fresh_tag(1), boot));
     }
     file.write_at(0, &start).map_err(io)?;
     file.sync().map_err(io)?;
@@ -270,8 +276,9 @@ fn make(disk: &dyn Disk, boot: &str) -> Result<Box<dyn DiskFile>> {
     disk.open(paths::JOURNAL, super::disk::Access::Write).map_err(io)
 }
 
-fn fresh_tag() -> u64 {
-    uuid::Uuid::new_v4().as_u64_pair().1
+/// Random, with the end of the generation's number: a record tells so when the header of its generation is lost.
+fn fresh_tag(generation: u64) -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().1 << GENERATION_BITS | generation & GENERATION_MASK
 }
 
 fn header_bytes(generation: u64, tag: u64, boot: &str) -> [u8; HEADER_BYTES] {
@@ -366,22 +373,6 @@ impl<'a> Reader<'a> {
         Ok(newest)
     }
 
-    /// Refuses where the records are another generation's than the one of the header that is whole, `tag`, while the other
-    /// header is unreadable: it may be theirs, and what they say durable.
-    fn refuse_lost_header(&self, tag: u64) -> Result<()> {
-        for at in HEADERS {
-            let header = self.bytes(at, HEADER_BYTES)?;
-            let lost = read_header(&header).is_none() && header.iter().any(|b| *b != 0);
-            let first = u64_at(&self.bytes(FIRST, FRAME_BYTES)?, 8).filter(|first| *first != tag);
-            if let (true, Some(first)) = (lost, first)
-                && self.record(FIRST, first)?.is_some()
-            {
-                return Err(damaged(format!("the header at byte {at} is unreadable, and the records may be its own")));
-            }
-        }
-        Ok(())
-    }
-
     /// The record at `at`; `None`: there is no whole one.
     fn record(&self, at: u64, tag: u64) -> Result<Option<Read>> {
         let mut bytes = self.bytes(at, FRAME_BYTES)?;
@@ -399,6 +390,12 @@ impl<'a> Reader<'a> {
         Ok(Some(Read { found: Found { header, body }, durable, len: len.next_multiple_of(8) }))
     }
 
+    /// Does the file begin with a whole record of the generation after this one? Then that one's header was lost.
+    fn follows(&self, generation: u64) -> Result<bool> {
+        let Some(tag) = u64_at(&self.bytes(FIRST, FRAME_BYTES)?, 8) else { return Ok(false) };
+        Ok(tag & GENERATION_MASK == (generation + 1) & GENERATION_MASK && self.record(FIRST, tag)?.is_some())
+    }
+
     /// Where the next record goes, and whether whole records of this generation lie behind that, unreachable.
     fn scan(&self, tag: u64) -> Result<(u64, bool)> {
         let mut end = FIRST;
@@ -409,12 +406,8 @@ impl<'a> Reader<'a> {
         // torn. Only a record that says that this place was durable when it was written proves damage.
         let (mut from, mut remains) = (end + 8, false);
         while from < self.len {
-            let window = self.bytes(from, WINDOW_BYTES)?;
-            for (index, start) in window.chunks(8).enumerate() {
-                if !start.starts_with(&RECORD_MAGIC.to_le_bytes()) {
-                    continue;
-                }
-                let Some(read) = self.record(from + 8 * index as u64, tag)? else { continue };
+            for at in begun_records(&self.bytes(from, WINDOW_BYTES)?) {
+                let Some(read) = self.record(from + at, tag)? else { continue };
                 remains = true;
                 if read.durable > end {
                     return Err(damaged(format!(
@@ -429,12 +422,74 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Where something begins like a record. Most of a journal is zeros, which are passed over by pages.
+fn begun_records(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    static ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
+    let pages = bytes.chunks(PAGE_BYTES).zip((0_u64..).step_by(PAGE_BYTES));
+    let written = pages.filter(|(page, _)| Some(*page) != ZEROS.get(..page.len()));
+    let words = written.flat_map(|(page, at)| page.chunks(8).zip((at..).step_by(8)));
+    words.filter(|(word, _)| word.starts_with(&RECORD_MAGIC.to_le_bytes())).map(|(_, at)| at)
+}
+
 /// Checksum, position that was durable, and the two lengths of a frame of this generation.
 fn read_frame(bytes: &[u8], tag: u64) -> Option<(u32, u64, u32, u32)> {
     if u32_at(bytes, 0)? != RECORD_MAGIC || u64_at(bytes, 8)? != tag {
         return None;
     }
     Some((u32_at(bytes, 4)?, u64_at(bytes, 16)?, u32_at(bytes, 24)?, u32_at(bytes, 28)?))
+}
+
+/// A journal as somebody sees it who only looks.
+#[derive(Debug, Default)]
+pub(super) struct Inspected {
+    /// Of both headers: the generation, if it is whole.
+    pub(super) generations: [Option<u64>; 2],
+    /// Of both headers: was anything ever written there?
+    pub(super) used: [bool; 2],
+    /// The boot in the header that counts.
+    pub(super) boot: String,
+    /// The file begins with a whole record of another generation than the one that counts.
+    pub(super) other_first: bool,
+    /// The whole records from the first on.
+    pub(super) records: Vec<Found>,
+    /// Where a record of this generation is unreadable, and nothing calls it durable.
+    pub(super) torn: Option<u64>,
+    /// What [`Journal::open`] would refuse.
+    pub(super) damage: Option<EngineError>,
+}
+
+/// What a journal is, without opening it.
+///
+/// # Errors
+/// [`EngineError::Io`].
+pub(super) fn inspect(file: &dyn DiskFile) -> Result<Inspected> {
+    let reader = Reader::new(file)?;
+    let mut seen = Inspected::default();
+    for ((at, generation), used) in HEADERS.iter().zip(&mut seen.generations).zip(&mut seen.used) {
+        let bytes = reader.bytes(*at, HEADER_BYTES)?;
+        *generation = read_header(&bytes).map(|header| header.generation);
+        *used = bytes.iter().any(|byte| *byte != 0);
+    }
+    let Some((_, header)) = reader.newest_header()? else {
+        seen.damage = Some(damaged("neither header is whole"));
+        return Ok(seen);
+    };
+    let mut end = FIRST;
+    while let Some(read) = reader.record(end, header.tag)? {
+        seen.records.push(read.found);
+        end += read.len;
+    }
+    let tag_at = |bytes: &[u8]| u64_at(bytes, 8).filter(|_| u32_at(bytes, 0) == Some(RECORD_MAGIC));
+    if let Some(tag) = tag_at(&reader.bytes(FIRST, FRAME_BYTES)?).filter(|tag| *tag != header.tag) {
+        seen.other_first = reader.record(FIRST, tag)?.is_some();
+    }
+    let begun = tag_at(&reader.bytes(end, FRAME_BYTES)?) == Some(header.tag);
+    match reader.scan(header.tag) {
+        Ok((_, remains)) => seen.torn = (begun || remains).then_some(end),
+        Err(e) => seen.damage = Some(e),
+    }
+    seen.boot = header.boot;
+    Ok(seen)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {

@@ -161,7 +161,7 @@ impl Log {
 
 /// The end of the last whole line with a number below `below`, and that number. Lines after it that are none are a
 /// crash's leavings.
-fn last_line(file: &dyn DiskFile, size: u64, below: Seq) -> std::io::Result<(u64, Seq)> {
+pub(super) fn last_line(file: &dyn DiskFile, size: u64, below: Seq) -> std::io::Result<(u64, Seq)> {
     let mut window = CHUNK_BYTES as u64;
     loop {
         let from = size.saturating_sub(window);

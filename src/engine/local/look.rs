@@ -7,7 +7,7 @@ use super::super::{EngineError, Head, Result};
 use super::disk::{Access, Disk, DiskFile, Form, Stat};
 use super::mark::{self, Mark};
 use super::{paths, time, tree};
-use crate::words::{SessionId, Writer};
+use crate::words::{SessionId, Version, Writer};
 
 /// The prefix of the xattrs that are ours, on disk and through the mount.
 const OUR_XATTRS: &str = "user.baton";
@@ -44,6 +44,11 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// The version that a file is which was staged for `version`: that, or what has been appended to it since.
+    pub(super) fn grown_from(&self, version: Version) -> Version {
+        self.mark.as_ref().filter(|mark| mark.covers(version)).map_or(version, |mark| mark.version)
+    }
+
     /// The mark, where it speaks of the file as it is; else the value is a stranger's.
     pub(super) fn ours(&self) -> Option<&Mark> {
         self.mark.as_ref().filter(|mark| mark.fits(&self.stat))

@@ -3,7 +3,8 @@
 //! # Rooms
 //!
 //! The local engine: values as plain files, made durable by a journal. Knows the store's directory; must not know who
-//! may change what. The road of a commit: `commit` judges and journals, `journal` syncs, `publish` renames.
+//! may change what. The road of a commit: `commit` judges and journals, `journal` syncs, `publish` renames. `verify` reads
+//! all of it and judges it by the rules of this page, whose numbers its findings name.
 
 mod commit;
 pub mod disk;
@@ -24,12 +25,15 @@ mod replay;
 mod session;
 mod spare;
 mod stage;
+mod sweep;
 mod time;
 mod tree;
 mod unpublished;
+mod verify;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use self::disk::{Access, Disk, Form, LocalDisk};
@@ -37,7 +41,10 @@ use self::journal::Journal;
 use self::look::Look;
 use self::session::Session;
 use self::spare::Spares;
-use super::{Change, Context, DirEntry, Engine, EngineError, Entry, Head, Receipt, Result, Snapshot, Space, Stage};
+pub use self::verify::{verify, verify_on};
+use super::{
+    Change, Context, DirEntry, Engine, EngineError, Entry, Head, Receipt, Report, Result, Snapshot, Space, Stage, Tell,
+};
 use crate::words::{Dir, Key, LogLine, Policy, Seq, SessionId, Version};
 
 /// How often a place is looked at again when programs beside the store replace what is there.
@@ -299,6 +306,14 @@ impl Engine for LocalEngine {
 
     fn space(&self) -> Result<Space> {
         self.disk.space().map_err(|e| EngineError::io("asking for free space", e))
+    }
+
+    fn sweep(&self, stop: &AtomicBool) -> Result<u64> {
+        Ok(sweep::sweep(&*self.disk, &self.sessions()?, stop))
+    }
+
+    fn verify(&self, repair: bool, tell: &mut Tell<'_>) -> Result<Report> {
+        self.check(repair, tell)
     }
 
     fn close(&self) -> Result<()> {

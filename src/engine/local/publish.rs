@@ -126,11 +126,7 @@ impl LocalEngine {
     fn whose(session: &SessionId, found: &Found, value: &Value, replay: Option<&Replay>) -> Whose {
         match replay.and_then(|replay| replay.known(found.stat.id, session, &value.key, value.version)) {
             Some(Known::This) => return Whose::This,
-            Some(Known::Before(version)) => {
-                // Or that with what has been appended to it since.
-                let mark = found.mark.as_ref().filter(|mark| mark.covers(version));
-                return Whose::Before(mark.map_or(version, |mark| mark.version));
-            }
+            Some(Known::Before(version)) => return Whose::Before(found.grown_from(version)),
             Some(Known::Later) => return Whose::Later,
             Some(Known::Another) | None => {}
         }
@@ -502,7 +498,7 @@ impl LocalEngine {
         let known = work.replay.and_then(|replay| replay.known(found.stat.id, &record.session, key, over));
         let version = match (known, Self::held(&record.session, &found, key, work.replay)) {
             (Some(Known::This), _) => over,
-            (Some(Known::Before(version)), _) => version,
+            (Some(Known::Before(version)), _) => found.grown_from(version),
             (Some(Known::Another) | None, Held::Ours(mark)) if mark.version <= over => mark.version,
             (Some(Known::Another) | None, Held::Remains) => 0,
             _ => return Ok(()),
@@ -540,7 +536,9 @@ impl LocalEngine {
         let judged = match look::look_at(&*self.disk, &source, Access::Read)? {
             Look::File(found) => {
                 let linked = self.disk.stat(&draft).ok().filter(|_| value.body == Body::Source);
-                let ours = found.ours().is_some_and(|mark| mark.version == over_from);
+                let held = Self::held(&record.session, &found, from, work.replay);
+                let itself = value.body == Body::Source && found.stat.id == value.file;
+                let ours = itself || matches!(held, Held::Ours(mark) if mark.version == over_from);
                 if value.body == Body::Source && ours && linked.is_none() && work.replay.is_some() {
                     self.disk.link(&source, &draft).map_err(io("linking", &source))?;
                 }
@@ -554,12 +552,14 @@ impl LocalEngine {
             tree::unlink(&*self.disk, &paths::history(&record.session, from.as_str(), over_from))?;
         }
         let target = paths::value(&record.session, value.key.as_str());
-        if let Ok(stat) = self.disk.stat(&source)
-            && (Some(stat.id) == judged || self.disk.stat(&target).is_ok_and(|target| target.id == stat.id))
-        {
-            tree::unlink(&*self.disk, &source)?;
-            self.remove_sidecar(&record.session, from)?;
+        match self.disk.stat(&source) {
+            Ok(stat) if Some(stat.id) == judged || self.disk.stat(&target).is_ok_and(|it| it.id == stat.id) => {
+                tree::unlink(&*self.disk, &source)?;
+                self.remove_sidecar(&record.session, from)
+            }
+            // An attempt before was cut off between the two.
+            Err(e) if tree::is_missing(&e) => self.remove_sidecar(&record.session, from),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }

@@ -1,0 +1,103 @@
+//! What a repair does to the disk: each act brings one thing to what a mark or a record proves, or removes what nobody
+//! needs. No act takes a committed byte away. Knows files; must not judge them.
+
+use crate::engine::local::disk::{Access, Disk};
+use crate::engine::local::mark::{self, Mark};
+use crate::engine::local::{paths, tree};
+use crate::engine::{EngineError, Result};
+use crate::words::Policy;
+
+/// Mode of sidecars, less the umask: the neighbour's, which may run as somebody else.
+const SIDECAR_MODE: u32 = 0o666;
+/// What the marker says.
+pub(super) const MARKER: &[u8] = b"batonfs store format 1\n";
+/// A header of the journal has this many bytes.
+const HEADER_BYTES: usize = 80;
+
+/// What mends a finding.
+#[derive(Debug)]
+pub(super) enum Mend {
+    /// Nothing does.
+    Nothing,
+    /// Opening the store does; of an open one, a checkpoint.
+    Opening,
+    /// The marker is written again.
+    Marker,
+    /// An empty journal is made.
+    Journal,
+    /// A file that nobody needs goes.
+    Remove(String),
+    /// Versions that are older than those that are kept go.
+    RemoveAll(Vec<String>),
+    /// The torn end of a log goes.
+    Cut { place: String, len: u64 },
+    /// A sidecar gets the bytes that the mark of its value calls for.
+    Sidecar { place: String, bytes: Vec<u8> },
+    /// A value gets back the bytes that its mark's checksum proves.
+    Bytes { place: String, bytes: Vec<u8>, mtime_ns: i64 },
+    /// A value gets back the mark that its record proves.
+    Mark { place: String, mark: Box<Mark> },
+    /// A policy is written again.
+    Policy { place: String, policy: Policy },
+    /// A torn header of the journal, which does not count, goes.
+    BlankHeader { at: u64 },
+}
+
+impl Mend {
+    /// Does it.
+    ///
+    /// # Errors
+    /// [`EngineError`]: what it was about is as it was, or is found again.
+    pub(super) fn act(&self, disk: &dyn Disk) -> Result<()> {
+        match self {
+            Self::Nothing | Self::Opening => Ok(()),
+            Self::Marker => replace(disk, paths::FORMAT, MARKER, tree::PRIVATE, false),
+            Self::Journal => crate::engine::local::journal::make(disk, &disk.boot()).map(drop),
+            Self::Remove(place) => tree::unlink(disk, place),
+            Self::RemoveAll(places) => places.iter().try_for_each(|place| tree::unlink(disk, place)),
+            Self::Cut { place, len } => {
+                let io = |e| EngineError::io(format!("cutting {place}"), e);
+                disk.open(place, Access::Write).map_err(io)?.set_len(*len).map_err(io)
+            }
+            Self::Sidecar { place, bytes } => write_sidecar(disk, place, bytes),
+            Self::Bytes { place, bytes, mtime_ns } => {
+                let io = |e| EngineError::io(format!("writing {place}"), e);
+                let file = disk.open(place, Access::Write).map_err(io)?;
+                file.write_at(0, bytes).map_err(io)?;
+                file.set_len(bytes.len() as u64).map_err(io)?;
+                file.set_mtime(*mtime_ns).map_err(io)
+            }
+            Self::Mark { place, mark } => {
+                let file =
+                    disk.open(place, Access::Read).map_err(|e| EngineError::io(format!("marking {place}"), e))?;
+                mark.write(&*file, place)
+            }
+            Self::Policy { place, policy } => {
+                replace(disk, place, format!("{policy}\n").as_bytes(), tree::PRIVATE, false)
+            }
+            Self::BlankHeader { at } => {
+                let io = |e| EngineError::io("writing the journal", e);
+                disk.open(paths::JOURNAL, Access::Write).map_err(io)?.write_at(*at, &[0; HEADER_BYTES]).map_err(io)
+            }
+        }
+    }
+}
+
+fn write_sidecar(disk: &dyn Disk, place: &str, bytes: &[u8]) -> Result<()> {
+    replace(disk, place, bytes, SIDECAR_MODE, true)
+}
+
+/// Puts a whole file in a place by a rename. `ours`: it carries the xattr that tells our sidecars from the neighbour's.
+fn replace(disk: &dyn Disk, place: &str, bytes: &[u8], mode: u32, ours: bool) -> Result<()> {
+    let io = |e| EngineError::io(format!("writing {place}"), e);
+    let draft = paths::draft(&format!("{}.mend", uuid::Uuid::now_v7()));
+    tree::make_dirs_above(disk, &draft)?;
+    tree::make_dirs_above(disk, place)?;
+    let file = disk.create(&draft, mode).map_err(io)?;
+    let written = file.write_at(0, bytes).and_then(|()| if ours { file.set_xattr(mark::NAME, b" ") } else { Ok(()) });
+    let placed = written.and_then(|()| disk.rename(&draft, place)).map_err(io);
+    if placed.is_err() {
+        tree::unlink(disk, &draft)?;
+    }
+    placed
+}
