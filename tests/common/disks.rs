@@ -20,6 +20,8 @@ struct Plan {
     /// Every change whose name has this in it fails.
     barred: Option<String>,
     written_bytes: u64,
+    /// Calls that only look, with each name that is listed, and the bytes that were read.
+    looked: (u64, u64),
     before: Option<Before>,
     boot: Option<String>,
 }
@@ -48,6 +50,16 @@ impl Watch {
     /// Bytes written since the last call.
     pub(crate) fn take_written_bytes(&self) -> u64 {
         std::mem::take(&mut self.0.lock().unwrap().written_bytes)
+    }
+
+    /// How often something was looked at since the last call, each listed name counted, and how many bytes were read.
+    pub(crate) fn take_looked(&self) -> (u64, u64) {
+        std::mem::take(&mut self.0.lock().unwrap().looked)
+    }
+
+    fn look(&self, times: usize, bytes: usize) {
+        let looked = &mut self.0.lock().unwrap().looked;
+        *looked = (looked.0 + times as u64, looked.1 + bytes as u64);
     }
 
     /// After `changes` more changes, every one fails with `errno`; none do with `None`.
@@ -110,6 +122,7 @@ impl RecordingDisk {
 
 impl Disk for RecordingDisk {
     fn open(&self, path: &str, access: Access) -> io::Result<Box<dyn DiskFile>> {
+        self.watch.look(1, 0);
         Ok(self.file(path, self.disk.open(path, access)?))
     }
     fn create(&self, path: &str, mode: u32) -> io::Result<Box<dyn DiskFile>> {
@@ -129,6 +142,7 @@ impl Disk for RecordingDisk {
         self.disk.link(from, to)
     }
     fn stat(&self, path: &str) -> io::Result<Stat> {
+        self.watch.look(1, 0);
         self.disk.stat(path)
     }
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -156,7 +170,9 @@ impl Disk for RecordingDisk {
         self.disk.remove_dir(path)
     }
     fn read_dir(&self, path: &str) -> io::Result<Vec<(OsString, Form)>> {
-        self.disk.read_dir(path)
+        let names = self.disk.read_dir(path)?;
+        self.watch.look(1 + names.len(), 0);
+        Ok(names)
     }
     fn sync_dir(&self, path: &str) -> io::Result<()> {
         self.watch.change(format!("sync_dir {path}"))?;
@@ -190,7 +206,9 @@ impl RecordingFile {
 
 impl DiskFile for RecordingFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.file.read_at(offset, buffer)
+        let got = self.file.read_at(offset, buffer)?;
+        self.watch.look(1, got);
+        Ok(got)
     }
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         if let Err(e) = self.change("write") {
@@ -208,12 +226,15 @@ impl DiskFile for RecordingFile {
         self.file.set_len(len)
     }
     fn stat(&self) -> io::Result<Stat> {
+        self.watch.look(1, 0);
         self.file.stat()
     }
     fn xattr(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        self.watch.look(1, 0);
         self.file.xattr(name)
     }
     fn xattr_names(&self) -> io::Result<Vec<String>> {
+        self.watch.look(1, 0);
         self.file.xattr_names()
     }
     fn set_xattr(&self, name: &str, value: &[u8]) -> io::Result<()> {

@@ -1,6 +1,12 @@
 //! The engines and the rules of the store, without a kernel between.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "builders fail their test as tests do")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "builders fail their test as tests do, and tell what it did"
+)]
 
 #[path = "../common/disks.rs"]
 mod disks;
@@ -11,6 +17,7 @@ mod power_disk;
 #[path = "../common/sound.rs"]
 mod sound;
 
+mod beside;
 mod contract;
 mod crash;
 mod flips;
@@ -18,6 +25,7 @@ mod forgotten;
 mod format;
 mod full;
 mod handoff;
+mod million;
 mod neighbour;
 mod power;
 mod race;

@@ -14,7 +14,7 @@ use crate::disks::{RecordingDisk, Watch};
 use crate::engines::*;
 
 /// A file put in place as the neighbour does: temporary file, fsync, rename, fsync of the directory.
-fn place(path: &Path, bytes: &[u8]) {
+pub(crate) fn place(path: &Path, bytes: &[u8]) {
     let dir = path.parent().unwrap();
     fs::create_dir_all(dir).unwrap();
     let name = path.file_name().unwrap().to_str().unwrap();
@@ -26,7 +26,7 @@ fn place(path: &Path, bytes: &[u8]) {
 }
 
 /// The neighbour's write: the value, then its sidecar.
-fn neighbour_writes(root: &Path, path: &str, bytes: &[u8], id: &str) {
+pub(crate) fn neighbour_writes(root: &Path, path: &str, bytes: &[u8], id: &str) {
     place(&root.join("s").join(path), bytes);
     place(&root.join(format!("s/.agent_state_meta/{path}.json")), &sidecar(&writer(id), 1));
 }

@@ -153,7 +153,7 @@ impl LocalEngine {
     }
 
     /// Is this the file that was staged for a value? In a copy of a store its bytes tell.
-    fn is_staged(&self, value: &Value, draft: &Found) -> Result<bool> {
+    pub(super) fn is_staged(&self, value: &Value, draft: &Found) -> Result<bool> {
         if draft.stat.id == value.file {
             return Ok(true);
         }

@@ -298,6 +298,9 @@ impl Engine for LocalEngine {
             return Ok(Policy::default());
         };
         let text = stage::read_whole(&*found.file, &place)?;
+        if text.is_empty() {
+            return Err(EngineError::Damaged { place, what: "it is empty".to_owned() });
+        }
         Policy::parse(&String::from_utf8_lossy(&text)).map_err(|e| EngineError::Damaged { place, what: e.to_string() })
     }
 

@@ -436,8 +436,8 @@ impl LocalEngine {
                 if let Some(replay) = work.replay {
                     let whole = mark.version == append.version && replay.appended(session, key, mark.version).is_none();
                     self.mend_range(place, found, append.offset, work.body, mark.mtime_ns)?;
-                    if whole && found.stat.size_bytes > mark.size {
-                        found.file.set_len(mark.size).map_err(io("cutting", place))?;
+                    if whole && found.stat.size_bytes > end {
+                        found.file.set_len(end).map_err(io("cutting", place))?;
                     }
                     if whole && found.stat.mtime_ns != append.mtime_ns {
                         found.file.set_mtime(append.mtime_ns).map_err(io("writing", place))?;

@@ -3,7 +3,7 @@
 use super::super::{EngineError, Result};
 use super::disk::{Access, DiskFile, Form, Stat};
 use super::look::{self, Found, Look};
-use super::mark::{Mark, Span};
+use super::mark::{self, Mark, Span};
 use super::publish::{Work, io};
 use super::record::{KeptChange, Record};
 use super::{LocalEngine, paths, tree};
@@ -116,21 +116,31 @@ impl LocalEngine {
             // An attempt before may have exchanged it: what is there then is the old one.
             self.stage_sidecar(&record.operation, &record.author, record.time_ms)?;
         }
-        // Exchanged, not replaced: some file systems write out a replacing file at once, and here the journal has it.
-        if self.disk.exchange(&draft, &place).is_ok() {
-            if self.disk.stat(&draft).is_ok_and(|out| out.form == Form::Dir) {
-                // The sidecars of a directory that is named like this one.
-                self.disk.exchange(&draft, &place).map_err(io("giving back", &place))?;
-            }
-            self.spare_sidecars.retire(&*self.disk, &draft);
-            return Ok(());
-        }
-        if self.disk.rename_new(&draft, &place).is_ok() {
+        if self.exchange_sidecar(record, key, &draft, &place)? || self.disk.rename_new(&draft, &place).is_ok() {
             return Ok(());
         }
         let made = tree::make_dirs_above(&*self.disk, &place);
-        let placed = made.and_then(|()| self.disk.rename(&draft, &place).map_err(io("writing", &place)));
-        placed.or_else(|e| self.pass_collision(e, &draft))
+        match made.and_then(|()| self.disk.rename_new(&draft, &place).map_err(io("writing", &place))) {
+            // The neighbour's came there meanwhile.
+            Err(e) if !self.exchange_sidecar(record, key, &draft, &place)? => self.pass_collision(e, &draft),
+            _ => Ok(()),
+        }
+    }
+
+    /// Exchanges a sidecar with the one in its place, and gives back what is not to be replaced. `false`: there is none.
+    fn exchange_sidecar(&self, record: &Record, key: &Key, draft: &str, place: &str) -> Result<bool> {
+        // Exchanged, not replaced: some file systems write out a replacing file at once, and here the journal has it.
+        if self.disk.exchange(draft, place).is_err() {
+            return Ok(false);
+        }
+        // The sidecars of a directory that is named like this one, or the neighbour's for a value that came after ours.
+        if self.disk.stat(draft).is_ok_and(|out| out.form == Form::Dir)
+            || (record.version().is_some() && self.is_of_strangers_value(&record.session, key, draft)?)
+        {
+            self.disk.exchange(draft, place).map_err(io("giving back", place))?;
+        }
+        self.spare_sidecars.retire(&*self.disk, draft);
+        Ok(true)
     }
 
     /// The keys `a` and `a.json/b` collide in the neighbour's sidecars: the second one's writer is in its mark only.
@@ -148,8 +158,23 @@ impl LocalEngine {
         }
     }
 
+    /// Is this sidecar the neighbour's, for a value that it has put in the place of ours meanwhile? It comes after its value,
+    /// so the value tells; one that was left from before is not in the way of a value that nobody has seen.
+    fn is_of_strangers_value(&self, session: &SessionId, key: &Key, sidecar: &str) -> Result<bool> {
+        let target = paths::value(session, key.as_str());
+        match look::look_at(&*self.disk, &target, Access::Read)? {
+            Look::File(value) if value.ours().is_none() => {}
+            _ => return Ok(false),
+        }
+        let Look::File(found) = look::look_at(&*self.disk, sidecar, Access::Read)? else { return Ok(false) };
+        Ok(found.file.xattr(mark::NAME).map_err(io("reading", sidecar))?.is_none())
+    }
+
     pub(super) fn remove_sidecar(&self, session: &SessionId, key: &Key) -> Result<()> {
         let place = paths::sidecar(session, key.as_str());
+        if self.is_of_strangers_value(session, key, &place)? {
+            return Ok(());
+        }
         match self.disk.unlink(&place) {
             Err(e) if !tree::is_missing(&e) && e.raw_os_error() != Some(libc::EISDIR) => Err(io("removing", &place)(e)),
             _ => Ok(()),

@@ -59,18 +59,28 @@ impl LocalEngine {
             None => None,
         };
         let staged = match &record.act {
-            Act::Put(value) | Act::Rename { value, .. } if value.body == Body::Draft => {
-                self.disk.open(&paths::draft(&record.operation), Access::Read).ok()
-            }
+            Act::Put(value) | Act::Rename { value, .. } if value.body != Body::Inline => self.staged(record, value)?,
             _ => None,
         };
-        let content = staged.map(|file| Arc::new(FileContent(file)) as Arc<dyn Content>);
+        let content = staged.map(|found| Arc::new(FileContent(found.file)) as Arc<dyn Content>);
         let mut stuck = session.stuck();
         show(&mut stuck, record, base, content, &body);
         stuck.records.push((record.clone(), body));
         stuck.replay = Some(Arc::clone(replay));
         session.set_stuck(true);
         Ok(())
+    }
+
+    /// The file of a value that is not in its record: the draft, or already in its place, and the draft is what it replaced.
+    fn staged(&self, record: &Record, value: &Value) -> Result<Option<look::Found>> {
+        for place in [paths::draft(&record.operation), paths::value(&record.session, value.key.as_str())] {
+            if let look::Look::File(found) = look::look_at(&*self.disk, &place, Access::Read)?
+                && self.is_staged(value, &found)?
+            {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 
     /// What a record that follows stuck ones changes or takes.
