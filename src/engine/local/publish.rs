@@ -313,9 +313,11 @@ impl LocalEngine {
             let attributes = value.kept.attributes();
             return if replay.lost { look::set_attributes(&*found.file, &attributes, place) } else { Ok(()) };
         }
-        let appended = replay.appended(&record.session, &value.key, value.version).is_some();
+        let grown = replay.appended(&record.session, &value.key, value.version);
+        let appended = grown.is_some();
         if inline {
-            if !appended && found.stat.size_bytes > value.size {
+            // Longer than anything that was put behind it: of what the file held before it was written again.
+            if found.stat.size_bytes > grown.unwrap_or(value.size) {
                 let file = self.disk.open(place, Access::Write).map_err(io("opening", place))?;
                 file.set_len(value.size).map_err(io("cutting", place))?;
             }
