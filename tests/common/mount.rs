@@ -307,16 +307,22 @@ impl Mount {
 
     /// Kills all that serve the store, waits until nothing is left of them, and takes the dead mount away.
     fn kill_daemons(&self) {
-        let mut killed = Vec::new();
+        let (mut killed, mut quiet) = (Vec::new(), 0);
+        // Looked for several times: one that is in exec has neither a command line nor its executable.
         eventually("nobody serves the store", || {
             let daemons = self.daemons();
             daemons.iter().copied().for_each(kill);
-            killed.extend(daemons.iter().copied());
-            daemons.is_empty()
+            quiet = if daemons.is_empty() { quiet + 1 } else { 0 };
+            killed.extend(daemons);
+            quiet > 5
         });
         // A process without a command line may hold its files, and with them the store's lock, for a moment still.
         eventually("the dead have let go of the store", || killed.iter().all(|pid| is_over(*pid)));
-        let _ = rustix::mount::unmount(self.point(), UnmountFlags::DETACH);
+        while connection_of(&self.point()).is_some() {
+            if rustix::mount::unmount(self.point(), UnmountFlags::DETACH).is_err() {
+                break;
+            }
+        }
     }
 
     /// Unmounts by the command; afterwards the store is plain files.

@@ -261,6 +261,10 @@ impl Engine for LocalEngine {
         if matches!(change, Change::RenameDir { .. }) {
             return self.make_alone(&session, change, context);
         }
+        if session.is_stuck() && session.stuck().refuse_blocked().is_err() {
+            // A renamed directory that waits for its place since the opening: it can only be put there alone.
+            self.checkpoint()?;
+        }
         let made = self.pass_and_make(&session, change.clone(), context);
         let receipt = match made {
             // The journal itself may be what fills the disk.
