@@ -3,7 +3,7 @@
 //! What is promised to outlive it is what a sync returned for. Everything else may be there, be missing or be torn by
 //! itself: of a file each write (sector by sector), its length, each xattr, its mode, owner and time; of names each
 //! change, though a rename or an exchange is one change, what is changed later at a name comes with what was changed
-//! there before, and a name with the directory it is in.
+//! there before, a name with the directory it is in, and the end of a directory with the end of what was in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -363,7 +363,10 @@ impl Names {
     fn meets(&self, other: &Self) -> bool {
         let of = |names: &Self| names.0.iter().map(|(dir, name, _)| (*dir, name.clone())).collect::<BTreeSet<_>>();
         let makes = |dir: u64| other.0.iter().any(|(_, _, to)| *to == Some(dir));
-        !of(self).is_disjoint(&of(other)) || self.0.iter().any(|(dir, _, _)| makes(*dir))
+        let ends = |dir: u64| self.0.iter().any(|(of, name, _)| *of == dir && name.is_empty());
+        !of(self).is_disjoint(&of(other))
+            || self.0.iter().any(|(dir, _, _)| makes(*dir))
+            || other.0.iter().any(|(dir, _, _)| ends(*dir))
     }
 }
 
@@ -650,7 +653,8 @@ impl Disk for PowerDisk {
             return errno(libc::ENOTEMPTY);
         }
         let (dir, name) = world.parent(path)?;
-        world.rename(vec![(dir, name.to_owned(), None)]);
+        // Whatever happened to the names in it comes first.
+        world.rename(vec![(dir, name.to_owned(), None), (ino, String::new(), None)]);
         Ok(())
     }
     fn read_dir(&self, path: &str) -> io::Result<Vec<(OsString, Form)>> {

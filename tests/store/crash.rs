@@ -645,3 +645,25 @@ fn f38_a_journal_whose_newer_header_is_lost_is_not_opened() {
         }
     }
 }
+
+#[test]
+fn f39_a_journal_that_ends_before_a_log_does_is_damaged() {
+    let dir = fresh();
+    let engine = LocalEngine::open(dir.path()).unwrap();
+    make_session(&engine);
+    commit(&engine, put("k", b"one", None));
+    commit(&engine, put("k", b"two", Some(1)));
+    drop(engine);
+    let place = dir.path().join(".baton/journal");
+    let journal = fs::read(&place).unwrap();
+    let len = |at: usize| u32::from_le_bytes(journal[at..at + 4].try_into().unwrap()) as usize;
+    let next = |at: usize| at + (32 + len(at + 24) + len(at + 28)).next_multiple_of(8);
+    let last = next(next(8192));
+    let mut cut = journal.clone();
+    cut[last..].fill(0);
+    fs::write(&place, &cut).unwrap();
+    // What was published is on the disk for sure only as long as nothing was lost.
+    assert_eq!(value(&open(copy(dir.path()).path(), None).unwrap(), "k").unwrap(), b"two");
+    let error = open(dir.path(), Some("another boot")).unwrap_err();
+    assert!(error.to_string().contains(".baton/journal") && error.to_string().contains("change 2"), "{error}");
+}

@@ -107,8 +107,14 @@ impl LocalEngine {
             Ok(())
         })?;
         if replay.lost {
-            for (session, first) in replay.sessions() {
-                self.session(session)?.order().rewind(first)?;
+            for (session, first, last) in replay.sessions() {
+                let session = self.session(session)?;
+                let mut order = session.order();
+                if order.logged() > last {
+                    let what = format!("it ends with change {last} of session '{}', whose log goes on", session.id);
+                    return Err(EngineError::Damaged { place: paths::JOURNAL.to_owned(), what });
+                }
+                order.rewind(first)?;
             }
             self.journal.each(|found| self.sort_out(&read_record(&found)?, &replay))?;
         }

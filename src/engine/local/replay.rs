@@ -14,7 +14,8 @@ pub(super) struct Replay {
     pub(super) lost: bool,
     files: HashMap<FileId, Vec<(SessionId, Key, Version)>>,
     appends: HashMap<(SessionId, Key), Vec<Grown>>,
-    first: HashMap<SessionId, Seq>,
+    /// Of each session the first record and the last.
+    seqs: HashMap<SessionId, (Seq, Seq)>,
     pub(super) records: u64,
 }
 
@@ -48,7 +49,7 @@ impl Replay {
     pub(super) fn note(&mut self, record: &Record) {
         let session = &record.session;
         self.records += 1;
-        self.first.entry(session.clone()).or_insert(record.seq);
+        self.seqs.entry(session.clone()).or_insert((record.seq, record.seq)).1 = record.seq;
         match &record.act {
             Act::Put(value) | Act::Rename { value, .. } => {
                 self.staged(session, &value.key, value.version, value.file);
@@ -67,9 +68,9 @@ impl Replay {
         self.files.entry(file).or_default().push((session.clone(), key.clone(), version));
     }
 
-    /// The sessions and the first record of each.
-    pub(super) fn sessions(&self) -> impl Iterator<Item = (&SessionId, Seq)> {
-        self.first.iter().map(|(session, seq)| (session, *seq))
+    /// The sessions, with the first record and the last of each.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = (&SessionId, Seq, Seq)> {
+        self.seqs.iter().map(|(session, (first, last))| (session, *first, *last))
     }
 
     /// What is known of a file, as seen from a version of a key; `None`: nothing.
