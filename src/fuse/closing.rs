@@ -357,11 +357,16 @@ impl Filesystem {
         }
         let Some((parent, name)) = self.inodes.name(handle.ino) else { return };
         let _name = self.names.change((parent, &name));
+        let held = self.inodes.handles(handle.ino);
         if self.inodes.fresh(handle.ino).is_none() || !self.writers_on(handle.ino).is_empty() {
             return;
         }
         // What a dropped draft was moved onto has its value still, and who reads it.
-        if self.has_value(handle.ino) { self.inodes.committed(handle.ino) } else { self.inodes.remove(handle.ino) }
+        if self.has_value(handle.ino) {
+            self.inodes.committed(handle.ino)
+        } else {
+            self.inodes.unreserve(handle.ino, &held)
+        }
     }
 
     fn has_value(&self, ino: Ino) -> bool {

@@ -163,10 +163,10 @@ impl Inodes {
         Ok(ino)
     }
 
-    /// Frees a reservation that no handle holds.
-    pub fn unreserve(&self, ino: Ino) {
+    /// Frees a reservation that no handles hold but those in `but`: one that was opened meanwhile goes on with the name.
+    pub fn unreserve(&self, ino: Ino, but: &[u64]) {
         let mut table = self.table();
-        if table.handles(ino).is_empty() {
+        if table.handles(ino).iter().all(|handle| but.contains(handle)) {
             table.remove(ino, Lost::Given);
         }
     }

@@ -119,7 +119,7 @@ impl Filesystem {
         let writer = match self.writer_on(Some(&place), role, opener, Some(flags)) {
             Ok(writer) => writer,
             Err(refusal) => {
-                self.inodes.unreserve(ino);
+                self.inodes.unreserve(ino, &[]);
                 return Err(refusal);
             }
         };

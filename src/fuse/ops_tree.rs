@@ -118,7 +118,11 @@ impl Filesystem {
     fn stat_stored(&self, asker: Asker, ino: Ino) -> Reply<Stat> {
         let place = match self.place(ino) {
             Ok(place) => place,
-            Err(refusal) => return self.stat_unnamed(asker, ino).ok_or(refusal),
+            // Looked up in the instant before it lost its name: the kernel looks again, and an open may make it anew.
+            Err(_) => {
+                let gone = || Refusal::new(libc::ESTALE, "the file has just been deleted");
+                return self.stat_unnamed(asker, ino).ok_or_else(gone);
+            }
         };
         let entry = self.engine().entry(&place.session, &place.path)?;
         // While the name is changed, what is shown is what is read.

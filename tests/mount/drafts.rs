@@ -373,3 +373,14 @@ fn who_has_only_created_a_name_overtakes_nobody_who_is_just_closing_it() {
                   os.write(wait[1], b'.')\n os.close(fd)\n os.wait()\n print(os.path.getsize(key) >> 19, end=' ')";
     assert_eq!(mount.python(script).ok(), "4 ".repeat(8));
 }
+
+// C8
+#[test]
+fn a_name_whose_first_draft_was_refused_is_made_again_at_once() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "import errno, os\nfor n in range(400):\n\
+                  \x20fd = os.open('__handoff.json', os.O_WRONLY | os.O_CREAT | os.O_TRUNC)\n\
+                  \x20try: os.write(fd, b'no object')\n except OSError as e: assert e.errno == errno.EINVAL, (n, e)\n\
+                  \x20else: assert False\n try: os.close(fd)\n except OSError as e: assert e.errno == errno.EINVAL, (n, e)";
+    mount.python(script).ok();
+}
