@@ -47,7 +47,13 @@ impl Refusal {
         self.again
             || matches!(
                 self.errno,
-                libc::ENOENT | libc::EEXIST | libc::ENOTEMPTY | libc::ENODATA | libc::ENOTSUP | libc::ENOSYS
+                libc::ENOENT
+                    | libc::ESTALE
+                    | libc::EEXIST
+                    | libc::ENOTEMPTY
+                    | libc::ENODATA
+                    | libc::ENOTSUP
+                    | libc::ENOSYS
             )
     }
 }

@@ -181,7 +181,8 @@ fn a_log_that_many_processes_have_held_costs_the_daemon_no_descriptors() {
     eventually("the last line is there", || {
         fs::read_to_string(mount.path("log")).is_ok_and(|log| log.ends_with("last\n"))
     });
-    assert!(open() < before + 20, "{} descriptors, {before} before", open());
+    // Who was seen lately is remembered for a moment, by descriptors.
+    eventually("there are few descriptors again", || open() < before + 20);
     logger.send("go on");
     logger.wait().ok();
     assert_eq!(mount.read("log").lines().count(), 61);
