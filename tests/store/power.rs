@@ -291,7 +291,7 @@ fn f27_no_power_cut_takes_what_was_acknowledged() {
     // F32
     // F33
     // F34
-    let (seeds, steps) = if long() { (60, 160) } else { (2, 70) };
+    let (seeds, steps) = if long() { (20, 160) } else { (2, 70) };
     let mut all = 0;
     for seed in 1..=seeds {
         let seed = std::env::var("BATONFS_POWER_SEED").map_or(seed, |seed| seed.parse().unwrap());
