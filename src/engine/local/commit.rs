@@ -93,7 +93,11 @@ impl LocalEngine {
         self.journal.sync_to(end).inspect_err(|_| session.abandoned())?;
         // Committed. Whatever fails from here on, the change stands.
         let receipt = Receipt { seq: record.seq, version: record.version() };
-        let judged = decision.base.as_ref().filter(|_| matches!(record.act, Act::Put(_))).map(|(found, _)| found);
+        let judged = decision
+            .base
+            .as_ref()
+            .filter(|_| matches!(record.act, Act::Put(_) | Act::Append(_)))
+            .map(|(found, _)| found);
         let work = Work { body: &decision.body, draft: decision.draft.as_deref(), judged, first: true, replay: None };
         let published = self.publish(session, &record, &work);
         let stuck = published.is_err();

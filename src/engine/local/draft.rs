@@ -228,6 +228,6 @@ impl LocalEngine {
 }
 
 /// How much is copied at a time.
-const COPY_BYTES: usize = 1 << 20;
+pub(super) const COPY_BYTES: usize = 1 << 20;
 /// Mode of sidecars, less the umask: the neighbour's, which may run as somebody else.
 const SIDECAR_MODE: u32 = 0o666;

@@ -4,7 +4,7 @@
 
 use super::super::{EngineError, Result};
 use super::disk::{Access, DiskFile, FileId, Stat};
-use super::draft::write_over;
+use super::draft::{COPY_BYTES, write_over};
 use super::look::{self, Found, Look};
 use super::mark::{Mark, Span};
 use super::record::{Act, Append, Body, Record, Value};
@@ -20,7 +20,8 @@ pub(super) struct Work<'a> {
     pub(super) body: &'a [u8],
     /// The staged value, where the commit still has it open.
     pub(super) draft: Option<&'a dyn DiskFile>,
-    /// What the commit found in the value's place. The exchange checks it again, so it need not be looked at twice.
+    /// What the commit found in the value's place. The exchange checks it again, so it need not be looked at twice. Of an
+    /// append: what it goes behind, also when a program beside the store has replaced that since.
     pub(super) judged: Option<&'a Found>,
     /// It is the first attempt: the staged sidecar is as it was made.
     pub(super) first: bool,
@@ -416,6 +417,8 @@ impl LocalEngine {
             }
         } else if work.replay.is_some() {
             self.extend_kept(record, append, work)?;
+        } else if let Some(base) = work.judged {
+            self.keep_appended(record, append, work, base)?;
         }
         tree::unlink(&*self.disk, &paths::draft_sidecar(&record.operation))
     }
@@ -465,6 +468,33 @@ impl LocalEngine {
             }
             _ => Ok(None),
         }
+    }
+
+    /// The value was replaced from beside the store in this moment: with what was appended it is a version in history.
+    fn keep_appended(&self, record: &Record, append: &Append, work: &Work<'_>, base: &Found) -> Result<()> {
+        let draft = paths::draft(&record.operation);
+        let target = paths::value(&record.session, append.key.as_str());
+        let file = tree::create(&*self.disk, &draft, tree::PRIVATE).map_err(io("keeping", &target))?;
+        let mut buffer = vec![0; COPY_BYTES];
+        let mut at = 0;
+        while at < append.offset {
+            let want = COPY_BYTES.min(usize::try_from(append.offset - at).unwrap_or(COPY_BYTES));
+            let part = buffer.get_mut(..want).unwrap_or_default();
+            if base.file.read_at(at, part).map_err(io("reading", &target))? < want {
+                return Err(io("reading", &target)(std::io::ErrorKind::UnexpectedEof.into()));
+            }
+            file.write_at(at, part).map_err(io("keeping", &target))?;
+            at += want as u64;
+        }
+        file.write_at(append.offset, work.body).map_err(io("keeping", &target))?;
+        let attributes = look::attributes(&*base.file, &base.stat)?;
+        look::set_first_attributes(&*file, &attributes, &draft)?;
+        file.set_mtime(append.mtime_ns).map_err(io("keeping", &target))?;
+        let mtime_ns = file.stat().map_err(io("keeping", &target))?.mtime_ns;
+        let size = append.offset.saturating_add(append.len);
+        let span = Span { version: append.version, since: append.since, size, mtime_ns, crc: append.crc };
+        record.mark(&target, span).write(&*file, &draft)?;
+        self.keep_new(record, &append.key, append.version, &draft)
     }
 
     fn extend_kept(&self, record: &Record, append: &Append, work: &Work<'_>) -> Result<()> {
