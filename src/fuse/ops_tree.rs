@@ -186,6 +186,10 @@ impl Filesystem {
             }
             State::Reader(Some(snapshot)) => Some(snapshot.head.size_bytes),
             State::Fixed(bytes) => Some(bytes.len()),
+            // What it would read: of a name that is gone, what was there, whatever others still write to it.
+            State::Writer(_) | State::Reader(None) => {
+                self.inodes.left(ino).and_then(|left| left.value).map(|value| value.head.size_bytes)
+            }
             _ => None,
         };
         drop(state);

@@ -51,6 +51,19 @@ pub(super) const CASES: &[(&str, usize, &[Op])] = &[
     ),
     // C11, C13
     ("what is unlinked keeps its size", 1, &[Op::Open(0, 0, UPDATE), Op::Unlink(0, 0), Op::Fstat(0)]),
+    // C13
+    (
+        "a handle that has written nothing to what is unlinked has the size of what was there",
+        1,
+        &[
+            Op::Open(0, 1, MAKE_FOR_READING),
+            Op::Sync(0),
+            Op::Open(0, 1, WRITE),
+            Op::Write(1, 1, None),
+            Op::Unlink(0, 1),
+            Op::Seek(0, None),
+        ],
+    ),
     // C10, C6
     (
         "a dropped draft takes nothing from readers of the value it would have replaced",
