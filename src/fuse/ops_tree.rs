@@ -116,14 +116,9 @@ impl Filesystem {
     }
 
     fn stat_stored(&self, asker: Asker, ino: Ino) -> Reply<Stat> {
-        let place = match self.place(ino) {
-            Ok(place) => place,
-            // Looked up in the instant before it lost its name: the kernel looks again, and an open may make it anew.
-            Err(_) => {
-                let gone = || Refusal::new(libc::ESTALE, "the file has just been deleted");
-                return self.stat_unnamed(asker, ino).ok_or_else(gone);
-            }
-        };
+        // Looked up in the instant before it lost its name: the kernel looks again, and an open may make it anew.
+        let gone = || Refusal::new(libc::ESTALE, "the file has just been deleted");
+        let Ok(place) = self.place(ino) else { return self.stat_unnamed(asker, ino).ok_or_else(gone) };
         let entry = self.engine().entry(&place.session, &place.path)?;
         // While the name is changed, what is shown is what is read.
         if let Some(Left { attributes, value: Some(value) }) = self.inodes.left(ino) {
@@ -136,7 +131,7 @@ impl Filesystem {
             }
             // Its name may be changing: what holds once that is done is the answer.
             None => match self.keep_name(ino).and(self.place(ino).ok()) {
-                None => self.stat_unnamed(asker, ino),
+                None => return self.stat_unnamed(asker, ino).ok_or_else(gone),
                 Some(place) => self.engine().entry(&place.session, &place.path)?.map(|entry| entry_stat(ino, entry)),
             }
             .ok_or_else(|| Refusal::not_found(place.path)),
