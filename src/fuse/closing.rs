@@ -16,6 +16,9 @@ use crate::engine::AttributeChange;
 use crate::identity::holders::{self, Closer, Death, Holder};
 use crate::store::{Rule, StoreError, Write};
 
+/// As often as this processes new to us may turn up before a draft waits for a later FLUSH, a look or its RELEASE.
+const LOOKS_MAX: usize = 100;
+
 impl Filesystem {
     /// FLUSH: one descriptor of the handle was closed. Commits when it was the last one that can write.
     ///
@@ -256,15 +259,38 @@ impl Filesystem {
 
     /// Does anyone we know of still hold a descriptor of this handle that can write?
     ///
+    /// One that is duplicated and then closed, or passed to a child, can have moved to where we had already looked. But
+    /// that close is a FLUSH, which waits for the state we hold, and its thread with it: whoever let go during one look
+    /// stands still during the next, and only a process that is new to it can have let go during that.
+    fn is_held(&self, handle: &Arc<Handle>, writer: &mut Writer, flusher: Option<(Closer, bool)>) -> bool {
+        let mut known = Vec::new();
+        for _ in 0..LOOKS_MAX {
+            match self.look_for_holders(handle, writer, flusher, &mut known) {
+                Look::Held => return true,
+                Look::Free => return false,
+                Look::NoneSeen => {}
+            }
+        }
+        true
+    }
+
+    /// One look at the descriptors of everyone we know of; `known` are those that the look before has seen.
+    ///
     /// Descriptors are counted per file, not per handle: `fdinfo` shows no more. So those of the other live write
     /// handles of the same processes are taken off. Of the flusher: who it is, and whether its table may have written.
-    fn is_held(&self, handle: &Arc<Handle>, writer: &mut Writer, flusher: Option<(Closer, bool)>) -> bool {
+    fn look_for_holders(
+        &self,
+        handle: &Arc<Handle>,
+        writer: &mut Writer,
+        flusher: Option<(Closer, bool)>,
+        known: &mut Vec<u32>,
+    ) -> Look {
         if flusher.is_none() && handle.is_closed() {
-            return false;
+            return Look::Free;
         }
         // Where not all can be seen, the descriptor table that wrote decides, and at last the RELEASE: who is hidden
         // has not let go for all we know.
-        let unseen = flusher.is_none_or(|(_, wrote)| !wrote);
+        let unseen = if flusher.is_some_and(|(_, wrote)| wrote) { Look::Free } else { Look::Held };
         if std::iter::once(&writer.opener).chain(&writer.writers).any(|seen| seen.process.is_none()) {
             return unseen;
         }
@@ -300,10 +326,16 @@ impl Filesystem {
         // What a handle for reading has made is none of those descriptors'.
         let counted = handle.descriptors_write && descriptors > 0;
         if counted && flusher.is_none_or(|flusher| self.holds_more(handle, flusher, descriptors, holding, &pids)) {
-            return true;
+            return Look::Held;
         }
         // Last, since a process loses its descriptors before it shows as one that ends.
-        is_awaited(writer, closer)
+        if is_awaited(writer, closer) {
+            return Look::Held;
+        }
+        let stands_still = flusher.is_some_and(|flusher| flusher.alone && pids.iter().all(|&pid| Some(pid) == closer));
+        let all_known = pids.iter().all(|pid| known.binary_search(pid).is_ok());
+        *known = pids;
+        if stands_still || all_known { Look::Free } else { Look::NoneSeen }
     }
 
     /// Do these processes, of which those `holding` have `descriptors` of the file, have more than their other live write
@@ -372,6 +404,15 @@ impl Filesystem {
     fn has_value(&self, ino: Ino) -> bool {
         self.place(ino).is_ok_and(|place| matches!(self.engine().entry(&place.session, &place.path), Ok(Some(_))))
     }
+}
+
+/// What one look for holders has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    Held,
+    Free,
+    /// Nobody was seen holding it; a process that was met for the first time may just have passed it on.
+    NoneSeen,
 }
 
 /// Is a process whose death decides about the draft on its way out, its own FLUSH perhaps still to come? When several

@@ -86,5 +86,19 @@ pub(super) const CASES: &[(&str, usize, &[Op])] = &[
         1,
         &[Op::Open(0, 2, LOG), Op::Write(0, 3, None), Op::Rename(0, 2, 0, true), Op::Stat(0, 0), Op::Close(0)],
     ),
+    // C12
+    (
+        "a reader follows what was appended before the name went",
+        1,
+        &[
+            Op::Open(0, 0, READ),
+            Op::Read(0, 1, Some(5)),
+            Op::Open(0, 0, LOG),
+            Op::Write(1, 3, None),
+            Op::Sync(1),
+            Op::Unlink(0, 0),
+            Op::Read(0, 20, None),
+        ],
+    ),
     ("and so does nothing at all", 1, &[Op::Open(0, 2, LOG), Op::Rename(0, 2, 0, true), Op::Stat(0, 0), Op::Close(0)]),
 ];

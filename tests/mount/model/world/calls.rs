@@ -233,7 +233,8 @@ impl World {
         let handle = &mut self.handles[id];
         let mut bytes = handle.view();
         let short = offset + size > bytes.len();
-        if let (true, None, Some(newest), Some(pinned)) = (short, &handle.draft, newest, &handle.pinned)
+        let last = newest.or_else(|| self.nodes[node].left.clone());
+        if let (true, None, Some(newest), Some(pinned)) = (short, &handle.draft, last, &handle.pinned)
             && newest.run == pinned.run
             && newest.id > pinned.id
         {
