@@ -412,8 +412,13 @@ impl LocalEngine {
         if let Look::File(found) = look::look_at(&*self.disk, &target, Access::Write)?
             && let Some(version) = self.extend_at(record, append, work, &found, &target)?
         {
-            if version == append.version {
+            let there = self.disk.stat(&target).is_ok_and(|stat| stat.id == found.stat.id);
+            if version == append.version && there {
                 return self.place_sidecar(record, &append.key, work);
+            }
+            if version == append.version {
+                // It was replaced before the bytes were written.
+                self.keep_appended(record, append, work, &found)?;
             }
         } else if work.replay.is_some() {
             self.extend_kept(record, append, work)?;
