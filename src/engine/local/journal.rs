@@ -492,10 +492,12 @@ pub(super) fn inspect(file: &dyn DiskFile) -> Result<Inspected> {
     Ok(seen)
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+/// A number in bytes, little-endian.
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at.checked_add(4)?)?.try_into().ok().map(u32::from_le_bytes)
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+/// A number in bytes, little-endian.
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..at.checked_add(8)?)?.try_into().ok().map(u64::from_le_bytes)
 }

@@ -26,10 +26,12 @@ mod session;
 mod spare;
 mod stage;
 mod sweep;
+mod table;
 mod time;
 mod tree;
 mod unpublished;
 mod verify;
+mod versions;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -55,6 +57,21 @@ const JOURNAL_MAX_BYTES: u64 = 32 << 20;
 const JOURNAL_WORTH_BYTES: u64 = 512 << 10;
 /// Sessions kept in memory; each has its log open.
 const SESSIONS_MAX: usize = 128;
+/// So much of a log is read, where the last version of a key is asked for, before a table of versions is worth it.
+const TAIL_BYTES: u64 = 64 << 10;
+
+/// What whoever opens a store may choose.
+#[derive(Debug, Clone, Copy)]
+pub struct Opening {
+    /// A session whose log is longer gets a table of versions, which is then never further behind.
+    pub tail_bytes: u64,
+}
+
+impl Default for Opening {
+    fn default() -> Self {
+        Self { tail_bytes: TAIL_BYTES }
+    }
+}
 
 /// A store in a directory of the local file system.
 #[derive(Debug)]
@@ -67,6 +84,7 @@ pub struct LocalEngine {
     /// Files for values and for sidecars; apart, as only values have marks.
     spare_values: Spares,
     spare_sidecars: Spares,
+    opening: Opening,
 }
 
 impl LocalEngine {
@@ -86,6 +104,14 @@ impl LocalEngine {
     /// # Errors
     /// As [`LocalEngine::open`].
     pub fn open_on(disk: Arc<dyn Disk>) -> Result<Self> {
+        Self::open_with(disk, Opening::default())
+    }
+
+    /// Opens the store on any disk, in a chosen way.
+    ///
+    /// # Errors
+    /// As [`LocalEngine::open`].
+    pub fn open_with(disk: Arc<dyn Disk>, opening: Opening) -> Result<Self> {
         let fresh = recover::prepare(&*disk)?;
         let (journal, contents) = Journal::open(&*disk, fresh)?;
         if fresh {
@@ -98,6 +124,7 @@ impl LocalEngine {
             sessions: Mutex::default(),
             spare_values: Spares::default(),
             spare_sidecars: Spares::default(),
+            opening,
         };
         engine.recover(contents)?;
         Ok(engine)
@@ -116,20 +143,27 @@ impl LocalEngine {
     fn checkpoint_alone(&self) -> Result<()> {
         self.journal.check_open()?;
         let sessions: Vec<_> = self.all().values().cloned().collect();
-        for session in sessions {
-            self.settle(&session, true)?;
+        for session in &sessions {
+            self.settle(session, true)?;
             session.unstuck(&*self.disk);
             if !session.order().is_settled() {
                 let doing = format!("the log of session '{}' cannot be written", session.id);
                 return Err(EngineError::io(doing, std::io::Error::from_raw_os_error(libc::EIO)));
             }
         }
+        for session in &sessions {
+            session.order().save(&*self.disk, self.opening.tail_bytes);
+        }
         if let Err(e) = self.disk.sync_everything() {
             let words = format!("syncing the store failed: {e}");
             self.journal.close(&words);
             return Err(EngineError::Closed(words));
         }
-        self.journal.restart()
+        self.journal.restart()?;
+        for session in &sessions {
+            session.order().saved(&*self.disk);
+        }
+        Ok(())
     }
 
     /// A renamed directory is alone in its generation of the journal: run again among changes before or after it,
@@ -177,10 +211,13 @@ impl LocalEngine {
         if all.len() >= SESSIONS_MAX {
             // All that is dropped can be read again. Whoever uses one has it from here, under this lock.
             all.retain(|_, session| {
-                Arc::strong_count(session) > 1 || session.is_stuck() || !session.order().is_settled()
+                let order = session.order();
+                // Only the checkpoint after its changes keeps a table of versions from being left behind.
+                let waits = !order.is_settled() || order.is_waiting(self.opening.tail_bytes);
+                Arc::strong_count(session) > 1 || session.is_stuck() || waits
             });
         }
-        let session = Arc::new(Session::load(&*self.disk, id)?);
+        let session = Arc::new(Session::load(&*self.disk, id, self.opening.tail_bytes)?);
         all.insert(id.clone(), Arc::clone(&session));
         Ok(session)
     }
@@ -228,7 +265,7 @@ impl Engine for LocalEngine {
 
     fn last_version(&self, session: &SessionId, key: &Key) -> Result<Version> {
         let current = self.read_head(session, key)?.map_or(0, |head| head.version);
-        let known = self.session(session)?.order().versions()?.get(key.as_str());
+        let known = self.session(session)?.order().last_version(key.as_str())?;
         Ok(current.max(known))
     }
 

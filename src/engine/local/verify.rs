@@ -6,6 +6,7 @@
 //! | `own` | the marker, drafts, names in `.baton` that are nobody's |
 //! | `journal` | headers, records, the drafts that records name; what is on its way, and so not judged yet |
 //! | `log` | the lines of one session, and what they say of each key (`facts`) |
+//! | `table` | the table of versions |
 //! | `keys` | values, marks, names that are no keys |
 //! | `sidecars` | the neighbour's records of writers |
 //! | `past` | history |
@@ -30,6 +31,7 @@ mod mend;
 mod own;
 mod past;
 mod sidecars;
+mod table;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -223,6 +225,7 @@ impl<'a, 't> Scan<'a, 't> {
         }
         let mut facts = self.read_log(session)?;
         self.check_policy(session);
+        self.check_table(session, &facts)?;
         self.check_values(session, &mut facts)?;
         self.check_sidecars(session)?;
         self.check_past(session, &mut facts)?;
