@@ -11,6 +11,7 @@ use batonfs::engine::{Change, Engine, EngineError, Result};
 use crate::crash::{Shown, brief, expected, shown, workload};
 use crate::disks::{RecordingDisk, Watch};
 use crate::engines::*;
+use crate::table::ALWAYS;
 
 /// What a full disk refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +67,7 @@ impl Full {
     }
 
     fn open(&self) -> Result<LocalEngine> {
-        LocalEngine::open_on(RecordingDisk::open(self.dir.path(), &self.watch))
+        LocalEngine::open_with(RecordingDisk::open(self.dir.path(), &self.watch), ALWAYS)
     }
 
     fn has_room_again(&self) {

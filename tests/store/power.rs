@@ -140,7 +140,7 @@ fn random_change(engine: &MemoryEngine, chance: &mut Chance, n: usize) -> Change
 }
 
 /// Does the steps until one is refused; `acknowledged` counts.
-fn run(disk: &PowerDisk, opening: Opening, steps: &[Step], acknowledged: &AtomicUsize) {
+fn run(disk: &PowerDisk, opening: Opening<'static>, steps: &[Step], acknowledged: &AtomicUsize) {
     let open = || LocalEngine::open_with(Arc::new(disk.clone()), opening);
     let Ok(mut engine) = open() else { return };
     for step in steps {
@@ -167,7 +167,7 @@ fn run(disk: &PowerDisk, opening: Opening, steps: &[Step], acknowledged: &Atomic
 /// A disk as power has left it, and how many steps were acknowledged before.
 struct Left {
     disk: PowerDisk,
-    opening: Opening,
+    opening: Opening<'static>,
     acknowledged: usize,
     seed: u64,
     at: String,
@@ -182,7 +182,7 @@ fn cut_everywhere(
     seed: u64,
     steps: usize,
     cuts: u64,
-    (opening, broken): (Opening, Option<Deaf>),
+    (opening, broken): (Opening<'static>, Option<Deaf>),
 ) -> (usize, Option<String>) {
     let (steps, states) = workload(seed, steps);
     let disk = PowerDisk::new();
@@ -303,7 +303,7 @@ fn f27_no_power_cut_takes_what_was_acknowledged() {
     for seed in 1..=seeds {
         let seed: u64 = std::env::var("BATONFS_POWER_SEED").map_or(seed, |seed| seed.parse().unwrap());
         // Every second workload keeps a table of versions.
-        let opening = if seed.is_multiple_of(2) { ALWAYS } else { Opening::default() };
+        let opening = if seed.is_multiple_of(2) { ALWAYS } else { Opening::USUAL };
         let (looked, wrong) = cut_everywhere(seed, steps, 2, (opening, None));
         assert!(wrong.is_none(), "seed {seed}: {}", wrong.unwrap_or_default());
         all += looked;
@@ -334,9 +334,8 @@ fn f15_f16_f19_without_any_one_sync_a_power_cut_takes_something() {
     // F16
     // F19
     for (name, broken) in SYNCS {
-        let found = (1..=9).find_map(|seed| {
-            cut_everywhere(seed, 36, 1, (Opening::default(), Some(*broken))).1.map(|wrong| (seed, wrong))
-        });
+        let found = (1..=9)
+            .find_map(|seed| cut_everywhere(seed, 36, 1, (Opening::USUAL, Some(*broken))).1.map(|wrong| (seed, wrong)));
         let (seed, wrong) = found.unwrap_or_else(|| panic!("without the sync {name} nothing is lost"));
         println!("without the sync {name}: seed {seed}, {}", wrong.lines().next().unwrap_or_default());
     }

@@ -21,11 +21,11 @@ const LOG: &str = ".baton/sessions/s/log";
 const TABLE: &str = ".baton/sessions/s/versions";
 
 /// Every checkpoint brings the table up to the end of the log.
-pub(crate) const ALWAYS: Opening = Opening { tail_bytes: 0 };
+pub(crate) const ALWAYS: Opening<'static> = Opening { tail_bytes: 0, ..Opening::USUAL };
 /// There is no table.
-const NEVER: Opening = Opening { tail_bytes: u64::MAX };
+const NEVER: Opening<'static> = Opening { tail_bytes: u64::MAX, ..Opening::USUAL };
 
-fn open(root: &Path, opening: Opening) -> LocalEngine {
+fn open(root: &Path, opening: Opening<'_>) -> LocalEngine {
     LocalEngine::open_with(Arc::new(LocalDisk::open_at(root).unwrap()), opening).unwrap()
 }
 

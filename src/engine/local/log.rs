@@ -125,15 +125,15 @@ impl Log {
     /// [`EngineError::Io`]; [`EngineError::Damaged`] at a line that is none.
     pub(super) fn each(&self, after: Seq, each: impl FnMut(LogLine)) -> Result<()> {
         let known = self.places.iter().rev().find(|(seq, _)| *seq <= after);
-        self.each_from(known.map_or(0, |(_, at)| *at), each)
+        self.each_between(known.map_or(0, |(_, at)| *at), self.len, each)
     }
 
-    /// Gives every line from a byte on, where one begins, to `each`, oldest first.
+    /// Gives every line between two bytes, where lines begin or end, to `each`, oldest first.
     ///
     /// # Errors
     /// As [`Log::each`].
-    pub(super) fn each_from(&self, at: u64, mut each: impl FnMut(LogLine)) -> Result<()> {
-        self.each_raw(at, |raw| {
+    pub(super) fn each_between(&self, from: u64, to: u64, mut each: impl FnMut(LogLine)) -> Result<()> {
+        self.each_raw(from, to, |raw| {
             let line = serde_json::from_slice(raw).map_err(|e| EngineError::Damaged {
                 place: paths::log(&self.session),
                 what: format!("a line is not a log line: {e}"),
@@ -149,7 +149,7 @@ impl Log {
     /// As [`Log::each`].
     pub(super) fn receipt(&self, operation: &str) -> Result<Option<Receipt>> {
         let mut found = None;
-        self.each_raw(0, |raw| {
+        self.each_raw(0, self.len, |raw| {
             // Looking for the id in the text first: parsing every line of a long log would take seconds.
             if raw.windows(operation.len().max(1)).any(|part| part == operation.as_bytes()) {
                 let line: Option<LogLine> = serde_json::from_slice(raw).ok();
@@ -162,12 +162,12 @@ impl Log {
         Ok(found)
     }
 
-    fn each_raw(&self, from: u64, mut each: impl FnMut(&[u8]) -> Result<bool>) -> Result<()> {
+    fn each_raw(&self, from: u64, to: u64, mut each: impl FnMut(&[u8]) -> Result<bool>) -> Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         let (mut at, mut rest) = (from, Vec::new());
         let mut chunk = vec![0; CHUNK_BYTES];
-        while at < self.len {
-            let want = chunk.len().min(usize::try_from(self.len - at).unwrap_or(usize::MAX));
+        while at < to {
+            let want = chunk.len().min(usize::try_from(to - at).unwrap_or(usize::MAX));
             let place = chunk.get_mut(..want).unwrap_or_default();
             let got = file.read_at(at, place).map_err(|e| self.reading(e))?;
             if got == 0 {

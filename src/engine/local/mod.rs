@@ -37,6 +37,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use self::disk::{Access, Disk, Form, LocalDisk};
 use self::journal::Journal;
@@ -45,7 +46,8 @@ use self::session::Session;
 use self::spare::Spares;
 pub use self::verify::{verify, verify_on};
 use super::{
-    Change, Context, DirEntry, Engine, EngineError, Entry, Head, Receipt, Report, Result, Snapshot, Space, Stage, Tell,
+    Change, Context, DirEntry, Engine, EngineError, Entry, Head, Receipt, Recovery, Report, Result, Snapshot, Space,
+    Stage, Tell,
 };
 use crate::words::{Dir, Key, LogLine, Policy, Seq, SessionId, Version};
 
@@ -61,16 +63,19 @@ const SESSIONS_MAX: usize = 128;
 const TAIL_BYTES: u64 = 64 << 10;
 
 /// What whoever opens a store may choose.
-#[derive(Debug, Clone, Copy)]
-pub struct Opening {
+#[derive(Clone, Copy)]
+pub struct Opening<'a> {
     /// A session whose log is longer gets a table of versions, which is then never further behind.
     pub tail_bytes: u64,
+    /// A recovery that takes longer is told of, and again whenever so much time has passed.
+    pub patience: Duration,
+    /// Who hears how far it is, and at the end what was done.
+    pub tell: &'a (dyn Fn(&Recovery) + Sync),
 }
 
-impl Default for Opening {
-    fn default() -> Self {
-        Self { tail_bytes: TAIL_BYTES }
-    }
+impl Opening<'static> {
+    /// As a store is opened where nobody waits for it.
+    pub const USUAL: Self = Self { tail_bytes: TAIL_BYTES, patience: Duration::from_secs(1), tell: &|_| {} };
 }
 
 /// A store in a directory of the local file system.
@@ -84,7 +89,7 @@ pub struct LocalEngine {
     /// Files for values and for sidecars; apart, as only values have marks.
     spare_values: Spares,
     spare_sidecars: Spares,
-    opening: Opening,
+    tail_bytes: u64,
 }
 
 impl LocalEngine {
@@ -95,8 +100,16 @@ impl LocalEngine {
     /// [`EngineError::Damaged`]: what was durable cannot be read, or a newer version wrote the store.
     /// [`EngineError::Io`]: also when the file system keeps no user xattrs. Nothing is lost in either case.
     pub fn open(root: &Path) -> Result<Self> {
+        Self::open_at(root, Opening::USUAL)
+    }
+
+    /// As [`LocalEngine::open`], in a chosen way.
+    ///
+    /// # Errors
+    /// As [`LocalEngine::open`].
+    pub fn open_at(root: &Path, opening: Opening<'_>) -> Result<Self> {
         let disk = LocalDisk::open_at(root).map_err(|e| EngineError::io(format!("opening {}", root.display()), e))?;
-        Self::open_on(Arc::new(disk))
+        Self::open_with(Arc::new(disk), opening)
     }
 
     /// Opens the store on any disk.
@@ -104,14 +117,14 @@ impl LocalEngine {
     /// # Errors
     /// As [`LocalEngine::open`].
     pub fn open_on(disk: Arc<dyn Disk>) -> Result<Self> {
-        Self::open_with(disk, Opening::default())
+        Self::open_with(disk, Opening::USUAL)
     }
 
     /// Opens the store on any disk, in a chosen way.
     ///
     /// # Errors
     /// As [`LocalEngine::open`].
-    pub fn open_with(disk: Arc<dyn Disk>, opening: Opening) -> Result<Self> {
+    pub fn open_with(disk: Arc<dyn Disk>, opening: Opening<'_>) -> Result<Self> {
         let fresh = recover::prepare(&*disk)?;
         let (journal, contents) = Journal::open(&*disk, fresh)?;
         if fresh {
@@ -124,9 +137,9 @@ impl LocalEngine {
             sessions: Mutex::default(),
             spare_values: Spares::default(),
             spare_sidecars: Spares::default(),
-            opening,
+            tail_bytes: opening.tail_bytes,
         };
-        engine.recover(contents)?;
+        engine.recover(contents, opening)?;
         Ok(engine)
     }
 
@@ -152,7 +165,7 @@ impl LocalEngine {
             }
         }
         for session in &sessions {
-            session.order().save(&*self.disk, self.opening.tail_bytes);
+            session.order().save(&*self.disk, self.tail_bytes);
         }
         if let Err(e) = self.disk.sync_everything() {
             let words = format!("syncing the store failed: {e}");
@@ -213,11 +226,11 @@ impl LocalEngine {
             all.retain(|_, session| {
                 let order = session.order();
                 // Only the checkpoint after its changes keeps a table of versions from being left behind.
-                let waits = !order.is_settled() || order.is_waiting(self.opening.tail_bytes);
+                let waits = !order.is_settled() || order.is_waiting(self.tail_bytes);
                 Arc::strong_count(session) > 1 || session.is_stuck() || waits
             });
         }
-        let session = Arc::new(Session::load(&*self.disk, id, self.opening.tail_bytes)?);
+        let session = Arc::new(Session::load(&*self.disk, id, self.tail_bytes)?);
         all.insert(id.clone(), Arc::clone(&session));
         Ok(session)
     }

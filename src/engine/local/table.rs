@@ -86,18 +86,21 @@ impl Table {
     pub(super) fn make(disk: &dyn Disk, place: &str, keys: usize) -> Result<Self> {
         let buckets = (keys / ENTRIES_FRESH + 1).next_power_of_two() as u64;
         let hash = uuid::Uuid::new_v4().as_u64_pair();
-        let made = Self::make_of(disk, place, Header { hash, buckets, upto: Upto::default() })?;
-        for bucket in 0..buckets {
-            made.write(bucket, &[])?;
-        }
-        Ok(made)
+        Self::make_of(disk, place, Header { hash, buckets, upto: Upto::default() }, |made| {
+            (0..buckets).try_for_each(|bucket| made.write(bucket, &[]))
+        })
     }
 
-    fn make_of(disk: &dyn Disk, place: &str, header: Header) -> Result<Self> {
+    /// A full disk gets no part of a table.
+    fn make_of(disk: &dyn Disk, place: &str, header: Header, fill: impl FnOnce(&Self) -> Result<()>) -> Result<Self> {
         let io = |e| EngineError::io(format!("writing {place}"), e);
         let file = tree::create(disk, place, tree::PRIVATE).map_err(io)?;
-        file.set_len((1 + header.buckets) * PAGE_BYTES as u64).map_err(io)?;
-        Ok(Self { file, place: place.to_owned(), header })
+        let made = Self { file, place: place.to_owned(), header };
+        let sized = made.file.set_len((1 + header.buckets) * PAGE_BYTES as u64).map_err(io);
+        match sized.and_then(|()| fill(&made)) {
+            Ok(()) => Ok(made),
+            Err(e) => made.remove(disk).and(Err(e)),
+        }
     }
 
     /// Makes a table of twice the buckets at `place`, with the same entries.
@@ -109,14 +112,14 @@ impl Table {
         if buckets >= BUCKETS_MAX {
             return Err(EngineError::Damaged { place: self.place.clone(), what: "it has no room".to_owned() });
         }
-        let made = Self::make_of(disk, place, Header { buckets: buckets * 2, ..self.header })?;
-        for bucket in 0..buckets {
-            let (low, high): (Vec<_>, Vec<_>) =
-                self.read(bucket)?.into_iter().partition(|(hash, _)| made.bucket_of(*hash) == bucket);
-            made.write(bucket, &low)?;
-            made.write(bucket + buckets, &high)?;
-        }
-        Ok(made)
+        Self::make_of(disk, place, Header { buckets: buckets * 2, ..self.header }, |made| {
+            (0..buckets).try_for_each(|bucket| {
+                let there = self.read(bucket)?.into_iter();
+                let (low, high): (Vec<_>, Vec<_>) = there.partition(|(hash, _)| made.bucket_of(*hash) == bucket);
+                made.write(bucket, &low)?;
+                made.write(bucket + buckets, &high)
+            })
+        })
     }
 
     /// Up to where in the log it says everything.

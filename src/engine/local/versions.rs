@@ -71,11 +71,19 @@ pub(super) struct LastVersions {
     table: Option<Table>,
     /// What the lines after the table say; all lines without one.
     since: Versions,
-    /// Lines that were in the log before the first one noted are not in `since`.
-    unread: bool,
+    unread: Option<Unread>,
     /// A line was noted since the last checkpoint.
     changed: bool,
     next: Option<Next>,
+}
+
+/// What is not in [`LastVersions::since`] yet.
+#[derive(Debug, Clone, Copy)]
+enum Unread {
+    /// The lines up to this byte of the log; all after it were noted, and renamed no directory.
+    Upto(u64),
+    /// Every line.
+    All,
 }
 
 /// What a checkpoint has written, to count once it is durable.
@@ -96,32 +104,35 @@ impl LastVersions {
             None
         });
         let table = table.filter(|table| log.has(&table.upto()));
-        Self { session: session.clone(), table, since: Versions::default(), unread: true, changed: false, next: None }
+        let unread = Some(Unread::Upto(log.len()));
+        Self { session: session.clone(), table, since: Versions::default(), unread, changed: false, next: None }
     }
 
     /// Takes the line of the next change in.
     pub(super) fn note(&mut self, line: &LogLine) {
         self.changed = true;
-        if renames_dir(line) && (self.unread || self.table.is_some()) {
-            return self.forget_table();
+        match self.unread {
+            Some(Unread::All) => {}
+            // It moves what is not known here.
+            _ if renames_dir(line) && (self.unread.is_some() || self.table.is_some()) => self.forget_table(),
+            _ => self.since.note(line),
         }
-        self.since.note(line);
     }
 
     /// The log has been cut.
     pub(super) fn rewound(&mut self, log: &Log) {
         self.table.take_if(|table| table.upto().at > log.len());
-        (self.since, self.unread) = (Versions::default(), true);
+        (self.since, self.unread) = (Versions::default(), Some(Unread::Upto(log.len())));
     }
 
     fn forget_table(&mut self) {
-        (self.table, self.since, self.unread) = (None, Versions::default(), true);
+        (self.table, self.since, self.unread) = (None, Versions::default(), Some(Unread::All));
     }
 
     /// The last version a key had; 0 when it had none. `log` and the lines that are `pending` are read where they were not.
     ///
     /// # Errors
-    /// As [`Log::each_from`].
+    /// As [`Log::each`].
     pub(super) fn get<'a>(
         &mut self,
         key: &str,
@@ -144,7 +155,7 @@ impl LastVersions {
     /// The last versions of all keys.
     ///
     /// # Errors
-    /// As [`Log::each_from`].
+    /// As [`Log::each`].
     pub(super) fn all<'a>(
         &mut self,
         log: &Log,
@@ -158,23 +169,28 @@ impl LastVersions {
     }
 
     fn read<'a>(&mut self, log: &Log, pending: impl Iterator<Item = &'a LogLine> + Clone) -> Result<()> {
-        if !self.unread {
-            return Ok(());
-        }
+        let Some(unread) = self.unread else { return Ok(()) };
         let from = self.table.as_ref().map_or(0, |table| table.upto().at);
-        // What was noted before comes once more, in its order, which counts where directories were renamed.
         let (mut versions, mut renamed) = (Versions::default(), false);
         let mut note = |line: &LogLine| {
             renamed |= renames_dir(line);
             versions.note(line);
         };
-        log.each_from(from, |line| note(&line))?;
-        pending.clone().for_each(note);
+        match unread {
+            Unread::Upto(end) => {
+                log.each_between(from, end, |line| note(&line))?;
+                self.since.iter().for_each(|(key, version)| versions.raise(key, version));
+            }
+            Unread::All => {
+                log.each_between(from, log.len(), |line| note(&line))?;
+                pending.clone().for_each(note);
+            }
+        }
         if renamed && self.table.is_some() {
             self.forget_table();
             return self.read(log, pending);
         }
-        (self.since, self.unread) = (versions, false);
+        (self.since, self.unread) = (versions, None);
         Ok(())
     }
 
@@ -202,33 +218,40 @@ impl LastVersions {
             return Ok(());
         }
         self.read(log, std::iter::empty())?;
-        match self.table.as_ref().map(|table| table.raise(self.since.iter())) {
-            Some(Ok(true)) => self.next = Some(Next::Raised),
-            Some(Ok(false)) | None => self.next = Some(Next::Made(self.made(disk, log)?)),
-            Some(Err(EngineError::Damaged { place, what })) => {
+        let next = match self.write(disk, log) {
+            Err(EngineError::Damaged { place, what }) if self.table.is_some() => {
                 tracing::warn!("{place} is made anew: {what}");
                 self.forget_table();
-                return self.save(disk, log, tail_bytes);
+                self.read(log, std::iter::empty())?;
+                self.write(disk, log)
             }
-            Some(Err(e)) => return Err(e),
-        }
+            other => other,
+        };
+        self.next = Some(next?);
         Ok(())
     }
 
-    /// A table with room for all, as a draft.
-    fn made(&self, disk: &dyn Disk, log: &Log) -> Result<Table> {
+    fn write(&self, disk: &dyn Disk, log: &Log) -> Result<Next> {
         let draft = || paths::draft(&format!("{}.versions", uuid::Uuid::now_v7()));
         let mut made = match &self.table {
-            Some(table) => table.doubled(disk, &draft()),
-            None => Table::make(disk, &draft(), self.since.0.len()),
-        }?;
-        while !made.raise(self.since.iter())? {
-            let larger = made.doubled(disk, &draft());
-            made.remove(disk)?;
-            made = larger?;
+            Some(table) if table.raise(self.since.iter())? => return Ok(Next::Raised),
+            Some(table) => table.doubled(disk, &draft())?,
+            None => Table::make(disk, &draft(), self.since.0.len())?,
+        };
+        let filled = loop {
+            match made.raise(self.since.iter()) {
+                Ok(true) => break log.end().and_then(|upto| made.say(upto)),
+                Ok(false) => match made.doubled(disk, &draft()) {
+                    Ok(larger) => std::mem::replace(&mut made, larger).remove(disk)?,
+                    Err(e) => break Err(e),
+                },
+                Err(e) => break Err(e),
+            }
+        };
+        match filled {
+            Ok(()) => Ok(Next::Made(made)),
+            Err(e) => made.remove(disk).and(Err(e)),
         }
-        made.say(log.end()?)?;
-        Ok(made)
     }
 
     /// What [`LastVersions::save`] wrote is durable, and counts.
@@ -240,7 +263,7 @@ impl LastVersions {
             _ => return,
         };
         match counts {
-            Ok(()) => (self.since, self.unread) = (Versions::default(), false),
+            Ok(()) => (self.since, self.unread) = (Versions::default(), None),
             Err(e) => tracing::warn!("the table of versions stays behind its log: {e}"),
         }
     }
