@@ -311,9 +311,9 @@ impl Engine for LocalEngine {
         if matches!(change, Change::RenameDir { .. }) {
             return self.make_alone(&session, change, context);
         }
-        if session.is_stuck() && session.stuck().refuse_blocked().is_err() {
-            // A renamed directory that waits for its place since the opening: it can only be put there alone.
-            self.checkpoint()?;
+        if session.is_stuck() && session.stuck().blocked {
+            // It can only be put in its place with the gate held alone.
+            self.try_again(&session)?;
         }
         let made = self.pass_and_make(&session, change.clone(), context);
         let receipt = match made {
@@ -337,12 +337,15 @@ impl Engine for LocalEngine {
 
     fn changes(&self, session: &SessionId, after: Seq) -> Result<Vec<LogLine>> {
         self.require(session)?;
-        self.session(session)?.order().changes(after)
+        let session = self.session(session)?;
+        // Its lines are told where they are, in the log or not.
+        let _ = self.try_again(&session);
+        session.order().changes(after)
     }
 
     fn policy(&self, session: &SessionId) -> Result<Policy> {
         self.require(session)?;
-        if let Some(known) = self.known(session).filter(|known| known.is_stuck())
+        if let Some(known) = self.known(session).filter(|known| self.try_again(known).is_err())
             && let Some(policy) = known.stuck().policy
         {
             return Ok(policy);
