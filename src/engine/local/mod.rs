@@ -14,6 +14,7 @@ mod journal;
 mod log;
 mod look;
 mod mark;
+mod marker;
 mod paths;
 mod publish;
 mod publish_aside;

@@ -10,16 +10,12 @@ use super::disk::{Access, Disk, Form};
 use super::journal::{Contents, Found, Journal};
 use super::look::{self, Look};
 use super::mark::Mark;
+use super::marker::{FORMAT, Says};
 use super::publish::Work;
 use super::record::{Act, Body, Record};
 use super::replay::{Known, Replay};
 use super::stage::read_whole;
-use super::{LocalEngine, Opening, paths, session, tree};
-
-/// The format this engine reads and writes.
-const FORMAT: u32 = 1;
-/// What the marker says before the number.
-const MARKER: &str = "batonfs store format ";
+use super::{LocalEngine, Opening, marker, paths, session, tree};
 
 /// Makes our directory in a store that has none, and checks that we know the format of one that has. `true`: the store
 /// has no marker yet; it gets one by [`finish`] once everything else is there.
@@ -56,27 +52,18 @@ pub(super) fn finish(disk: &dyn Disk, journal: &Journal) -> Result<()> {
         let what = "it is gone, though the journal beside it has changes".to_owned();
         return Err(EngineError::Damaged { place: paths::FORMAT.to_owned(), what });
     }
-    let io = |e| EngineError::io(format!("writing {}", paths::FORMAT), e);
-    let draft = paths::draft("format");
-    tree::unlink(disk, &draft)?;
-    let file = disk.create(&draft, super::tree::PRIVATE).map_err(io)?;
-    file.write_at(0, format!("{MARKER}{FORMAT}\n").as_bytes()).map_err(io)?;
-    file.sync().map_err(io)?;
-    disk.rename(&draft, paths::FORMAT).map_err(io)?;
-    disk.sync_dir(paths::BATON).map_err(io)?;
-    disk.sync_dir("").map_err(io)
+    marker::write(disk)
 }
 
 fn check_format(bytes: &[u8]) -> Result<()> {
     let damaged = |what: String| EngineError::Damaged { place: paths::FORMAT.to_owned(), what };
     let text = String::from_utf8_lossy(bytes);
-    let number = text.trim_end().strip_prefix(MARKER).and_then(|number| number.parse::<u32>().ok());
-    match number {
-        Some(FORMAT) => Ok(()),
-        Some(newer) if newer > FORMAT => Err(damaged(format!(
+    match marker::read(&text) {
+        Says::Ours => Ok(()),
+        Says::Newer(newer) => Err(damaged(format!(
             "the store has format {newer}, this batonfs knows {FORMAT}: use the version of batonfs that wrote it"
         ))),
-        _ => Err(damaged(format!("'{}' is not the marker of a store", text.trim_end().escape_default()))),
+        Says::Nothing => Err(damaged(format!("'{}' is not the marker of a store", text.trim_end().escape_default()))),
     }
 }
 
