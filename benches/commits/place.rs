@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use batonfs::committer;
 use batonfs::engine::Attributes;
+use batonfs::engine::local::Opening;
 use batonfs::store::{Caller, Store};
 use batonfs::words::{Author, Key, Policy, SessionId};
 use tempfile::TempDir;
@@ -67,7 +68,7 @@ impl Place {
         for name in ["library", "directory", "store", "mount", "nothing"] {
             std::fs::create_dir(place.path(name))?;
         }
-        let store = Arc::new(committer::open_store(&place.path("library"), Policy::default())?);
+        let store = Arc::new(committer::open_store(&place.path("library"), Policy::default(), Opening::USUAL)?);
         place.store = Some(store);
         if !Path::new("/dev/fuse").exists() {
             return Ok(place);

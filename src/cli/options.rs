@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::mounts;
+use super::{mounts, output};
 use crate::committer::{Call, Declared, Refusal, RefusalKind, Reply, Request, client};
 use crate::engine::Staged;
+use crate::engine::local::Opening;
 use crate::identity::environ;
 use crate::store::StoreError;
 use crate::words::{Claim, Key, Policy, SessionId};
@@ -120,9 +121,25 @@ impl CallerArgs {
     }
 }
 
+/// Does an operation; a store that has to be recovered first says how far that is.
+pub(super) fn perform_with(root: &Path, call: Call, body: &Staged) -> Result<(Reply, Option<client::Value>), Refusal> {
+    let opening = Opening { patience: patience()?, tell: &output::recovery, ..Opening::USUAL };
+    client::perform(root, call, body, client::LIMIT, opening)
+}
+
+/// How long a recovery may take before a person hears of it.
+///
+/// # Errors
+/// Usage: the variable is no number of seconds.
+pub(super) fn patience() -> Result<Duration, Refusal> {
+    let Some(raw) = std::env::var_os(PATIENCE) else { return Ok(Opening::USUAL.patience) };
+    let words = |e| Refusal::new(RefusalKind::Usage, format!("{PATIENCE}: {e}"));
+    seconds(raw.to_str().unwrap_or_default()).map_err(words)
+}
+
 /// Does an operation that carries no value.
 pub(super) fn perform(root: &Path, call: Call) -> Result<(Reply, Option<client::Value>), Refusal> {
-    client::perform(root, call, &Staged::from(Vec::new()), client::LIMIT)
+    perform_with(root, call, &Staged::from(Vec::new()))
 }
 
 /// A daemon of another version may answer what no question of ours asks.
@@ -145,6 +162,8 @@ fn id(name: &str, raw: Option<&str>) -> Result<Option<String>, Refusal> {
     Ok(Claim::id(name, raw).map_err(StoreError::from)?)
 }
 
+/// The variable that says how long a recovery may take before it is told.
+const PATIENCE: &str = "BATONFS_PATIENCE";
 /// The longest wait that can be asked for: about thirty years, which adds to any clock.
 const WAIT_MAX_S: f64 = 1e9;
 

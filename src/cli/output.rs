@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use serde::Serialize;
 
 use crate::committer::Refusal;
+use crate::engine::Recovery;
 
 /// Writes data with `give`. A closed pipe is a reader that has what it wants: no error.
 ///
@@ -47,6 +48,19 @@ pub(super) fn progress(words: Option<&str>) {
     let mut stderr = io::stderr();
     if stderr.is_terminal() {
         let _ = write!(stderr, "\r\x1b[K{}", words.unwrap_or_default()).and_then(|()| stderr.flush());
+    }
+}
+
+/// Says how far a store is recovered: to a person in place of what was said before, to others a line each time.
+pub(super) fn recovery(how_far: &Recovery) {
+    let over = matches!(how_far, Recovery::Over { .. });
+    if over {
+        progress(None);
+    }
+    if over || !io::stderr().is_terminal() {
+        say(&how_far.to_string());
+    } else {
+        progress(Some(&format!("batonfs: {how_far}")));
     }
 }
 

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::options::{CallerArgs, KeyArg, SessionArg, StoreArg, unexpected};
+use super::options::{CallerArgs, KeyArg, SessionArg, StoreArg, perform_with, unexpected};
 use super::{Ended, Exit, output};
-use crate::committer::{Call, Refusal, Reply, Request, client, spool};
+use crate::committer::{Call, Refusal, Reply, Request, spool};
 use crate::words::{Key, SessionId};
 
 /// Make stdin the value of a key
@@ -44,7 +44,7 @@ pub(super) fn run(args: &Args) -> Ended {
 /// Takes stdin to its end, then writes it.
 pub(super) fn write(root: &Path, call: Call, (session_id, key): (&SessionId, &Key), json: bool) -> Ended {
     let body = spool::take(&mut std::io::stdin().lock(), root).map_err(|e| Refusal::failed("taking stdin in", e))?;
-    let (reply, _) = client::perform(root, call, &body, client::LIMIT)?;
+    let (reply, _) = perform_with(root, call, &body)?;
     let Reply::Written { version, seq, warning } = &reply else { return Err(unexpected(&reply)) };
     if let Some(words) = warning {
         output::say(&format!("warning: {words}"));

@@ -19,6 +19,7 @@ use super::refusal::{Refusal, RefusalKind};
 use super::request::{Call, Reply, Request};
 use super::server::{self, PATIENCE};
 use super::{open_store, spool, verify_free};
+use crate::engine::local::Opening;
 use crate::engine::{self, EngineError, Report, Snapshot, Staged};
 use crate::identity::Resolver;
 use crate::words::key::BATON_DIR;
@@ -57,12 +58,18 @@ impl Value {
 }
 
 /// Does an operation on the store at `root` (canonical), whoever holds it, within `limit`. The value of a write is
-/// `body`, complete: nothing is waited for while the store is held.
+/// `body`, complete: nothing is waited for while the store is held. A store that nobody holds is opened as `opening` says.
 ///
 /// # Errors
 /// [`Refusal`]; InUse when the limit passed, with words that name the holder.
-pub fn perform(root: &Path, call: Call, body: &Staged, limit: Duration) -> Result<(Reply, Option<Value>), Refusal> {
-    perform_telling(root, call, body, limit, &mut |_| {})
+pub fn perform(
+    root: &Path,
+    call: Call,
+    body: &Staged,
+    limit: Duration,
+    opening: Opening<'_>,
+) -> Result<(Reply, Option<Value>), Refusal> {
+    perform_telling(root, call, body, (limit, opening), &mut |_| {})
 }
 
 /// Checks the store at `root` (canonical), whoever holds it; also one that is too damaged to be opened. `tell` hears how
@@ -76,7 +83,7 @@ pub fn verify(root: &Path, repair: bool, tell: &mut Meanwhile<'_>) -> Result<Rep
         return Ok(verify_here(root, false, tell)?);
     }
     let call = Call::new(Request::Verify { repair });
-    match perform_telling(root, call, &Staged::from(Vec::new()), LIMIT, tell)?.0 {
+    match perform_telling(root, call, &Staged::from(Vec::new()), (LIMIT, Opening::USUAL), tell)?.0 {
         Reply::Verified(report) => Ok(report),
         other => Err(Refusal::new(RefusalKind::Failed, format!("the daemon did not check the store: {other:?}"))),
     }
@@ -93,7 +100,7 @@ fn perform_telling(
     root: &Path,
     mut call: Call,
     body: &Staged,
-    limit: Duration,
+    (limit, opening): (Duration, Opening<'_>),
     tell: &mut Meanwhile<'_>,
 ) -> Result<(Reply, Option<Value>), Refusal> {
     if let Some(missing) = certainly_missing(root, &call) {
@@ -105,7 +112,7 @@ fn perform_telling(
     let mut why = None;
     loop {
         let held = match Lock::attempt(&place, &holder).map_err(|e| cannot_lock(root, &e))? {
-            Attempt::Taken(lock) => return here(root, &call, body.clone(), lock, tell),
+            Attempt::Taken(lock) => return here(root, &call, body.clone(), (lock, opening), tell),
             Attempt::Held(held) => held,
         };
         match ask(&place, &call, body, wait.left(), tell) {
@@ -176,7 +183,7 @@ fn here(
     root: &Path,
     call: &Call,
     body: Staged,
-    lock: Lock,
+    (lock, opening): (Lock, Opening<'_>),
     tell: &mut Meanwhile<'_>,
 ) -> Result<(Reply, Option<Value>), Refusal> {
     if let Request::Verify { repair } = call.request {
@@ -185,7 +192,7 @@ fn here(
         drop(lock);
         return Ok((Reply::Verified(report), None));
     }
-    let store = open_store(root, Policy::default())?;
+    let store = open_store(root, Policy::default(), opening)?;
     let resolver = Resolver::new(Claim::default(), IDENTITY_LIMIT);
     let done = execute(
         Committer { store: &store, resolver: &resolver, host: None, read_only: false },

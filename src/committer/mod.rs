@@ -27,18 +27,18 @@ pub use refusal::{Refusal, RefusalKind};
 pub use request::{Call, Declared, HeldDraft, Reply, Request, Status};
 pub use server::{Server, Service};
 
-use crate::engine::local::LocalEngine;
+use crate::engine::local::{LocalEngine, Opening};
 use crate::engine::{self, Engine, Report, Tell};
 use crate::handoff::HandoffDocument;
 use crate::store::Store;
 use crate::words::Policy;
 
-/// Opens the engine of a store. Only for the holder of its lock.
+/// Opens the engine of a store; `opening` tells who waits for it. Only for the holder of its lock.
 ///
 /// # Errors
 /// As the engine's own opening: a damaged store, a disk that fails.
-pub fn open_engine(root: &Path) -> engine::Result<Arc<dyn Engine>> {
-    Ok(Arc::new(LocalEngine::open(root)?))
+pub fn open_engine(root: &Path, opening: Opening<'_>) -> engine::Result<Arc<dyn Engine>> {
+    Ok(Arc::new(LocalEngine::open_at(root, opening)?))
 }
 
 /// Opens a store with its documents; `root` is its canonical path, `policy` the least strict policy a write gets.
@@ -46,8 +46,8 @@ pub fn open_engine(root: &Path) -> engine::Result<Arc<dyn Engine>> {
 ///
 /// # Errors
 /// As [`open_engine`].
-pub fn open_store(root: &Path, policy: Policy) -> engine::Result<Store> {
-    let engine = open_engine(root)?;
+pub fn open_store(root: &Path, policy: Policy, opening: Opening<'_>) -> engine::Result<Store> {
+    let engine = open_engine(root, opening)?;
     Ok(Store::new(engine, PathBuf::from(root), vec![Box::new(HandoffDocument::new())], policy))
 }
 

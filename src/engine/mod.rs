@@ -10,6 +10,7 @@ pub mod error;
 pub mod finding;
 pub mod local;
 pub mod memory;
+pub mod recovery;
 pub mod value;
 
 use std::fmt::Debug;
@@ -17,6 +18,7 @@ use std::sync::atomic::AtomicBool;
 
 pub use error::EngineError;
 pub use finding::{Checked, Finding, Harm, Report, Tell};
+pub use recovery::Recovery;
 pub use value::{
     AttributeChange, Attributes, Content, DirEntry, Entry, Head, Kind, Snapshot, Space, Stage, Staged, XATTRS_MAX_BYTES,
 };

@@ -12,6 +12,7 @@ use batonfs::committer::{
     open_store, protocol, spool,
 };
 use batonfs::engine::Staged;
+use batonfs::engine::local::Opening;
 use batonfs::identity::Resolver;
 use batonfs::store::Store;
 use batonfs::words::{Claim, Policy, SessionId};
@@ -30,7 +31,7 @@ pub(crate) struct Daemon {
 impl Daemon {
     pub(crate) fn serve(root: &Path) -> Self {
         let lock = hold(root, &Holder::this("test", Some(Path::new("/nowhere"))));
-        let store = Arc::new(open_store(root, Policy::Ignore).unwrap());
+        let store = Arc::new(open_store(root, Policy::Ignore, Opening::USUAL).unwrap());
         let resolver = Arc::new(Resolver::new(Claim::default(), LIMIT));
         let service = Service { store: Arc::clone(&store), resolver, host: Mutex::new(None), read_only: false };
         Self { server: Some(Server::start(root, service).unwrap()), store, _lock: lock }
@@ -140,7 +141,8 @@ fn a_wait_that_is_too_long_ends_in_words_that_name_the_holder() {
     let bench = Bench::with_session();
     let _lock = hold(&bench.store(), &Holder::this("mount", Some(Path::new("/mnt/state"))));
     let none = Staged::from(Vec::new());
-    let refusal = client::perform(&bench.store(), Call::new(Request::Status), &none, Duration::from_millis(60));
+    let refusal =
+        client::perform(&bench.store(), Call::new(Request::Status), &none, Duration::from_millis(60), Opening::USUAL);
     let refusal = refusal.unwrap_err();
     assert_eq!(refusal.kind, RefusalKind::InUse);
     for word in [&std::process::id().to_string(), "/mnt/state", bench.store().to_str().unwrap()] {
@@ -161,7 +163,8 @@ fn a_holder_that_listens_and_does_not_answer_is_waited_for_no_longer() {
     for queue in ["empty", "full"] {
         let since = std::time::Instant::now();
         let none = Staged::from(Vec::new());
-        let refusal = client::perform(&bench.store(), Call::new(Request::Status), &none, limit).unwrap_err();
+        let refusal =
+            client::perform(&bench.store(), Call::new(Request::Status), &none, limit, Opening::USUAL).unwrap_err();
         assert_eq!(refusal.kind, RefusalKind::InUse, "{refusal:?}");
         assert!(refusal.words.contains("/mnt/state"), "{}", refusal.words);
         assert!(since.elapsed() < limit * 20, "{queue}: {:?}", since.elapsed());
@@ -203,7 +206,7 @@ fn a_write_whose_answer_was_lost_is_asked_for_again_and_makes_one_version() {
     let bench = Bench::with_session();
     let root = bench.store();
     let lock = hold(&root, &Holder::this("mount", Some(Path::new("/mnt"))));
-    let store = open_store(&root, Policy::Ignore).unwrap();
+    let store = open_store(&root, Policy::Ignore, Opening::USUAL).unwrap();
     let listener = UnixListener::bind(socket(&bench)).unwrap();
     let writing = bench.command(&["write", "@", "s", "k", "--json"]).stdin(Stdio::piped()).spawn().unwrap();
     let writing = std::thread::spawn(move || feed(writing, b"once"));
@@ -231,7 +234,7 @@ fn a_write_whose_answer_was_lost_is_asked_for_again_and_makes_one_version() {
 fn a_delete_whose_answer_was_lost_is_no_missing_key_the_second_time() {
     let bench = Bench::with_session();
     bench.write("k", "v", "w").done();
-    let store = open_store(&bench.store(), Policy::Ignore).unwrap();
+    let store = open_store(&bench.store(), Policy::Ignore, Opening::USUAL).unwrap();
     let resolver = Resolver::new(Claim::default(), LIMIT);
     let at = Committer { store: &store, resolver: &resolver, host: None, read_only: false };
     let session = SessionId::parse("s").unwrap();

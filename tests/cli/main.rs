@@ -11,6 +11,7 @@ mod mount_refused;
 mod mounted;
 mod operations;
 mod policies;
+mod recovery;
 mod scenarios;
 mod streams;
 mod verify;

@@ -66,6 +66,8 @@ pub(crate) fn batonfs() -> Command {
             command.env_remove(name);
         }
     }
+    // Nothing is said of how long the machine takes.
+    command.env("BATONFS_PATIENCE", "1000");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

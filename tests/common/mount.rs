@@ -239,7 +239,11 @@ impl Mount {
             command.env_remove(format!("BATON_{name}"));
         }
         // Error messages are compared with their English words.
-        command.env("LC_ALL", "C.UTF-8").env("BATONFS", BATONFS).env("TMP", self.scratch());
+        command
+            .env("BATONFS_PATIENCE", "1000")
+            .env("LC_ALL", "C.UTF-8")
+            .env("BATONFS", BATONFS)
+            .env("TMP", self.scratch());
         command.env("STORE", self.store()).env("MNT", self.point()).env("SESSION", SESSION);
         command
     }

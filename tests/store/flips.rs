@@ -12,6 +12,7 @@ use batonfs::words::{Policy, Writer};
 
 use crate::engines::*;
 use crate::power_disk::PowerDisk;
+use crate::table::ALWAYS;
 
 const MARK: &str = "user.batonfs";
 const KEYS: &[&str] = &["a", "d/b", "big", "gone", "to", "from"];
@@ -20,7 +21,7 @@ const FIRST: usize = 8192;
 
 /// A small store with something of everything.
 fn fill(disk: &PowerDisk) -> LocalEngine {
-    let engine = LocalEngine::open_on(Arc::new(disk.clone())).unwrap();
+    let engine = LocalEngine::open_with(Arc::new(disk.clone()), ALWAYS).unwrap();
     make_session(&engine);
     commit(&engine, put("a", b"a's first", None));
     commit(&engine, put("a", b"a's second", Some(1)));
@@ -29,7 +30,7 @@ fn fill(disk: &PowerDisk) -> LocalEngine {
     commit(&engine, Change::SetPolicy(Policy::Warn));
     let engine = {
         engine.close().unwrap();
-        LocalEngine::open_on(Arc::new(disk.clone())).unwrap()
+        LocalEngine::open_with(Arc::new(disk.clone()), ALWAYS).unwrap()
     };
     commit(&engine, put("a", b"a's third", Some(3)));
     let large = Staged::from(vec![7; 66_000]);
@@ -117,6 +118,7 @@ fn kind(path: &str, at: usize, mark: bool) -> &'static str {
         ".baton/journal" => "a record",
         _ if path.starts_with(".baton/history/") => "a version in history",
         _ if path.ends_with("/log") => "a log",
+        _ if path.ends_with("/versions") => "a table",
         _ if path.ends_with("/policy") => "a policy",
         _ if path.starts_with(".baton/drafts/") => "a draft",
         _ => "a sidecar",
@@ -133,8 +135,9 @@ enum Seen {
 }
 
 fn see(disk: &PowerDisk, truth: &Shown, at: &str) -> Seen {
-    let outcome =
-        catch_unwind(AssertUnwindSafe(|| LocalEngine::open_on(Arc::new(disk.clone())).map(|engine| shown(&engine))));
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        LocalEngine::open_with(Arc::new(disk.clone()), ALWAYS).map(|engine| shown(&engine))
+    }));
     match outcome.unwrap_or_else(|_| panic!("{at}: it panics")) {
         Err(e) => {
             let place = matches!(&e, EngineError::Damaged { place, .. } if !place.is_empty());
@@ -199,7 +202,8 @@ fn damage_each(disk: &PowerDisk, truth: &Shown, store: &str, wrong: &mut Vec<Str
                 let kind = kind(&path, at, xattr.is_some());
                 turn += 1;
                 // Zeros, and the 66,000 equal bytes of a large value.
-                let rare = kind == "nothing of the journal" || at > 20_000;
+                let zeros = kind == "nothing of the journal" || kind == "a table" && at % 4096 > 128;
+                let rare = zeros || at > 20_000;
                 if !turn.is_multiple_of(if rare { stride * 127 } else { stride }) {
                     continue;
                 }

@@ -11,6 +11,7 @@ use batonfs::engine::{Change, Engine, EngineError, Result};
 use crate::crash::{Shown, brief, expected, shown, workload};
 use crate::disks::{RecordingDisk, Watch};
 use crate::engines::*;
+use crate::table::ALWAYS;
 
 /// What a full disk refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +67,7 @@ impl Full {
     }
 
     fn open(&self) -> Result<LocalEngine> {
-        LocalEngine::open_on(RecordingDisk::open(self.dir.path(), &self.watch))
+        LocalEngine::open_with(RecordingDisk::open(self.dir.path(), &self.watch), ALWAYS)
     }
 
     fn has_room_again(&self) {
@@ -159,8 +160,9 @@ fn fill_after(n: usize, refuses: Refuses, reopen: bool, states: &[Shown]) -> boo
     full.has_room_again();
     let engine = engine
         .unwrap_or_else(|| full.open().unwrap_or_else(|e| panic!("{at}: with room again it cannot be opened: {e}")));
-    // A renamed directory that waits since the opening goes to its place with the next change, also one that is refused.
-    refused(&engine, put("nothing", b"", Some(u64::MAX)));
+    // A renamed directory that waits since the opening goes to its place with the next read.
+    let read = [engine.list(&session()).map(drop), engine.policy(&session()).map(drop)];
+    assert!(read.iter().all(|read| !matches!(read, Err(EngineError::Io { .. }))), "{at}: {read:?}");
     made = reopened(&engine, made, states, &at);
     goes_on(engine, full.dir.path(), made, states, &at);
     never

@@ -31,4 +31,5 @@ mod power;
 mod race;
 mod room;
 mod rules;
+mod table;
 mod verify;

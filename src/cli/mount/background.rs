@@ -12,8 +12,9 @@ use super::super::{Ended, Exit, output};
 use super::checks::Plan;
 use super::{daemon, log};
 use crate::committer::{Place, Refusal, client};
+use crate::engine::Recovery;
 
-/// What the daemon says once.
+/// What the daemon says: how far it is, and at last one of the others.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Said {
@@ -21,13 +22,15 @@ enum Said {
     Ready,
     /// It could not.
     Refused(Refusal),
+    /// Not yet: the store has to be recovered first.
+    Recovering(Recovery),
 }
 
 /// Starts the daemon and returns when it serves.
 pub(super) fn start(plan: &Plan) -> Ended {
     let mut child = spawn(plan)?;
     match listen(&mut child) {
-        Ok(Some(Said::Ready)) => Ok(Exit::Done),
+        Ok(Some(Said::Ready | Said::Recovering(_))) => Ok(Exit::Done),
         Ok(Some(Said::Refused(refusal))) => Err(refusal),
         Ok(None) => {
             let how = child.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
@@ -62,8 +65,15 @@ fn inherit_nothing() {
 fn listen(child: &mut Child) -> io::Result<Option<Said>> {
     let Some(stdout) = child.stdout.take() else { return Ok(None) };
     let mut said = String::new();
-    BufReader::new(stdout).read_line(&mut said)?;
-    Ok(serde_json::from_str(&said).ok())
+    let mut lines = BufReader::new(stdout);
+    loop {
+        said.clear();
+        lines.read_line(&mut said)?;
+        match serde_json::from_str(&said).ok() {
+            Some(Said::Recovering(how_far)) => output::recovery(&how_far),
+            last => return Ok(last),
+        }
+    }
 }
 
 /// What people see in a list of processes, where it would be `exe`.
@@ -74,7 +84,7 @@ pub(super) fn be_daemon(plan: impl FnOnce() -> Result<Plan, Refusal>) -> Ended {
     let _ = rustix::thread::set_name(NAME);
     let served = plan().and_then(|plan| {
         detach().map_err(|e| Refusal::failed("leaving the terminal", e))?;
-        daemon::serve(&plan, Some(&plan.log), || say(&Said::Ready))
+        daemon::serve(&plan, Some(&plan.log), &tell, || say(&Said::Ready))
     });
     match served {
         Ok(()) => Ok(Exit::Done),
@@ -94,7 +104,16 @@ fn detach() -> io::Result<()> {
     std::env::set_current_dir(Path::new("/"))
 }
 
-/// Speaks once, a line; nobody listens afterwards.
+/// Into the log, and to who started it.
+fn tell(how_far: &Recovery) {
+    if !matches!(how_far, Recovery::Over { .. }) {
+        tracing::info!("{how_far}");
+    }
+    // Who has gone meanwhile is met where it is told that the mount serves.
+    let _ = say(&Said::Recovering(*how_far));
+}
+
+/// Says a line; nobody listens after the last.
 fn say(said: &Said) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     serde_json::to_writer(&mut stdout, said)?;

@@ -31,6 +31,8 @@ pub(super) struct Plan {
     pub(super) defaults: Claim,
     /// How long the end waits for drafts.
     pub(super) wait: Duration,
+    /// How long a recovery may take before it is told.
+    pub(super) patience: Duration,
     /// Where a daemon logs.
     pub(super) log: PathBuf,
 }
@@ -39,6 +41,7 @@ pub(super) struct Plan {
 pub(super) fn plan(args: &Args) -> Result<Plan, Refusal> {
     let policy = args.conflict_policy.as_deref().map(options::policy).transpose()?.unwrap_or_default();
     let defaults = args.defaults.claim()?;
+    let patience = options::patience()?;
     let root = store(&args.store)?;
     let mountpoint = mountpoint(&args.mountpoint)?;
     utf8(&root).and_then(|()| utf8(&mountpoint))?;
@@ -49,7 +52,7 @@ pub(super) fn plan(args: &Args) -> Result<Plan, Refusal> {
     let log = log.map_err(|e| Refusal::failed("finding the log", e))?;
     let (allow_other, read_only, on_kill) = (args.allow_other, args.read_only, args.on_kill.into());
     let options = fuse::Options { allow_other, read_only, on_kill };
-    Ok(Plan { root, mountpoint, options, policy, defaults, wait: args.wait, log })
+    Ok(Plan { root, mountpoint, options, policy, defaults, wait: args.wait, patience, log })
 }
 
 fn store(given: &Path) -> Result<PathBuf, Refusal> {

@@ -14,6 +14,8 @@ use super::signals::Signals;
 use crate::committer::{
     Attempt, HeldDraft, Holder, Host, Lock, Place, Refusal, RefusalKind, Server, Service, client, open_store,
 };
+use crate::engine::Recovery;
+use crate::engine::local::Opening;
 use crate::fuse::{Mounted, OpenDraft};
 use crate::identity::Resolver;
 
@@ -30,16 +32,23 @@ enum Event {
     Ended(io::Result<()>),
 }
 
-/// Serves until the mount ends; `ready` hears that it serves, `file` is where stderr leads in a daemon.
+/// Serves until the mount ends; `recovery` hears how far the store is recovered, `ready` that it serves. `file` is where
+/// stderr leads in a daemon.
 ///
 /// # Errors
 /// Why it could not start; nothing is left mounted, held or listening. Once it serves its end is no error.
-pub(super) fn serve(plan: &Plan, file: Option<&Path>, ready: impl FnOnce() -> io::Result<()>) -> Result<(), Refusal> {
+pub(super) fn serve(
+    plan: &Plan,
+    file: Option<&Path>,
+    recovery: &(dyn Fn(&Recovery) + Sync),
+    ready: impl FnOnce() -> io::Result<()>,
+) -> Result<(), Refusal> {
     let signals = Signals::block().map_err(|e| Refusal::failed("keeping signals", e))?;
     let lock = take_lock(plan)?;
     log::start(file);
     raise_file_limit();
-    let store = Arc::new(open_store(&plan.root, plan.policy)?);
+    let opening = Opening { patience: plan.patience, tell: recovery, ..Opening::USUAL };
+    let store = Arc::new(open_store(&plan.root, plan.policy, opening)?);
     let resolver = Arc::new(Resolver::new(plan.defaults.clone(), client::IDENTITY_LIMIT));
     let served = {
         let (host, read_only) = (Mutex::new(None), plan.options.read_only);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use super::options::{self, WriterArgs};
-use super::{Ended, Exit};
+use super::{Ended, Exit, output};
 use crate::fuse::OnKill;
 
 /// Mount a store; in the background once it serves
@@ -74,7 +74,7 @@ pub(super) fn run(args: &Args) -> Ended {
     }
     let plan = checks::plan(args)?;
     if args.foreground {
-        daemon::serve(&plan, None, || Ok(()))?;
+        daemon::serve(&plan, None, &output::recovery, || Ok(()))?;
         return Ok(Exit::Done);
     }
     background::start(&plan)

@@ -114,7 +114,7 @@ impl LocalEngine {
         let io = |e| EngineError::io(format!("reading {key}"), e);
         let read = |at, buffer: &mut [u8]| found.file.read_at(at, buffer).map_err(io);
         let crc = stage::checksum(found.stat.size_bytes, read)?;
-        let known = session.order().versions()?.get(key.as_str());
+        let known = session.order().last_version(key.as_str())?;
         let version = known.max(found.mark.as_ref().map_or(0, |mark| mark.version)) + 1;
         let mut writer = look::foreign_writer(&*self.disk, &session.id, key.as_str(), found.stat.mtime_ns)?;
         if writer.is_oversized() {
@@ -432,7 +432,7 @@ impl LocalEngine {
     fn next_version(&self, session: &Session, key: &Key, current: &Current) -> Result<Version> {
         match current {
             Some((_, mark)) => Ok(mark.next()),
-            None => Ok(session.order().versions()?.get(key.as_str()) + 1),
+            None => Ok(session.order().last_version(key.as_str())? + 1),
         }
     }
 

@@ -230,4 +230,4 @@ impl LocalEngine {
 /// How much is copied at a time.
 pub(super) const COPY_BYTES: usize = 1 << 20;
 /// Mode of sidecars, less the umask: the neighbour's, which may run as somebody else.
-const SIDECAR_MODE: u32 = 0o666;
+pub(super) const SIDECAR_MODE: u32 = 0o666;

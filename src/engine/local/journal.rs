@@ -11,8 +11,9 @@ const HEADER_MAGIC: &[u8; 8] = b"batonjnl";
 const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"bRec");
 const FORM: u32 = 1;
 /// Where the two headers are; the valid one with the higher generation counts.
-const HEADERS: [u64; 2] = [0, 4096];
-const HEADER_BYTES: usize = 80;
+pub(super) const HEADERS: [u64; 2] = [0, 4096];
+/// So long is one.
+pub(super) const HEADER_BYTES: usize = 80;
 /// Where records begin.
 const FIRST: u64 = 8192;
 /// Magic, checksum, tag, synced position, two lengths.
@@ -492,10 +493,12 @@ pub(super) fn inspect(file: &dyn DiskFile) -> Result<Inspected> {
     Ok(seen)
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+/// A number in bytes, little-endian.
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at.checked_add(4)?)?.try_into().ok().map(u32::from_le_bytes)
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+/// A number in bytes, little-endian.
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..at.checked_add(8)?)?.try_into().ok().map(u64::from_le_bytes)
 }

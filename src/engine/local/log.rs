@@ -1,11 +1,10 @@
 //! The log of one session: a line of JSON for each change, in order. Knows the file; must not know what changes do.
 
-use std::collections::BTreeMap;
-
 use super::super::{EngineError, Receipt, Result};
 use super::disk::{Access, Disk, DiskFile};
 use super::paths;
-use crate::words::{LogLine, Op, Seq, SessionId, Version};
+use super::table::Upto;
+use crate::words::{LogLine, Seq, SessionId};
 
 /// How much is read at a time.
 const CHUNK_BYTES: usize = 1 << 16;
@@ -66,6 +65,29 @@ impl Log {
         self.last
     }
 
+    /// How many bytes of lines there are.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// The end of the last line.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`].
+    pub(super) fn end(&self) -> Result<Upto> {
+        let Some(file) = &self.file else { return Ok(Upto::default()) };
+        upto(&**file, self.len, self.last).map_err(|e| self.reading(e))
+    }
+
+    /// Does a line end there, and is it that one?
+    pub(super) fn has(&self, upto: &Upto) -> bool {
+        upto.at <= self.len && upto.seq <= self.last && self.file.as_ref().is_some_and(|file| is_upto(&**file, upto))
+    }
+
+    fn reading(&self, e: std::io::Error) -> EngineError {
+        EngineError::io(format!("reading {}", paths::log(&self.session)), e)
+    }
+
     /// Puts a line after the last one. It is not synced: the journal has it until a checkpoint did.
     ///
     /// # Errors
@@ -101,9 +123,17 @@ impl Log {
     ///
     /// # Errors
     /// [`EngineError::Io`]; [`EngineError::Damaged`] at a line that is none.
-    pub(super) fn each(&self, after: Seq, mut each: impl FnMut(LogLine)) -> Result<()> {
+    pub(super) fn each(&self, after: Seq, each: impl FnMut(LogLine)) -> Result<()> {
         let known = self.places.iter().rev().find(|(seq, _)| *seq <= after);
-        self.each_raw(known.map_or(0, |(_, at)| *at), |raw| {
+        self.each_between(known.map_or(0, |(_, at)| *at), self.len, each)
+    }
+
+    /// Gives every line between two bytes, where lines begin or end, to `each`, oldest first.
+    ///
+    /// # Errors
+    /// As [`Log::each`].
+    pub(super) fn each_between(&self, from: u64, to: u64, mut each: impl FnMut(LogLine)) -> Result<()> {
+        self.each_raw(from, to, |raw| {
             let line = serde_json::from_slice(raw).map_err(|e| EngineError::Damaged {
                 place: paths::log(&self.session),
                 what: format!("a line is not a log line: {e}"),
@@ -119,7 +149,7 @@ impl Log {
     /// As [`Log::each`].
     pub(super) fn receipt(&self, operation: &str) -> Result<Option<Receipt>> {
         let mut found = None;
-        self.each_raw(0, |raw| {
+        self.each_raw(0, self.len, |raw| {
             // Looking for the id in the text first: parsing every line of a long log would take seconds.
             if raw.windows(operation.len().max(1)).any(|part| part == operation.as_bytes()) {
                 let line: Option<LogLine> = serde_json::from_slice(raw).ok();
@@ -132,15 +162,14 @@ impl Log {
         Ok(found)
     }
 
-    fn each_raw(&self, from: u64, mut each: impl FnMut(&[u8]) -> Result<bool>) -> Result<()> {
+    fn each_raw(&self, from: u64, to: u64, mut each: impl FnMut(&[u8]) -> Result<bool>) -> Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         let (mut at, mut rest) = (from, Vec::new());
         let mut chunk = vec![0; CHUNK_BYTES];
-        while at < self.len {
-            let want = chunk.len().min(usize::try_from(self.len - at).unwrap_or(usize::MAX));
+        while at < to {
+            let want = chunk.len().min(usize::try_from(to - at).unwrap_or(usize::MAX));
             let place = chunk.get_mut(..want).unwrap_or_default();
-            let io = |e| EngineError::io(format!("reading {}", paths::log(&self.session)), e);
-            let got = file.read_at(at, place).map_err(io)?;
+            let got = file.read_at(at, place).map_err(|e| self.reading(e))?;
             if got == 0 {
                 break;
             }
@@ -157,6 +186,33 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// What the line of change `seq`, which ends at `end`, is known by.
+fn upto(file: &dyn DiskFile, end: u64, seq: Seq) -> std::io::Result<Upto> {
+    let mut window = CHUNK_BYTES as u64;
+    loop {
+        let from = end.saturating_sub(window);
+        let mut bytes = vec![0; usize::try_from(end - from).unwrap_or(0)];
+        let got = file.read_at(from, &mut bytes)?;
+        bytes.truncate(got);
+        let before = bytes.split_last().map_or(&[][..], |(_, before)| before);
+        let start = before.iter().rposition(|b| *b == b'\n').map(|at| at + 1);
+        if start.is_some() || from == 0 {
+            let line = bytes.get(start.unwrap_or(0)..).unwrap_or_default();
+            let line_len = u32::try_from(line.len()).map_err(std::io::Error::other)?;
+            return Ok(Upto { seq, at: end, line_len, line_crc: crc32c::crc32c(line) });
+        }
+        window = window.saturating_mul(4);
+    }
+}
+
+/// Does the line end there that the place is known by?
+pub(super) fn is_upto(file: &dyn DiskFile, upto: &Upto) -> bool {
+    let Some(from) = upto.at.checked_sub(u64::from(upto.line_len)) else { return false };
+    let mut line = vec![0; upto.line_len as usize];
+    let whole = file.read_at(from, &mut line).is_ok_and(|got| got == line.len());
+    whole && line.last() == Some(&b'\n') && crc32c::crc32c(&line) == upto.line_crc
 }
 
 /// The end of the last whole line with a number below `below`, and that number. Lines after it that are none are a
@@ -187,49 +243,5 @@ pub(super) fn last_line(file: &dyn DiskFile, size: u64, below: Seq) -> std::io::
             return Ok((0, 0));
         }
         window = window.saturating_mul(4);
-    }
-}
-
-/// The last version of each key, as the log tells it.
-#[derive(Debug, Default)]
-pub(super) struct Versions(BTreeMap<String, Version>);
-
-impl Versions {
-    /// Takes the next line in.
-    pub(super) fn note(&mut self, line: &LogLine) {
-        match (line.op, &line.to, line.version) {
-            (Op::Rename, Some(to), None) => self.move_dir(&line.key, to),
-            (_, to, Some(version)) => self.raise(to.as_ref().unwrap_or(&line.key), version),
-            _ => {}
-        }
-    }
-
-    /// The last version a key had; 0 when none is known.
-    pub(super) fn get(&self, key: &str) -> Version {
-        self.0.get(key).copied().unwrap_or(0)
-    }
-
-    /// The keys that are or were below a directory.
-    pub(super) fn below<'a>(&'a self, dir: &'a str) -> impl Iterator<Item = (&'a str, Version)> + 'a {
-        let prefix = format!("{dir}/");
-        self.0
-            .range(prefix.clone()..)
-            .take_while(move |(key, _)| key.starts_with(&prefix))
-            .map(|(key, version)| (key.as_str(), *version))
-    }
-
-    fn raise(&mut self, key: &str, version: Version) {
-        let last = self.0.entry(key.to_owned()).or_default();
-        *last = version.max(*last);
-    }
-
-    /// The old names keep their numbers too: none is ever given twice.
-    fn move_dir(&mut self, from: &str, to: &str) {
-        let moved: Vec<_> = self.below(from).map(|(key, version)| (key.to_owned(), version)).collect();
-        for (key, version) in moved {
-            if let Some(rest) = key.strip_prefix(from) {
-                self.raise(&format!("{to}{rest}"), version);
-            }
-        }
     }
 }

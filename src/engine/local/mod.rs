@@ -14,6 +14,7 @@ mod journal;
 mod log;
 mod look;
 mod mark;
+mod marker;
 mod paths;
 mod publish;
 mod publish_aside;
@@ -26,15 +27,18 @@ mod session;
 mod spare;
 mod stage;
 mod sweep;
+mod table;
 mod time;
 mod tree;
 mod unpublished;
 mod verify;
+mod versions;
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use self::disk::{Access, Disk, Form, LocalDisk};
 use self::journal::Journal;
@@ -43,7 +47,8 @@ use self::session::Session;
 use self::spare::Spares;
 pub use self::verify::{verify, verify_on};
 use super::{
-    Change, Context, DirEntry, Engine, EngineError, Entry, Head, Receipt, Report, Result, Snapshot, Space, Stage, Tell,
+    Change, Context, DirEntry, Engine, EngineError, Entry, Head, Receipt, Recovery, Report, Result, Snapshot, Space,
+    Stage, Tell,
 };
 use crate::words::{Dir, Key, LogLine, Policy, Seq, SessionId, Version};
 
@@ -55,6 +60,24 @@ const JOURNAL_MAX_BYTES: u64 = 32 << 20;
 const JOURNAL_WORTH_BYTES: u64 = 512 << 10;
 /// Sessions kept in memory; each has its log open.
 const SESSIONS_MAX: usize = 128;
+/// So much of a log is read, where the last version of a key is asked for, before a table of versions is worth it.
+const TAIL_BYTES: u64 = 64 << 10;
+
+/// What whoever opens a store may choose.
+#[derive(Clone, Copy)]
+pub struct Opening<'a> {
+    /// A session whose log is longer gets a table of versions, which is then never further behind.
+    pub tail_bytes: u64,
+    /// A recovery that takes longer is told of, and again whenever so much time has passed.
+    pub patience: Duration,
+    /// Who hears how far it is, and at the end what was done.
+    pub tell: &'a (dyn Fn(&Recovery) + Sync),
+}
+
+impl Opening<'static> {
+    /// As a store is opened where nobody waits for it.
+    pub const USUAL: Self = Self { tail_bytes: TAIL_BYTES, patience: Duration::from_secs(1), tell: &|_| {} };
+}
 
 /// A store in a directory of the local file system.
 #[derive(Debug)]
@@ -67,6 +90,7 @@ pub struct LocalEngine {
     /// Files for values and for sidecars; apart, as only values have marks.
     spare_values: Spares,
     spare_sidecars: Spares,
+    tail_bytes: u64,
 }
 
 impl LocalEngine {
@@ -77,8 +101,16 @@ impl LocalEngine {
     /// [`EngineError::Damaged`]: what was durable cannot be read, or a newer version wrote the store.
     /// [`EngineError::Io`]: also when the file system keeps no user xattrs. Nothing is lost in either case.
     pub fn open(root: &Path) -> Result<Self> {
+        Self::open_at(root, Opening::USUAL)
+    }
+
+    /// As [`LocalEngine::open`], in a chosen way.
+    ///
+    /// # Errors
+    /// As [`LocalEngine::open`].
+    pub fn open_at(root: &Path, opening: Opening<'_>) -> Result<Self> {
         let disk = LocalDisk::open_at(root).map_err(|e| EngineError::io(format!("opening {}", root.display()), e))?;
-        Self::open_on(Arc::new(disk))
+        Self::open_with(Arc::new(disk), opening)
     }
 
     /// Opens the store on any disk.
@@ -86,6 +118,14 @@ impl LocalEngine {
     /// # Errors
     /// As [`LocalEngine::open`].
     pub fn open_on(disk: Arc<dyn Disk>) -> Result<Self> {
+        Self::open_with(disk, Opening::USUAL)
+    }
+
+    /// Opens the store on any disk, in a chosen way.
+    ///
+    /// # Errors
+    /// As [`LocalEngine::open`].
+    pub fn open_with(disk: Arc<dyn Disk>, opening: Opening<'_>) -> Result<Self> {
         let fresh = recover::prepare(&*disk)?;
         let (journal, contents) = Journal::open(&*disk, fresh)?;
         if fresh {
@@ -98,8 +138,9 @@ impl LocalEngine {
             sessions: Mutex::default(),
             spare_values: Spares::default(),
             spare_sidecars: Spares::default(),
+            tail_bytes: opening.tail_bytes,
         };
-        engine.recover(contents)?;
+        engine.recover(contents, opening)?;
         Ok(engine)
     }
 
@@ -116,20 +157,27 @@ impl LocalEngine {
     fn checkpoint_alone(&self) -> Result<()> {
         self.journal.check_open()?;
         let sessions: Vec<_> = self.all().values().cloned().collect();
-        for session in sessions {
-            self.settle(&session, true)?;
+        for session in &sessions {
+            self.settle(session, true)?;
             session.unstuck(&*self.disk);
             if !session.order().is_settled() {
                 let doing = format!("the log of session '{}' cannot be written", session.id);
                 return Err(EngineError::io(doing, std::io::Error::from_raw_os_error(libc::EIO)));
             }
         }
+        for session in &sessions {
+            session.order().save(&*self.disk, self.tail_bytes);
+        }
         if let Err(e) = self.disk.sync_everything() {
             let words = format!("syncing the store failed: {e}");
             self.journal.close(&words);
             return Err(EngineError::Closed(words));
         }
-        self.journal.restart()
+        self.journal.restart()?;
+        for session in &sessions {
+            session.order().saved(&*self.disk);
+        }
+        Ok(())
     }
 
     /// A renamed directory is alone in its generation of the journal: run again among changes before or after it,
@@ -177,10 +225,13 @@ impl LocalEngine {
         if all.len() >= SESSIONS_MAX {
             // All that is dropped can be read again. Whoever uses one has it from here, under this lock.
             all.retain(|_, session| {
-                Arc::strong_count(session) > 1 || session.is_stuck() || !session.order().is_settled()
+                let order = session.order();
+                // Only the checkpoint after its changes keeps a table of versions from being left behind.
+                let waits = !order.is_settled() || order.is_waiting(self.tail_bytes);
+                Arc::strong_count(session) > 1 || session.is_stuck() || waits
             });
         }
-        let session = Arc::new(Session::load(&*self.disk, id)?);
+        let session = Arc::new(Session::load(&*self.disk, id, self.tail_bytes)?);
         all.insert(id.clone(), Arc::clone(&session));
         Ok(session)
     }
@@ -228,7 +279,7 @@ impl Engine for LocalEngine {
 
     fn last_version(&self, session: &SessionId, key: &Key) -> Result<Version> {
         let current = self.read_head(session, key)?.map_or(0, |head| head.version);
-        let known = self.session(session)?.order().versions()?.get(key.as_str());
+        let known = self.session(session)?.order().last_version(key.as_str())?;
         Ok(current.max(known))
     }
 
@@ -261,9 +312,9 @@ impl Engine for LocalEngine {
         if matches!(change, Change::RenameDir { .. }) {
             return self.make_alone(&session, change, context);
         }
-        if session.is_stuck() && session.stuck().refuse_blocked().is_err() {
-            // A renamed directory that waits for its place since the opening: it can only be put there alone.
-            self.checkpoint()?;
+        if session.is_stuck() && session.stuck().blocked {
+            // It can only be put in its place with the gate held alone.
+            self.try_again(&session)?;
         }
         let made = self.pass_and_make(&session, change.clone(), context);
         let receipt = match made {
@@ -287,12 +338,15 @@ impl Engine for LocalEngine {
 
     fn changes(&self, session: &SessionId, after: Seq) -> Result<Vec<LogLine>> {
         self.require(session)?;
-        self.session(session)?.order().changes(after)
+        let session = self.session(session)?;
+        // Its lines are told where they are, in the log or not.
+        let _ = self.try_again(&session);
+        session.order().changes(after)
     }
 
     fn policy(&self, session: &SessionId) -> Result<Policy> {
         self.require(session)?;
-        if let Some(known) = self.known(session).filter(|known| known.is_stuck())
+        if let Some(known) = self.known(session).filter(|known| self.try_again(known).is_err())
             && let Some(policy) = known.stuck().policy
         {
             return Ok(policy);

@@ -84,6 +84,11 @@ pub(super) fn log(session: &SessionId) -> String {
     format!("{SESSIONS}/{session}/log")
 }
 
+/// The session's table of versions.
+pub(super) fn versions(session: &SessionId) -> String {
+    format!("{SESSIONS}/{session}/versions")
+}
+
 /// The session's policy.
 pub(super) fn policy(session: &SessionId) -> String {
     format!("{SESSIONS}/{session}/policy")

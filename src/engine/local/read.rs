@@ -172,7 +172,7 @@ impl LocalEngine {
     }
 
     fn shown_below(&self, session: &Session) -> Result<BTreeMap<String, Shown>> {
-        if !session.is_stuck() || self.settle(session, false).is_ok() {
+        if !session.is_stuck() || self.try_again(session).is_ok() {
             return Ok(BTreeMap::new());
         }
         let stuck = session.stuck();

@@ -3,25 +3,19 @@
 
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::super::{EngineError, Result};
+use super::super::{EngineError, Recovery, Result};
 use super::disk::{Access, Disk, Form};
 use super::journal::{Contents, Found, Journal};
 use super::look::{self, Look};
 use super::mark::Mark;
+use super::marker::{FORMAT, Says};
 use super::publish::Work;
 use super::record::{Act, Body, Record};
 use super::replay::{Known, Replay};
 use super::stage::read_whole;
-use super::{LocalEngine, paths, session, tree};
-
-/// The format this engine reads and writes.
-const FORMAT: u32 = 1;
-/// A recovery that takes longer tells how far it is.
-const TELL_EVERY: Duration = Duration::from_secs(1);
-/// What the marker says before the number.
-const MARKER: &str = "batonfs store format ";
+use super::{LocalEngine, Opening, marker, paths, session, tree};
 
 /// Makes our directory in a store that has none, and checks that we know the format of one that has. `true`: the store
 /// has no marker yet; it gets one by [`finish`] once everything else is there.
@@ -58,27 +52,18 @@ pub(super) fn finish(disk: &dyn Disk, journal: &Journal) -> Result<()> {
         let what = "it is gone, though the journal beside it has changes".to_owned();
         return Err(EngineError::Damaged { place: paths::FORMAT.to_owned(), what });
     }
-    let io = |e| EngineError::io(format!("writing {}", paths::FORMAT), e);
-    let draft = paths::draft("format");
-    tree::unlink(disk, &draft)?;
-    let file = disk.create(&draft, super::tree::PRIVATE).map_err(io)?;
-    file.write_at(0, format!("{MARKER}{FORMAT}\n").as_bytes()).map_err(io)?;
-    file.sync().map_err(io)?;
-    disk.rename(&draft, paths::FORMAT).map_err(io)?;
-    disk.sync_dir(paths::BATON).map_err(io)?;
-    disk.sync_dir("").map_err(io)
+    marker::write(disk)
 }
 
 fn check_format(bytes: &[u8]) -> Result<()> {
     let damaged = |what: String| EngineError::Damaged { place: paths::FORMAT.to_owned(), what };
     let text = String::from_utf8_lossy(bytes);
-    let number = text.trim_end().strip_prefix(MARKER).and_then(|number| number.parse::<u32>().ok());
-    match number {
-        Some(FORMAT) => Ok(()),
-        Some(newer) if newer > FORMAT => Err(damaged(format!(
+    match marker::read(&text) {
+        Says::Ours => Ok(()),
+        Says::Newer(newer) => Err(damaged(format!(
             "the store has format {newer}, this batonfs knows {FORMAT}: use the version of batonfs that wrote it"
         ))),
-        _ => Err(damaged(format!("'{}' is not the marker of a store", text.trim_end().escape_default()))),
+        Says::Nothing => Err(damaged(format!("'{}' is not the marker of a store", text.trim_end().escape_default()))),
     }
 }
 
@@ -100,7 +85,8 @@ impl LocalEngine {
     /// # Errors
     /// [`EngineError::Damaged`]: a record or log that was durable cannot be read. [`EngineError::Io`]: nothing is lost,
     /// opening again goes on.
-    pub(super) fn recover(&self, contents: Contents) -> Result<()> {
+    pub(super) fn recover(&self, contents: Contents, opening: Opening<'_>) -> Result<()> {
+        let mut progress = Progress::new(opening);
         let mut replay = Replay::new(!contents.same_boot);
         self.journal.each(|found| {
             replay.note(&read_record(&found)?);
@@ -118,30 +104,35 @@ impl LocalEngine {
             }
             self.journal.each(|found| self.sort_out(&read_record(&found)?, &replay))?;
         }
-        self.stage_all_again(&replay)?;
+        self.stage_all_again(&replay, &mut progress)?;
         let replay = Arc::new(replay);
-        let mut progress = Progress::default();
+        let (mut done, mut changes) = (0, 0);
         self.journal.each(|found| {
-            progress.tell(replay.records);
-            self.publish_again(&read_record(&found)?, found.body, &replay)
+            progress.tell(Recovery::Placing { done, of: replay.records });
+            done += 1;
+            changes += u64::from(self.publish_again(&read_record(&found)?, found.body, &replay)?);
+            Ok(())
         })?;
-        if replay.records > 0 {
-            tracing::info!(changes = replay.records, "recovered what was under way when the store was last left");
-        }
-        if self.all().values().any(|session| session.is_stuck() || !session.order().is_settled()) {
+        let waiting = self.all().values().map(|session| session.stuck().records.len() as u64).sum();
+        if waiting > 0 || self.all().values().any(|session| !session.order().is_settled()) {
+            progress.end(changes, waiting, 0);
             // The drafts of what is not in its place are needed, and so is the journal, also for lines of logs.
             return if contents.remains { self.journal.cut() } else { Ok(()) };
         }
         if contents.stale {
             self.checkpoint()?;
         }
-        self.clear_drafts()
+        let removed = self.clear_drafts()?;
+        progress.end(changes, waiting, removed);
+        Ok(())
     }
 
     /// Stages the small values of all records that are to be published again, and makes them durable by one sync.
-    fn stage_all_again(&self, replay: &Replay) -> Result<()> {
-        let mut staged = 0_u64;
+    fn stage_all_again(&self, replay: &Replay, progress: &mut Progress<'_>) -> Result<()> {
+        let (mut staged, mut done) = (0_u64, 0);
         self.journal.each(|found| {
+            progress.tell(Recovery::Staging { done, of: replay.records });
+            done += 1;
             let record = read_record(&found)?;
             if !replay.lost && record.seq <= self.session(&record.session)?.order().logged() {
                 return Ok(());
@@ -164,7 +155,8 @@ impl LocalEngine {
         Ok(())
     }
 
-    fn publish_again(&self, record: &Record, body: Vec<u8>, replay: &Arc<Replay>) -> Result<()> {
+    /// `false`: it was in its place.
+    fn publish_again(&self, record: &Record, body: Vec<u8>, replay: &Arc<Replay>) -> Result<bool> {
         let session = self.session(&record.session)?;
         let (logged, next) = {
             let order = session.order();
@@ -173,7 +165,7 @@ impl LocalEngine {
         if !replay.lost && record.seq <= logged {
             // Its line was written after its publication, and no power was lost since: a value that is missing now was
             // deleted from beside the store, and is not to come back.
-            return Ok(());
+            return Ok(false);
         }
         if record.seq > next {
             let what = format!("the line of change {next} is missing");
@@ -197,7 +189,7 @@ impl LocalEngine {
             order.take(record.line(), if stuck { session::Progress::Stuck } else { session::Progress::Visible });
             order.drain(&*self.disk);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Where a crash came between an exchange and the move to history, and what came out is in the draft still: the move
@@ -225,44 +217,51 @@ impl LocalEngine {
         }
     }
 
-    fn clear_drafts(&self) -> Result<()> {
+    /// How many there were, but for what this recovery staged itself.
+    fn clear_drafts(&self) -> Result<u64> {
         let io = |e| EngineError::io(format!("reading {}", paths::DRAFTS), e);
         let mut cleared = 0_u64;
         for (name, form) in self.disk.read_dir(paths::DRAFTS).map_err(io)? {
-            match name.to_str() {
-                Some(name) if form == Form::Dir => tree::remove_tree(&*self.disk, &paths::draft(name))?,
-                Some(name) => tree::unlink(&*self.disk, &paths::draft(name))?,
-                None => {}
+            let Some(name) = name.to_str() else { continue };
+            match form {
+                Form::Dir => tree::remove_tree(&*self.disk, &paths::draft(name))?,
+                _ => tree::unlink(&*self.disk, &paths::draft(name))?,
             }
-            cleared += 1;
+            cleared += u64::from(!name.ends_with(paths::AGAIN));
         }
-        if cleared > 0 {
-            tracing::info!(files = cleared, "removed drafts that nobody has any more");
-        }
-        Ok(())
+        Ok(cleared)
     }
 }
 
 /// Tells how far a long recovery is.
-#[derive(Debug)]
-struct Progress {
-    done: u64,
+struct Progress<'a> {
+    opening: Opening<'a>,
     told: Instant,
+    began: Instant,
 }
 
-impl Default for Progress {
-    fn default() -> Self {
-        Self { done: 0, told: Instant::now() }
+impl<'a> Progress<'a> {
+    fn new(opening: Opening<'a>) -> Self {
+        let began = Instant::now();
+        Self { opening, told: began, began }
     }
-}
 
-impl Progress {
-    fn tell(&mut self, of: u64) {
-        if self.told.elapsed() > TELL_EVERY {
-            tracing::warn!("recovering the store: {} of {of} changes", self.done);
+    fn tell(&mut self, recovery: Recovery) {
+        if self.told.elapsed() >= self.opening.patience {
+            (self.opening.tell)(&recovery);
             self.told = Instant::now();
         }
-        self.done += 1;
+    }
+
+    fn end(self, changes: u64, waiting: u64, removed: u64) {
+        let over = Recovery::Over { changes, waiting, removed };
+        if changes + removed == 0 {
+            return;
+        }
+        tracing::info!("{over}");
+        if self.began.elapsed() >= self.opening.patience {
+            (self.opening.tell)(&over);
+        }
     }
 }
 

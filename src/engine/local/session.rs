@@ -9,10 +9,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockRead
 use super::super::value::Content;
 use super::super::{Attributes, EngineError, Head, Receipt, Result};
 use super::disk::Disk;
-use super::log::{Log, Versions};
+use super::log::Log;
 use super::record::Record;
 use super::replay::Replay;
-use crate::words::{Key, LogLine, Policy, Seq, SessionId};
+use super::versions::{LastVersions, Versions};
+use crate::words::{Key, LogLine, Policy, Seq, SessionId, Version};
 
 /// Enough that two of the keys that are being changed rarely share a lock, which is held across the sync.
 const SHARDS: usize = 256;
@@ -45,7 +46,7 @@ pub(super) struct Order {
     next: Seq,
     /// Lines not yet in the log, oldest first.
     pending: VecDeque<Pending>,
-    versions: Option<Versions>,
+    versions: LastVersions,
     receipts: HashMap<String, Receipt>,
     recent: VecDeque<String>,
 }
@@ -123,17 +124,18 @@ fn lock_at<T>(of: &[T], shard: usize) -> &T {
 }
 
 impl Session {
-    /// Reads a session's place in its order from its log.
+    /// Reads a session's place in its order from its log. One that is longer than `tail_bytes` has a table of versions.
     ///
     /// # Errors
     /// As [`Log::open`].
-    pub(super) fn load(disk: &dyn Disk, id: &SessionId) -> Result<Self> {
+    pub(super) fn load(disk: &dyn Disk, id: &SessionId, tail_bytes: u64) -> Result<Self> {
         let log = Log::open(disk, id)?;
+        let versions = LastVersions::open(disk, id, &log, tail_bytes);
         let order = Order {
             next: log.last() + 1,
             log,
             pending: VecDeque::new(),
-            versions: None,
+            versions,
             receipts: HashMap::new(),
             recent: VecDeque::new(),
         };
@@ -254,7 +256,8 @@ impl Order {
     /// As [`Log::rewind`].
     pub(super) fn rewind(&mut self, first: Seq) -> Result<()> {
         self.log.rewind(first)?;
-        (self.next, self.versions) = (self.log.last() + 1, None);
+        self.next = self.log.last() + 1;
+        self.versions.rewound(&self.log);
         Ok(())
     }
 
@@ -270,9 +273,7 @@ impl Order {
         {
             self.receipts.remove(&oldest);
         }
-        if let Some(versions) = &mut self.versions {
-            versions.note(&line);
-        }
+        self.versions.note(&line);
         self.pending.push_back(Pending { line, state });
     }
 
@@ -291,21 +292,38 @@ impl Order {
         self.recent(operation).map_or_else(|| self.log.receipt(operation), |receipt| Ok(Some(receipt)))
     }
 
-    /// The last versions of the session's keys; read from the whole log the first time.
+    /// The last version a key had, also when it is gone; 0 when it had none. What it costs does not grow with the log.
+    ///
+    /// # Errors
+    /// As [`Log::each`].
+    pub(super) fn last_version(&mut self, key: &str) -> Result<Version> {
+        self.versions.get(key, &self.log, self.pending.iter().map(|pending| &pending.line))
+    }
+
+    /// The last versions of all keys; read from the whole log the first time.
     ///
     /// # Errors
     /// As [`Log::each`].
     pub(super) fn versions(&mut self) -> Result<&Versions> {
-        let versions = match self.versions.take() {
-            Some(versions) => versions,
-            None => {
-                let mut versions = Versions::default();
-                self.log.each(0, |line| versions.note(&line))?;
-                self.pending.iter().for_each(|pending| versions.note(&pending.line));
-                versions
-            }
-        };
-        Ok(self.versions.insert(versions))
+        self.versions.all(&self.log, self.pending.iter().map(|pending| &pending.line))
+    }
+
+    /// Will the table of versions be more than so many bytes behind the log unless there is a checkpoint?
+    pub(super) fn is_waiting(&self, tail_bytes: u64) -> bool {
+        self.versions.is_waiting(&self.log, tail_bytes)
+    }
+
+    /// Writes what the table of versions lacks; to be made durable before [`Order::saved`]. Without it more is read, so
+    /// that a failure is no error. Nothing is on its way to the log.
+    pub(super) fn save(&mut self, disk: &dyn Disk, tail_bytes: u64) {
+        if let Err(e) = self.versions.save(disk, &self.log, tail_bytes) {
+            tracing::warn!("the table of versions stays behind its log: {e}");
+        }
+    }
+
+    /// What [`Order::save`] wrote is durable.
+    pub(super) fn saved(&mut self, disk: &dyn Disk) {
+        self.versions.saved(disk, &self.log);
     }
 
     /// The changes after `after` that readers can see.

@@ -210,9 +210,26 @@ pub(super) fn read_whole(file: &dyn DiskFile, place: &str) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// As `read`.
-pub(super) fn checksum(len: u64, mut read: impl FnMut(u64, &mut [u8]) -> Result<usize>) -> Result<u32> {
+pub(super) fn checksum(len: u64, read: impl FnMut(u64, &mut [u8]) -> Result<usize>) -> Result<u32> {
+    let mut crc = 0;
+    each_part(len, read, |_, part| {
+        crc = crc32c::crc32c_append(crc, part);
+        Ok(())
+    })?;
+    Ok(crc)
+}
+
+/// Reads the first `len` bytes, or all there are, in parts; `each` gets them with their place.
+///
+/// # Errors
+/// As `read` and `each`.
+pub(super) fn each_part(
+    len: u64,
+    mut read: impl FnMut(u64, &mut [u8]) -> Result<usize>,
+    mut each: impl FnMut(u64, &[u8]) -> Result<()>,
+) -> Result<()> {
     let mut buffer = vec![0; CHUNK_BYTES.min(usize::try_from(len).unwrap_or(CHUNK_BYTES))];
-    let (mut at, mut crc) = (0, 0);
+    let mut at = 0;
     while at < len {
         let want = buffer.len().min(usize::try_from(len - at).unwrap_or(usize::MAX));
         let place = buffer.get_mut(..want).unwrap_or_default();
@@ -220,8 +237,8 @@ pub(super) fn checksum(len: u64, mut read: impl FnMut(u64, &mut [u8]) -> Result<
         if got == 0 {
             break;
         }
-        crc = crc32c::crc32c_append(crc, place.get(..got).unwrap_or_default());
+        each(at, place.get(..got).unwrap_or_default())?;
         at += got as u64;
     }
-    Ok(crc)
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Changes that are committed but could not be put in their place: they are served from memory and tried again.
 //! Knows what readers must see of a record; must not know how it is published.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::super::value::Content;
 use super::super::{Head, Result, Snapshot};
@@ -100,7 +100,32 @@ impl LocalEngine {
         Ok(Some(Snapshot { head, content: Arc::new(FileContent(found.file)) }))
     }
 
-    /// Tries to put stuck changes in their place. The caller holds no lock of the session.
+    /// Tries to put stuck changes in their place, also a renamed directory. The caller holds neither the gate nor a lock of
+    /// the session.
+    ///
+    /// # Errors
+    /// Why it failed again; they are still served. A renamed directory is no more between two names unless it says so.
+    pub(super) fn try_again(&self, session: &Session) -> Result<()> {
+        if session.is_stuck() && session.stuck().blocked {
+            return self.settle_dir(session);
+        }
+        self.settle(session, false)
+    }
+
+    /// Puts a renamed directory in its place that waits since the opening. It stays alone in its generation: the checkpoint
+    /// comes before any other change of its session can, and so what could keep that from being made is tried first.
+    fn settle_dir(&self, session: &Session) -> Result<()> {
+        let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        self.journal.check_open()?;
+        let others: Vec<_> = self.all().values().filter(|other| other.id != session.id).cloned().collect();
+        others.iter().try_for_each(|other| self.settle(other, true))?;
+        self.settle(session, true)?;
+        self.checkpoint_alone().inspect_err(|e| {
+            self.journal.close(&format!("a renamed directory could not be made durable in its place: {e}"));
+        })
+    }
+
+    /// Tries to put stuck changes in their place. The caller holds no lock of the session; `alone`: it holds the gate alone.
     ///
     /// # Errors
     /// Why it failed again; they are still served.
@@ -133,7 +158,7 @@ impl LocalEngine {
     /// # Errors
     /// [`EngineError::Io`] while a renamed directory is not in its place.
     pub(super) fn shown(&self, session: &Session, path: &str) -> Result<Option<Shown>> {
-        if !session.is_stuck() || self.settle(session, false).is_ok() {
+        if !session.is_stuck() || self.try_again(session).is_ok() {
             return Ok(None);
         }
         let stuck = session.stuck();

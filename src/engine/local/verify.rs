@@ -6,6 +6,7 @@
 //! | `own` | the marker, drafts, names in `.baton` that are nobody's |
 //! | `journal` | headers, records, the drafts that records name; what is on its way, and so not judged yet |
 //! | `log` | the lines of one session, and what they say of each key (`facts`) |
+//! | `table` | the table of versions |
 //! | `keys` | values, marks, names that are no keys |
 //! | `sidecars` | the neighbour's records of writers |
 //! | `past` | history |
@@ -30,6 +31,7 @@ mod mend;
 mod own;
 mod past;
 mod sidecars;
+mod table;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -40,14 +42,13 @@ use self::facts::Facts;
 use self::journal::OnItsWay;
 use self::mend::Mend;
 use super::disk::{Disk, DiskFile, Form, LocalDisk};
+use super::stage::checksum;
 use super::{LocalEngine, paths, tree};
 use crate::engine::{Engine, EngineError, Finding, Harm, Report, Result, Tell};
 use crate::words::{Key, Seq, SessionId};
 
 /// How often whoever waits hears how far it is.
 const TELL_EVERY: Duration = Duration::from_millis(500);
-/// How much of a value is read at a time.
-const CHUNK_BYTES: usize = 1 << 20;
 
 /// Checks a store that nobody has open; the caller holds its lock. With `repair`, what can be mended is: by hand of the
 /// disk first, so that also what keeps the store from being opened is, then by opening it, which finishes what a crash
@@ -223,6 +224,7 @@ impl<'a, 't> Scan<'a, 't> {
         }
         let mut facts = self.read_log(session)?;
         self.check_policy(session);
+        self.check_table(session, &facts)?;
         self.check_values(session, &mut facts)?;
         self.check_sidecars(session)?;
         self.check_past(session, &mut facts)?;
@@ -297,21 +299,12 @@ impl<'a, 't> Scan<'a, 't> {
 
     /// The checksum of a file's first `len` bytes.
     fn sum(&mut self, file: &dyn DiskFile, len: u64, place: &str) -> Result<u32> {
-        let mut buffer = vec![0; CHUNK_BYTES.min(usize::try_from(len).unwrap_or(CHUNK_BYTES))];
-        let (mut at, mut crc) = (0, 0);
-        while at < len {
+        checksum(len, |at, part| {
             self.step()?;
-            let want = buffer.len().min(usize::try_from(len - at).unwrap_or(usize::MAX));
-            let part = buffer.get_mut(..want).unwrap_or_default();
             let got = file.read_at(at, part).map_err(|e| EngineError::io(format!("reading {place}"), e))?;
-            if got == 0 {
-                break;
-            }
-            crc = crc32c::crc32c_append(crc, part.get(..got).unwrap_or_default());
-            at += got as u64;
             self.report.checked.bytes += got as u64;
-        }
-        Ok(crc)
+            Ok(got)
+        })
     }
 
     /// Says now and then how far it is.

@@ -21,6 +21,8 @@ pub(super) struct Facts {
 #[derive(Debug, Default)]
 struct Fact {
     last: Version,
+    /// The change that gave it.
+    told: Seq,
     live: Option<Live>,
     seen: bool,
 }
@@ -102,6 +104,12 @@ impl Facts {
         self.keys.get(key).map_or(0, |fact| fact.last)
     }
 
+    /// The last versions that keys got by changes up to one.
+    pub(super) fn upto(&self, seq: Seq) -> impl Iterator<Item = (&str, Version)> {
+        let told = self.keys.iter().filter(move |(_, fact)| fact.told <= seq && fact.last > 0);
+        told.map(|(key, fact)| (key.as_str(), fact.last))
+    }
+
     /// What should be in a key's place.
     pub(super) fn live(&self, key: &str) -> Option<Live> {
         self.keys.get(key)?.live
@@ -127,7 +135,9 @@ impl Facts {
     fn raise(&mut self, key: &str, live: Live) -> Option<Version> {
         let fact = self.keys.entry(key.to_owned()).or_default();
         let before = Some(fact.last).filter(|last| live.version <= *last);
-        fact.last = live.version.max(fact.last);
+        if before.is_none() {
+            (fact.last, fact.told) = (live.version, live.seq);
+        }
         fact.live = Some(live);
         before
     }
@@ -156,12 +166,16 @@ impl Facts {
             return;
         }
         self.empty(to);
+        let seq = self.last;
         let moved: Vec<_> = self.below(from).map(|(key, fact)| (key.clone(), fact.last, fact.live)).collect();
         for (key, last, live) in moved {
             self.gone(&key);
             let Some(rest) = key.strip_prefix(from) else { continue };
             let fact = self.keys.entry(format!("{to}{rest}")).or_default();
-            (fact.last, fact.live) = (last.max(fact.last), live);
+            fact.live = live;
+            if last > fact.last {
+                (fact.last, fact.told) = (last, seq);
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::PoisonError;
 use super::mend::Mend;
 use super::{Fault, Scan};
 use crate::engine::local::disk::Access;
-use crate::engine::local::journal::{Inspected, inspect};
+use crate::engine::local::journal::{HEADERS, Inspected, inspect};
 use crate::engine::local::log::last_line;
 use crate::engine::local::look::{self, Look};
 use crate::engine::local::mark::Mark;
@@ -16,9 +16,6 @@ use crate::engine::local::paths;
 use crate::engine::local::record::{Act, Body, Record, Value};
 use crate::engine::{EngineError, Result};
 use crate::words::{Key, Policy, Seq, SessionId};
-
-/// Where the headers are, as findings name them.
-const HEADERS: [u64; 2] = [0, 4096];
 
 /// What the journal holds. Its records bound the memory this takes.
 #[derive(Debug, Default)]

@@ -171,7 +171,7 @@ impl Scan<'_, '_> {
         let dir = paths::session(session);
         for (name, _) in self.names(&dir) {
             let name = super::shown(&name);
-            if !["log", "policy"].contains(&name.as_str()) {
+            if !["log", "policy", "versions"].contains(&name.as_str()) {
                 self.unknown(&format!("{dir}/{name}"));
             }
         }

@@ -2,17 +2,12 @@
 //! needs. No act takes a committed byte away. Knows files; must not judge them.
 
 use crate::engine::local::disk::{Access, Disk};
+use crate::engine::local::draft::SIDECAR_MODE;
+use crate::engine::local::journal::{self, HEADER_BYTES};
 use crate::engine::local::mark::{self, Mark};
-use crate::engine::local::{paths, tree};
+use crate::engine::local::{marker, paths, tree};
 use crate::engine::{EngineError, Result};
 use crate::words::Policy;
-
-/// Mode of sidecars, less the umask: the neighbour's, which may run as somebody else.
-const SIDECAR_MODE: u32 = 0o666;
-/// What the marker says.
-pub(super) const MARKER: &[u8] = b"batonfs store format 1\n";
-/// A header of the journal has this many bytes.
-const HEADER_BYTES: usize = 80;
 
 /// What mends a finding.
 #[derive(Debug)]
@@ -51,8 +46,8 @@ impl Mend {
     pub(super) fn act(&self, disk: &dyn Disk) -> Result<()> {
         match self {
             Self::Nothing | Self::Opening => Ok(()),
-            Self::Marker => replace(disk, paths::FORMAT, MARKER, tree::PRIVATE, false),
-            Self::Journal => crate::engine::local::journal::make(disk, &disk.boot()).map(drop),
+            Self::Marker => tree::make_dirs(disk, paths::DRAFTS).and_then(|()| marker::write(disk)),
+            Self::Journal => journal::make(disk, &disk.boot()).map(drop),
             Self::Remove(place) => tree::unlink(disk, place),
             Self::RemoveAll(places) => places.iter().try_for_each(|place| tree::unlink(disk, place)),
             Self::Cut { place, len } => {

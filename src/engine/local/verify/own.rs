@@ -5,13 +5,11 @@ use std::io::ErrorKind;
 use super::mend::Mend;
 use super::{Fault, Scan, shown};
 use crate::engine::local::disk::{Access, Form};
-use crate::engine::local::{paths, stage};
+use crate::engine::local::marker::{FORMAT, Says};
+use crate::engine::local::{marker, paths, stage};
 
 /// The rule of a finding that nothing more can be said after: a newer version wrote the store.
 pub(super) const NEWER: &str = "newer";
-/// What the marker says before the number.
-const MARKER: &str = "batonfs store format ";
-const FORMAT: u32 = 1;
 /// Longer is no marker.
 const MARKER_MAX_BYTES: u64 = 1 << 10;
 /// What may lie in our directory: what FORMAT.md lists, and what a process that holds the store keeps there.
@@ -44,15 +42,15 @@ impl Scan<'_, '_> {
             }
         };
         let text = String::from_utf8_lossy(&text).into_owned();
-        match text.trim_end().strip_prefix(MARKER).and_then(|number| number.parse::<u32>().ok()) {
-            Some(FORMAT) => true,
-            Some(newer) if newer > FORMAT => {
+        match marker::read(&text) {
+            Says::Ours => true,
+            Says::Newer(newer) => {
                 let what =
                     format!("the store has format {newer}, this batonfs knows {FORMAT}: nothing else was checked");
                 self.found(Fault::damage(NEWER, paths::FORMAT, what, "use the version of batonfs that wrote it"));
                 false
             }
-            _ => {
+            Says::Nothing => {
                 self.damaged_marker(&text);
                 true
             }
