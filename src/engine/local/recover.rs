@@ -108,7 +108,7 @@ impl LocalEngine {
         })?;
         if replay.lost {
             for (session, first, last) in replay.sessions() {
-                let session = self.session(session)?;
+                let session = self.loaded(session)?;
                 let mut order = session.order();
                 if order.logged() > last {
                     let what = format!("it ends with change {last} of session '{}', whose log goes on", session.id);
@@ -143,7 +143,7 @@ impl LocalEngine {
         let mut staged = 0_u64;
         self.journal.each(|found| {
             let record = read_record(&found)?;
-            if !replay.lost && record.seq <= self.session(&record.session)?.order().logged() {
+            if !replay.lost && record.seq <= self.loaded(&record.session)?.order().logged() {
                 return Ok(());
             }
             match &record.act {
@@ -165,7 +165,7 @@ impl LocalEngine {
     }
 
     fn publish_again(&self, record: &Record, body: Vec<u8>, replay: &Arc<Replay>) -> Result<()> {
-        let session = self.session(&record.session)?;
+        let session = self.loaded(&record.session)?;
         let (logged, next) = {
             let order = session.order();
             (order.logged(), order.next())
