@@ -10,6 +10,7 @@ use batonfs::engine::local::LocalEngine;
 
 use crate::disks::{RecordingDisk, Watch};
 use crate::engines::*;
+use crate::lines::sealed;
 use crate::full::quick_dir;
 
 /// Keys of a directory.
@@ -49,7 +50,7 @@ impl Big {
             }
             fs::write(path, "a value").unwrap();
             let line = line.replace("\"seq\":2,", &format!("\"seq\":{},", n + 3)).replace("the_first", &name(n));
-            writeln!(lines, "{line}").unwrap();
+            writeln!(lines, "{}", sealed(&line)).unwrap();
         }
         lines.into_inner().unwrap();
         // Nothing of the records that were: the journals of both stores are as long.

@@ -14,6 +14,7 @@ use batonfs::words::SessionId;
 
 use crate::disks::{RecordingDisk, Watch};
 use crate::engines::*;
+use crate::lines::sealed;
 use crate::power_disk::{Chance, PowerDisk};
 use crate::sound::{assert_sound, assert_sound_but, checked};
 
@@ -49,7 +50,7 @@ fn with_log(lines: u64) -> tempfile::TempDir {
     let mut to = std::io::BufWriter::new(fs::OpenOptions::new().append(true).open(&log).unwrap());
     for n in 0..lines {
         let line = line.replace("\"seq\":2,", &format!("\"seq\":{},", last + n + 1));
-        writeln!(to, "{}", line.replace("\"here\"", &format!("\"k{n:05}\""))).unwrap();
+        writeln!(to, "{}", sealed(&line.replace("\"here\"", &format!("\"k{n:05}\"")))).unwrap();
     }
     to.into_inner().unwrap();
     dir
@@ -232,7 +233,8 @@ fn a_damaged_table_is_mended_and_the_next_checkpoint_makes_it_anew() {
     // A log that is another's, or that lost lines, is not the table's.
     fs::write(dir.path().join(TABLE), &whole).unwrap();
     let log = fs::read_to_string(dir.path().join(LOG)).unwrap();
-    fs::write(dir.path().join(LOG), log.replacen("\"last\"", "\"lost\"", 1)).unwrap();
+    let changed = log.lines().map(|line| sealed(&line.replace("\"last\"", "\"lost\"")) + "\n").collect::<String>();
+    fs::write(dir.path().join(LOG), changed).unwrap();
     let engine = open(dir.path(), ALWAYS);
     assert_eq!(engine.last_version(&session(), &key("lost")).unwrap(), 1);
 }
@@ -273,7 +275,7 @@ fn a_table_grows_with_its_keys_and_none_of_them_gets_lost() {
     let more: String = (0..9_000)
         .map(|n| {
             let line = line.replace("\"seq\":2,", &format!("\"seq\":{},", last + n + 1));
-            line.replace("\"here\"", &format!("\"more{n}\"")) + "\n"
+            sealed(&line.replace("\"here\"", &format!("\"more{n}\""))) + "\n"
         })
         .collect();
     fs::write(&log, text + &more).unwrap();

@@ -10,6 +10,10 @@ use crate::words::{LogLine, Seq, SessionId};
 const CHUNK_BYTES: usize = 1 << 16;
 /// How many lines apart the remembered places are.
 const PLACE_EVERY: u64 = 256;
+/// The xattr that says where a log ended at the last checkpoint: the number of its last line, in digits.
+const END: &str = "user.batonfs.end";
+/// Bytes of a line's end: `,"crc":"` and the CRC-32C, as eight hexadecimal digits, of all before; then `"}`.
+const CHECK_BYTES: usize = 18;
 
 /// A session's log file, made at its first line.
 #[derive(Debug)]
@@ -20,6 +24,48 @@ pub(super) struct Log {
     last: Seq,
     /// Where the lines after some numbers begin, so that whoever follows a long log need not read it all.
     places: Vec<(Seq, u64)>,
+    /// The number of its last line at the last checkpoint.
+    noted: Option<Seq>,
+}
+
+/// The number of the last line of a log at the last checkpoint, as is noted on it; `None` when it is not.
+///
+/// # Errors
+/// The system's.
+pub(super) fn noted_end(log: &dyn DiskFile) -> std::io::Result<Option<Seq>> {
+    let text = log.xattr(END)?;
+    Ok(text.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok()))
+}
+
+/// Takes the note of a log's end away.
+///
+/// # Errors
+/// The system's.
+pub(super) fn forget_end(log: &dyn DiskFile) -> std::io::Result<()> {
+    log.remove_xattr(END)
+}
+
+/// A line as it is written, without its newline.
+fn written(line: &LogLine) -> serde_json::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(line)?;
+    // The brace at its end comes after the checksum.
+    bytes.pop();
+    let check = check(&bytes);
+    bytes.extend_from_slice(check.as_bytes());
+    Ok(bytes)
+}
+
+fn check(before: &[u8]) -> String {
+    format!(",\"crc\":\"{:08x}\"}}", crc32c::crc32c(before))
+}
+
+/// What a line says; `None` when it is not as it was written.
+pub(super) fn said(raw: &[u8]) -> Option<LogLine> {
+    let (before, end) = raw.split_at_checked(raw.len().checked_sub(CHECK_BYTES)?)?;
+    if end != check(before).as_bytes() {
+        return None;
+    }
+    serde_json::from_slice(raw).ok()
 }
 
 impl Log {
@@ -32,7 +78,8 @@ impl Log {
         let file = match disk.open(&path, Access::Write) {
             Ok(file) => file,
             Err(e) if super::tree::is_missing(&e) => {
-                return Ok(Self { session: session.clone(), file: None, len: 0, last: 0, places: Vec::new() });
+                let session = session.clone();
+                return Ok(Self { session, file: None, len: 0, last: 0, places: Vec::new(), noted: None });
             }
             Err(e) => return Err(EngineError::io(format!("opening {path}"), e)),
         };
@@ -42,7 +89,8 @@ impl Log {
         if len < size {
             file.set_len(len).map_err(io)?;
         }
-        Ok(Self { session: session.clone(), file: Some(file), len, last, places: vec![(last, len)] })
+        let noted = noted_end(&*file).map_err(io)?;
+        Ok(Self { session: session.clone(), file: Some(file), len, last, places: vec![(last, len)], noted })
     }
 
     /// Cuts the line of change `first` and all after it, whatever a crash has made of them: they are to be written again.
@@ -57,7 +105,36 @@ impl Log {
             file.set_len(len).map_err(io)?;
         }
         (self.len, self.last, self.places) = (len, last, vec![(last, len)]);
+        // What was noted beyond it is in the journal, which says it again.
+        self.noted.take_if(|noted| *noted >= first);
         Ok(())
+    }
+
+    /// Refuses a log that has lost lines that were durable.
+    ///
+    /// # Errors
+    /// [`EngineError::Damaged`].
+    pub(super) fn check_end(&mut self) -> Result<()> {
+        let Some(file) = self.file.as_ref().filter(|_| self.noted > Some(self.last)) else { return Ok(()) };
+        // A repair may have taken the note away since.
+        self.noted = noted_end(&**file).map_err(|e| self.reading(e))?;
+        match self.noted.filter(|noted| *noted > self.last) {
+            Some(noted) => Err(EngineError::Damaged {
+                place: paths::log(&self.session),
+                what: format!("it ends with change {}, and went on to change {noted}", self.last),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes where it ends; everything up to there is about to be made durable. Without the note a loss is not seen, so
+    /// that a failure is no error.
+    pub(super) fn note_end(&mut self) {
+        let Some(file) = self.file.as_ref().filter(|_| self.noted != Some(self.last)) else { return };
+        match file.set_xattr(END, self.last.to_string().as_bytes()) {
+            Ok(()) => self.noted = Some(self.last),
+            Err(e) => tracing::warn!("the end of {} is not noted: {e}", paths::log(&self.session)),
+        }
     }
 
     /// The sequence number of the last line; 0 when there is none.
@@ -95,7 +172,7 @@ impl Log {
     pub(super) fn push(&mut self, disk: &dyn Disk, line: &LogLine) -> Result<()> {
         let path = paths::log(&self.session);
         let io = |e| EngineError::io(format!("writing {path}"), e);
-        let mut bytes = serde_json::to_vec(line).map_err(|e| io(std::io::Error::other(e)))?;
+        let mut bytes = written(line).map_err(|e| io(std::io::Error::other(e)))?;
         bytes.push(b'\n');
         let file = match self.file.take() {
             Some(file) => file,
@@ -134,9 +211,9 @@ impl Log {
     /// As [`Log::each`].
     pub(super) fn each_between(&self, from: u64, to: u64, mut each: impl FnMut(LogLine)) -> Result<()> {
         self.each_raw(from, to, |raw| {
-            let line = serde_json::from_slice(raw).map_err(|e| EngineError::Damaged {
+            let line = said(raw).ok_or_else(|| EngineError::Damaged {
                 place: paths::log(&self.session),
-                what: format!("a line is not a log line: {e}"),
+                what: "a line is not as it was written".to_owned(),
             })?;
             each(line);
             Ok(true)
@@ -152,8 +229,7 @@ impl Log {
         self.each_raw(0, self.len, |raw| {
             // Looking for the id in the text first: parsing every line of a long log would take seconds.
             if raw.windows(operation.len().max(1)).any(|part| part == operation.as_bytes()) {
-                let line: Option<LogLine> = serde_json::from_slice(raw).ok();
-                found = line
+                found = said(raw)
                     .filter(|line| line.operation == operation)
                     .map(|line| Receipt { seq: line.seq, version: line.version });
             }
@@ -232,7 +308,7 @@ pub(super) fn last_line(file: &dyn DiskFile, size: u64, below: Seq) -> std::io::
                 break;
             }
             let line = before.get(start.unwrap_or(0)..).unwrap_or_default();
-            if let Ok(line) = serde_json::from_slice::<LogLine>(line)
+            if let Some(line) = said(line)
                 && line.seq < below
             {
                 return Ok((from + newline as u64 + 1, line.seq));

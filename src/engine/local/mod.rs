@@ -167,6 +167,7 @@ impl LocalEngine {
         }
         for session in &sessions {
             session.order().save(&*self.disk, self.tail_bytes);
+            session.order().note_end();
         }
         if let Err(e) = self.disk.sync_everything() {
             let words = format!("syncing the store failed: {e}");
@@ -218,6 +219,13 @@ impl LocalEngine {
 
     /// A session's state in memory, read from its log where there is none.
     fn session(&self, id: &SessionId) -> Result<Arc<Session>> {
+        let session = self.loaded(id)?;
+        session.order().check_end()?;
+        Ok(session)
+    }
+
+    /// The same where the log may still lack lines that the journal has.
+    fn loaded(&self, id: &SessionId) -> Result<Arc<Session>> {
         let mut all = self.all();
         if let Some(session) = all.get(id) {
             return Ok(Arc::clone(session));
@@ -225,10 +233,14 @@ impl LocalEngine {
         if all.len() >= SESSIONS_MAX {
             // All that is dropped can be read again. Whoever uses one has it from here, under this lock.
             all.retain(|_, session| {
-                let order = session.order();
+                let mut order = session.order();
                 // Only the checkpoint after its changes keeps a table of versions from being left behind.
                 let waits = !order.is_settled() || order.is_waiting(self.tail_bytes);
-                Arc::strong_count(session) > 1 || session.is_stuck() || waits
+                let stays = Arc::strong_count(session) > 1 || session.is_stuck() || waits;
+                if !stays {
+                    order.note_end();
+                }
+                stays
             });
         }
         let session = Arc::new(Session::load(&*self.disk, id, self.tail_bytes)?);

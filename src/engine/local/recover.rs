@@ -94,7 +94,7 @@ impl LocalEngine {
         })?;
         if replay.lost {
             for (session, first, last) in replay.sessions() {
-                let session = self.session(session)?;
+                let session = self.loaded(session)?;
                 let mut order = session.order();
                 if order.logged() > last {
                     let what = format!("it ends with change {last} of session '{}', whose log goes on", session.id);
@@ -134,7 +134,7 @@ impl LocalEngine {
             progress.tell(Recovery::Staging { done, of: replay.records });
             done += 1;
             let record = read_record(&found)?;
-            if !replay.lost && record.seq <= self.session(&record.session)?.order().logged() {
+            if !replay.lost && record.seq <= self.loaded(&record.session)?.order().logged() {
                 return Ok(());
             }
             match &record.act {
@@ -157,7 +157,7 @@ impl LocalEngine {
 
     /// `false`: it was in its place.
     fn publish_again(&self, record: &Record, body: Vec<u8>, replay: &Arc<Replay>) -> Result<bool> {
-        let session = self.session(&record.session)?;
+        let session = self.loaded(&record.session)?;
         let (logged, next) = {
             let order = session.order();
             (order.logged(), order.next())

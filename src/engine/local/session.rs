@@ -261,6 +261,19 @@ impl Order {
         Ok(())
     }
 
+    /// Refuses where the log has lost lines that were durable.
+    ///
+    /// # Errors
+    /// As [`Log::check_end`].
+    pub(super) fn check_end(&mut self) -> Result<()> {
+        self.log.check_end()
+    }
+
+    /// As [`Log::note_end`].
+    pub(super) fn note_end(&mut self) {
+        self.log.note_end();
+    }
+
     /// A change has its place in the journal; `state`: how far it is.
     pub(super) fn take(&mut self, line: LogLine, state: Progress) {
         self.next = line.seq + 1;

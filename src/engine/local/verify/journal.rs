@@ -47,6 +47,11 @@ impl OnItsWay {
         }
     }
 
+    /// Does it have the lines of a session's log from this change on, or from an earlier one?
+    pub(super) fn has_lines_from(&self, session: &SessionId, seq: Seq) -> bool {
+        self.unreadable || self.records.iter().any(|(record, _)| record.session == *session && record.seq <= seq)
+    }
+
     /// Does a change that is on its way need this draft?
     pub(super) fn needs(&self, draft: &str) -> bool {
         self.unreadable || self.operations.contains(draft.strip_suffix(".meta").unwrap_or(draft))

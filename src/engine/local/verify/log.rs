@@ -6,6 +6,7 @@ use super::facts::Facts;
 use super::mend::Mend;
 use super::{Fault, Scan};
 use crate::engine::local::disk::{Access, DiskFile};
+use crate::engine::local::log::{noted_end, said};
 use crate::engine::local::{paths, tree};
 use crate::engine::{EngineError, Result};
 use crate::words::{LogLine, Policy, Seq, SessionId};
@@ -28,6 +29,8 @@ struct Wrong {
     unread: Option<(u64, u64)>,
     damaged: Option<u64>,
     gap: Option<(Seq, Seq)>,
+    /// Where it ends, and where it ended when a checkpoint made it durable.
+    short: Option<(Seq, Seq)>,
     version: Option<String>,
     operation: Option<String>,
 }
@@ -37,7 +40,7 @@ impl Scan<'_, '_> {
     pub(super) fn read_log(&mut self, session: &SessionId) -> Result<Facts> {
         let place = paths::log(session);
         let mut facts = Facts::new();
-        let Some((file, len)) = self.open_log(session, &place) else { return Ok(facts) };
+        let Some((file, len, noted)) = self.open_log(session, &place) else { return Ok(facts) };
         let mut wrong = Wrong::default();
         let mut operations = Operations::of(len);
         let mut lines = Lines::new(&*file, len);
@@ -58,7 +61,10 @@ impl Scan<'_, '_> {
                 }
             }
         };
-        facts.whole = wrong.damaged.is_none() && wrong.gap.is_none() && read.is_ok();
+        // The next opening writes again what the journal has.
+        let lost = noted.filter(|noted| *noted > facts.last() && !self.way.has_lines_from(session, *noted));
+        wrong.short = lost.map(|noted| (facts.last(), noted));
+        facts.whole = wrong.damaged.is_none() && wrong.gap.is_none() && wrong.short.is_none() && read.is_ok();
         if let (Some(live), false) = (self.live, facts.whole)
             && live.known(session).is_none()
             && live.session(session).is_ok()
@@ -99,6 +105,12 @@ impl Scan<'_, '_> {
             let remedy = "what it said is lost; the values are whole, and are not compared with this log";
             self.found(Fault::damage("F5", place, what, remedy));
         }
+        if let Some((last, noted)) = wrong.short {
+            let what = format!("it ends with change {last}, and went on to change {noted}");
+            let remedy = "what it said is lost, the values are whole; '--repair' lets the session go on from there";
+            let fault = Fault::damage("F43", place, what, remedy);
+            self.found(fault.mended_by(Mend::ForgetEnd(place.to_owned())));
+        }
         if let Some(what) = wrong.version {
             let remedy =
                 "nothing is lost; a copy that a program beside the mount put back with its mark can lead to this";
@@ -129,13 +141,13 @@ impl Scan<'_, '_> {
         Ok(())
     }
 
-    /// A log, and how much of it has been written: lines are written whole under the session's lock.
-    fn open_log(&mut self, session: &SessionId, place: &str) -> Option<(Box<dyn DiskFile>, u64)> {
+    /// A log, how much of it has been written, and where it ended once: lines are written whole under the session's lock.
+    fn open_log(&mut self, session: &SessionId, place: &str) -> Option<(Box<dyn DiskFile>, u64, Option<Seq>)> {
         let known = self.live.and_then(|live| live.known(session));
         let _order = known.as_ref().map(|known| known.order());
-        let opened = self.disk.open(place, Access::Read).and_then(|file| Ok((file.stat()?.size_bytes, file)));
-        match opened {
-            Ok((len, file)) => Some((file, len)),
+        let opened = self.disk.open(place, Access::Read);
+        match opened.and_then(|file| Ok((file.stat()?.size_bytes, noted_end(&*file)?, file))) {
+            Ok((len, noted, file)) => Some((file, len, noted)),
             Err(e) if tree::is_missing(&e) => None,
             Err(e) => {
                 self.found(Fault::unreadable(place, &e));
@@ -217,7 +229,7 @@ struct Line<'a> {
 
 impl Line<'_> {
     fn parsed(&self) -> Option<LogLine> {
-        serde_json::from_slice(self.text?).ok()
+        said(self.text?)
     }
 }
 

@@ -5,7 +5,7 @@ use crate::engine::local::disk::{Access, Disk};
 use crate::engine::local::draft::SIDECAR_MODE;
 use crate::engine::local::journal::{self, HEADER_BYTES};
 use crate::engine::local::mark::{self, Mark};
-use crate::engine::local::{marker, paths, tree};
+use crate::engine::local::{log, marker, paths, tree};
 use crate::engine::{EngineError, Result};
 use crate::words::Policy;
 
@@ -26,6 +26,8 @@ pub(super) enum Mend {
     RemoveAll(Vec<String>),
     /// The torn end of a log goes.
     Cut { place: String, len: u64 },
+    /// What is lost of a log is no longer looked for.
+    ForgetEnd(String),
     /// A sidecar gets the bytes that the mark of its value calls for.
     Sidecar { place: String, bytes: Vec<u8> },
     /// A value gets back the bytes that its mark's checksum proves.
@@ -53,6 +55,10 @@ impl Mend {
             Self::Cut { place, len } => {
                 let io = |e| EngineError::io(format!("cutting {place}"), e);
                 disk.open(place, Access::Write).map_err(io)?.set_len(*len).map_err(io)
+            }
+            Self::ForgetEnd(place) => {
+                let io = |e| EngineError::io(format!("marking {place}"), e);
+                log::forget_end(&*disk.open(place, Access::Read).map_err(io)?).map_err(io)
             }
             Self::Sidecar { place, bytes } => write_sidecar(disk, place, bytes),
             Self::Bytes { place, bytes, mtime_ns } => {

@@ -1,0 +1,99 @@
+//! What a log shows of its own damage: each line has a checksum, and its end is noted.
+
+use std::fs;
+use std::path::Path;
+
+use batonfs::engine::local::{LocalEngine, verify};
+use batonfs::engine::{Engine, EngineError, Finding, Report};
+
+use crate::engines::*;
+
+const LOG: &str = ".baton/sessions/s/log";
+
+/// A line of a log with the checksum that it has to have.
+pub(crate) fn sealed(line: &str) -> String {
+    let before = line.rsplit_once(",\"crc\":").unwrap().0;
+    format!("{before},\"crc\":\"{:08x}\"}}", crc32c::crc32c(before.as_bytes()))
+}
+
+/// A closed store whose log has five lines, with everything in its place.
+fn store() -> tempfile::TempDir {
+    let dir = fresh();
+    let engine = LocalEngine::open(dir.path()).unwrap();
+    make_session(&engine);
+    commit(&engine, put("a", b"one", None));
+    commit(&engine, put("a", b"two", Some(1)));
+    commit(&engine, put("b", b"b", None));
+    commit(&engine, delete("b", 1));
+    engine.close().unwrap();
+    dir
+}
+
+fn checked(root: &Path, repair: bool) -> Report {
+    verify(root, repair, &mut |_| std::ops::ControlFlow::Continue(())).unwrap()
+}
+
+fn rules(findings: &[Finding]) -> Vec<&str> {
+    findings.iter().map(|finding| finding.rule.as_str()).collect()
+}
+
+fn is_damaged<T: std::fmt::Debug>(result: Result<T, EngineError>) -> bool {
+    matches!(result, Err(EngineError::Damaged { place, .. }) if place == LOG)
+}
+
+// F5
+#[test]
+fn a_digit_that_changed_in_a_line_is_no_other_line() {
+    let dir = store();
+    let text = fs::read_to_string(dir.path().join(LOG)).unwrap();
+    let changed = text.replacen("\"version\":2", "\"version\":7", 1);
+    assert_ne!(text, changed);
+    fs::write(dir.path().join(LOG), &changed).unwrap();
+    assert_eq!(rules(&checked(dir.path(), false).findings), ["F5"]);
+    let engine = LocalEngine::open(dir.path()).unwrap();
+    assert!(is_damaged(engine.changes(&session(), 0)));
+}
+
+// F43
+#[test]
+fn a_log_that_was_cut_is_not_gone_on_with_until_a_repair_allows_it() {
+    for kept in 0..5 {
+        let dir = store();
+        let text = fs::read_to_string(dir.path().join(LOG)).unwrap();
+        let lines: String = text.split_inclusive('\n').take(kept).collect();
+        fs::write(dir.path().join(LOG), lines).unwrap();
+
+        let engine = LocalEngine::open(dir.path()).unwrap();
+        assert!(is_damaged(engine.changes(&session(), 0)), "{kept} lines");
+        assert!(is_damaged(engine.commit(&session(), put("c", b"c", None), &by("w"))), "{kept} lines");
+        assert_eq!(value(&engine, "a").unwrap(), b"two", "the values are read");
+        engine.close().unwrap();
+        drop(engine);
+
+        let found = checked(dir.path(), false);
+        assert!(found.damaged, "{kept} lines");
+        assert_eq!((rules(&found.findings), found.findings[0].repairable), (vec!["F43"], true), "{kept} lines");
+        let left = checked(dir.path(), true);
+        assert_eq!(rules(&left.repaired), ["F43"], "{kept} lines");
+        // What else the lost lines said is missed still.
+        assert!(!rules(&left.findings).contains(&"F43"), "{:?}", left.findings);
+        let engine = LocalEngine::open(dir.path()).unwrap();
+        assert_eq!(engine.changes(&session(), 0).unwrap().len(), kept);
+        assert_eq!(commit(&engine, put("c", b"c", None)).seq, kept as u64 + 1);
+        engine.close().unwrap();
+    }
+}
+
+// F43
+#[test]
+fn a_repair_beside_an_open_engine_lets_it_go_on() {
+    let dir = store();
+    let text = fs::read_to_string(dir.path().join(LOG)).unwrap();
+    let engine = LocalEngine::open(dir.path()).unwrap();
+    fs::write(dir.path().join(LOG), text.split_inclusive('\n').take(3).collect::<String>()).unwrap();
+    assert!(is_damaged(engine.changes(&session(), 0)));
+    let report = engine.verify(true, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
+    assert_eq!(rules(&report.repaired), ["F43"]);
+    assert_eq!(commit(&engine, put("c", b"c", None)).seq, 4);
+    engine.close().unwrap();
+}
