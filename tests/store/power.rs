@@ -18,11 +18,11 @@ use crate::power_disk::{Chance, Deaf, PowerDisk, say};
 use crate::sound::told;
 
 /// Every key that a workload uses.
-const KEYS: &[&str] = &["a", "b", "d/a", "d/e/b", "d/n/k", "m/k", "n/k", "m"];
+pub(crate) const KEYS: &[&str] = &["a", "b", "d/a", "d/e/b", "d/n/k", "m/k", "n/k", "m"];
 
 /// What is done to a store.
 #[derive(Debug, Clone)]
-enum Step {
+pub(crate) enum Step {
     Make(Change, String),
     /// It is closed and opened again: a checkpoint.
     Reopen,
@@ -65,7 +65,7 @@ type Value = (Vec<u8>, Option<String>, Option<u32>);
 
 /// Everything that a session shows: each version of each key, which one is the newest, and how many changes there were.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Shown {
+pub(crate) struct Shown {
     versions: BTreeMap<(String, u64), Value>,
     newest: BTreeMap<String, u64>,
     changes: usize,
@@ -111,7 +111,7 @@ fn difference(is: &Shown, should: &Shown) -> String {
 }
 
 /// Steps that all succeed, and what is shown after each.
-fn workload(seed: u64, steps: usize) -> (Vec<Step>, Vec<Shown>) {
+pub(crate) fn workload(seed: u64, steps: usize) -> (Vec<Step>, Vec<Shown>) {
     let mut chance = Chance::new(seed);
     let engine = MemoryEngine::new();
     let (mut done, mut states) = (Vec::new(), vec![Shown::default()]);
@@ -408,7 +408,8 @@ fn f15_f16_f19_without_any_one_sync_a_power_cut_takes_something() {
     // F16
     // F19
     for (name, broken) in SYNCS {
-        let found = (1..=9).find_map(|seed| cut_everywhere(seed, 36, 1, Way::Synced, Some(*broken)).1.map(|wrong| (seed, wrong)));
+        let found = (1..=9)
+            .find_map(|seed| cut_everywhere(seed, 36, 1, Way::Synced, Some(*broken)).1.map(|wrong| (seed, wrong)));
         let (seed, wrong) = found.unwrap_or_else(|| panic!("without the sync {name} nothing is lost"));
         println!("without the sync {name}: seed {seed}, {}", wrong.lines().next().unwrap_or_default());
     }

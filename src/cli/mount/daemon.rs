@@ -39,7 +39,7 @@ pub(super) fn serve(plan: &Plan, file: Option<&Path>, ready: impl FnOnce() -> io
     let lock = take_lock(plan)?;
     log::start(file);
     raise_file_limit();
-    let store = Arc::new(open_store(&plan.root, plan.policy)?);
+    let store = Arc::new(open_store(&plan.root, plan.policy, plan.options.sync_every.is_some())?);
     let resolver = Arc::new(Resolver::new(plan.defaults.clone(), client::IDENTITY_LIMIT));
     let served = {
         let (host, read_only) = (Mutex::new(None), plan.options.read_only);

@@ -10,9 +10,9 @@ use super::LocalEngine;
 use super::commit::Decision;
 use super::disk::Form;
 use super::mark::{self, Mark, Span};
+use super::paths;
 use super::record::{Act, Record};
 use super::session::{Late, Session};
-use super::paths;
 use crate::words::{Author, SessionId};
 
 /// More of them are not kept waiting: each is in memory, and some have a file open.
@@ -52,9 +52,8 @@ impl LocalEngine {
 
     /// What the file will be.
     fn late_file(&self, session: &Session, record: &Record, decision: &Decision) -> Option<Late> {
-        let plain = |names: std::io::Result<Vec<String>>| {
-            names.is_ok_and(|names| names.iter().all(|name| name == mark::NAME))
-        };
+        let plain =
+            |names: std::io::Result<Vec<String>>| names.is_ok_and(|names| names.iter().all(|name| name == mark::NAME));
         match &record.act {
             Act::Put(value) => {
                 let mark = record.mark(&paths::value(&session.id, value.key.as_str()), value.span());

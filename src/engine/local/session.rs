@@ -411,9 +411,7 @@ impl Stuck {
     /// The value that readers see at a path.
     pub(super) fn value(&self, path: &str) -> Option<Snapshot> {
         match &self.shown.get(path)?.shown {
-            Shown::Value(head, content) => {
-                Some(Snapshot { head: (**head).clone(), content: Arc::clone(content) })
-            }
+            Shown::Value(head, content) => Some(Snapshot { head: (**head).clone(), content: Arc::clone(content) }),
             Shown::Gone | Shown::Dir(_) => None,
         }
     }
