@@ -3,6 +3,8 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use batonfs::engine::local::LocalEngine;
 use batonfs::engine::memory::MemoryEngine;
@@ -14,7 +16,7 @@ use batonfs::words::{Key, Policy};
 use crate::disks::{RecordingDisk, Watch};
 use crate::engines::*;
 use crate::power::{KEYS, Step, workload};
-use crate::power_disk::PowerDisk;
+use crate::power_disk::{Chance, PowerDisk};
 use crate::sound::{assert_sound, told};
 
 const JOURNAL_SYNC: &str = "sync_data .baton/journal";
@@ -38,9 +40,9 @@ fn reopened(root: &Path) -> LocalEngine {
     LocalEngine::open(root).unwrap()
 }
 
-// F40
+// F50
 #[test]
-fn f40_one_sync_makes_all_values_durable_that_were_committed_before_it_and_puts_them_in_their_places() {
+fn f50_one_sync_makes_all_values_durable_that_were_committed_before_it_and_puts_them_in_their_places() {
     let (dir, watch, engine) = late();
     for n in 0..40 {
         let path = format!("d/k{}", n % 8);
@@ -63,9 +65,9 @@ fn f40_one_sync_makes_all_values_durable_that_were_committed_before_it_and_puts_
     assert_sound(dir.path());
 }
 
-// F40
+// F50
 #[test]
-fn f40_a_change_of_names_or_attributes_is_durable_when_it_is_answered_and_so_is_all_before_it() {
+fn f50_a_change_of_names_or_attributes_is_durable_when_it_is_answered_and_so_is_all_before_it() {
     let changes = [
         ("delete", delete("old", 1)),
         ("rename", rename("old", "new", 1, None)),
@@ -115,13 +117,13 @@ fn seen(engine: &dyn Engine) -> Vec<String> {
     seen
 }
 
-// F41
+// F51
 #[test]
-fn f41_what_waits_for_its_sync_is_read_as_if_it_were_in_its_place() {
+fn f51_what_waits_for_its_sync_is_read_as_if_it_were_in_its_place() {
     let mut late = 0;
     for seed in 1..=12 {
         let disk = PowerDisk::new();
-        let engine = LocalEngine::open_on(std::sync::Arc::new(disk.clone())).unwrap().deferring();
+        let engine = LocalEngine::open_on(Arc::new(disk.clone())).unwrap().deferring();
         let model = MemoryEngine::new();
         for (n, step) in workload(seed, 60).0.into_iter().enumerate() {
             let Step::Make(change, by_whom) = step else { continue };
@@ -149,9 +151,9 @@ fn f41_what_waits_for_its_sync_is_read_as_if_it_were_in_its_place() {
     assert!(late > 200, "only {late} looks while something waited");
 }
 
-// F41
+// F51
 #[test]
-fn f41_who_asks_for_the_versions_of_a_key_finds_those_that_waited() {
+fn f51_who_asks_for_the_versions_of_a_key_finds_those_that_waited() {
     let (dir, _watch, engine) = late();
     for n in 1..=3 {
         commit(&engine, put("k", format!("{n}").as_bytes(), (n > 1).then(|| n - 1)));
@@ -167,9 +169,9 @@ fn f41_who_asks_for_the_versions_of_a_key_finds_those_that_waited() {
     assert_eq!(pinned.read_all().unwrap(), b"3");
 }
 
-// F41
+// F51
 #[test]
-fn f41_a_check_finds_nothing_while_values_wait_and_leaves_none_waiting() {
+fn f51_a_check_finds_nothing_while_values_wait_and_leaves_none_waiting() {
     let (dir, _watch, engine) = late();
     commit(&engine, put("k", b"one", None));
     commit(&engine, append("k", b" and two", 1));
@@ -180,9 +182,74 @@ fn f41_a_check_finds_nothing_while_values_wait_and_leaves_none_waiting() {
     assert_eq!(beside(dir.path(), "l"), None);
 }
 
-// F40
+// F50
+// F51
 #[test]
-fn f40_what_waits_is_bounded_by_number_and_by_bytes() {
+fn f51_nobody_sees_a_version_go_back_while_others_write_and_sync() {
+    const WRITERS: u64 = 4;
+    const ROUNDS: u64 = 150;
+    let (dir, _watch, engine) = late();
+    let (engine, writing) = (&engine, &AtomicU64::new(WRITERS));
+    let look = |engine: &LocalEngine, before: &mut [u64; 3]| {
+        for (n, before) in before.iter_mut().enumerate() {
+            let Some(value) = engine.open(&session(), &key(&format!("k{n}"))).unwrap() else { continue };
+            let text = String::from_utf8(value.read_all().unwrap()).unwrap();
+            let first: u64 = text.split('+').next().unwrap().parse().unwrap();
+            // It begins with the version that was put, and has one more sign for each that was appended.
+            assert_eq!(
+                (first, first + text.matches('+').count() as u64),
+                (value.head.appends_since, value.head.version)
+            );
+            assert!(*before <= value.head.version, "{before} comes before {}", value.head.version);
+            *before = value.head.version;
+        }
+    };
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            scope.spawn(move || {
+                let mut chance = Chance::new(writer + 1);
+                for _ in 0..ROUNDS {
+                    let path = format!("k{}", chance.below(3));
+                    let now = version(engine, &path);
+                    let change = match now {
+                        Some(now) if chance.is(50) => append(&path, b"+", now),
+                        _ => put(&path, (now.unwrap_or(0) + 1).to_string().as_bytes(), now),
+                    };
+                    match engine.commit(&session(), change, &by("w")) {
+                        Ok(_) | Err(EngineError::Stale { .. }) => {}
+                        Err(e) => panic!("{e}"),
+                    }
+                    if chance.is(3) {
+                        commit(engine, make_dir(&format!("d/{}", uuid::Uuid::now_v7())));
+                    }
+                }
+                writing.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+        scope.spawn(|| {
+            while writing.load(Ordering::SeqCst) > 0 {
+                engine.sync().unwrap();
+            }
+        });
+        scope.spawn(|| {
+            let mut before = [0; 3];
+            while writing.load(Ordering::SeqCst) > 0 {
+                look(engine, &mut before);
+            }
+        });
+    });
+    let lines = engine.changes(&session(), 0).unwrap();
+    assert_eq!(lines.iter().map(|line| line.seq).collect::<Vec<_>>(), (1..=lines.len() as u64).collect::<Vec<_>>());
+    let made = lines.iter().filter(|line| line.version.is_some()).count();
+    let last: u64 = (0..3).map(|n| version(engine, &format!("k{n}")).unwrap_or(0)).sum();
+    assert_eq!(made as u64, last, "each line is a version, and each version has a line");
+    engine.close().unwrap();
+    assert_sound(dir.path());
+}
+
+// F50
+#[test]
+fn f50_what_waits_is_bounded_by_number_and_by_bytes() {
     let (dir, watch, engine) = late();
     for n in 0..1500_u64 {
         commit(&engine, put("k", b"small", (n > 0).then_some(n)));
@@ -197,9 +264,9 @@ fn f40_what_waits_is_bounded_by_number_and_by_bytes() {
     assert_eq!(version(&reopened(dir.path()), "k"), Some(1500));
 }
 
-// F43: the process ends without a word, and the machine goes on.
+// F53: the process ends without a word, and the machine goes on.
 #[test]
-fn f43_what_waited_when_the_process_ended_is_there_and_goes_on() {
+fn f53_what_waited_when_the_process_ended_is_there_and_goes_on() {
     let (dir, _watch, engine) = late();
     commit(&engine, put("k", b"one", None));
     commit(&engine, append("k", b" two", 1));
@@ -214,23 +281,24 @@ fn f43_what_waited_when_the_process_ended_is_there_and_goes_on() {
     assert_sound(dir.path());
 }
 
-// F40
+// F50
 #[test]
-fn f40_a_clean_end_makes_durable_what_waited() {
+fn f50_a_clean_end_makes_durable_what_waited() {
     let disk = PowerDisk::new();
-    let engine = LocalEngine::open_on(std::sync::Arc::new(disk.clone())).unwrap().deferring();
+    let engine = LocalEngine::open_on(Arc::new(disk.clone())).unwrap().deferring();
     make_session(&engine);
     commit(&engine, put("k", b"kept", None));
     engine.close().unwrap();
-    let disk = disk.after_cut(&mut crate::power_disk::Chance::new(7));
-    let engine = LocalEngine::open_on(std::sync::Arc::new(disk)).unwrap();
+    let disk = disk.after_cut(&mut Chance::new(7));
+    let engine = LocalEngine::open_on(Arc::new(disk)).unwrap();
     assert_eq!(value(&engine, "k").as_deref(), Some(&b"kept"[..]));
 }
 
 // F18
-// F45
+// F55
+// D4
 #[test]
-fn f45_a_failed_sync_closes_the_store_and_what_waited_is_still_served_and_put_nowhere() {
+fn f55_a_failed_sync_closes_the_store_and_what_waited_is_still_served_and_put_nowhere() {
     let (dir, watch, engine) = late();
     commit(&engine, put("k", b"late", None));
     watch.fail(Some((0, libc::EIO)));
@@ -256,9 +324,9 @@ fn f45_a_failed_sync_closes_the_store_and_what_waited_is_still_served_and_put_no
 }
 
 // F25
-// F41
+// F51
 #[test]
-fn f41_what_is_durable_but_cannot_be_put_in_its_place_is_served_and_put_there_later() {
+fn f51_what_is_durable_but_cannot_be_put_in_its_place_is_served_and_put_there_later() {
     let (dir, watch, engine) = late();
     commit(&engine, put("k", b"one", None));
     commit(&engine, put("k", b"two", Some(1)));
@@ -277,13 +345,13 @@ fn f41_what_is_durable_but_cannot_be_put_in_its_place_is_served_and_put_there_la
     assert_sound(dir.path());
 }
 
-// F40
+// F50
 #[test]
-fn f40_a_handoff_is_durable_when_it_is_answered_and_so_is_all_before_it() {
+fn f50_a_handoff_is_durable_when_it_is_answered_and_so_is_all_before_it() {
     let (dir, watch, engine) = late();
-    let engine: std::sync::Arc<dyn Engine> = std::sync::Arc::new(engine);
+    let engine: Arc<dyn Engine> = Arc::new(engine);
     let documents: Vec<Box<dyn Document>> = vec![Box::new(HandoffDocument::new())];
-    let store = Store::new(std::sync::Arc::clone(&engine), "/store".into(), documents, Policy::Ignore);
+    let store = Store::new(Arc::clone(&engine), "/store".into(), documents, Policy::Ignore);
     write(&store, "k", b"what it speaks of", &caller("w")).unwrap();
     assert_eq!((watch.count(JOURNAL_SYNC), beside(dir.path(), "k")), (0, None));
     write(&store, "__handoff.json", b"{\"status\":\"done\"}", &caller("w")).unwrap();

@@ -368,22 +368,23 @@ fn survives(way: Way, seeds: std::ops::RangeInclusive<u64>, steps: usize, cuts: 
     assert!(all > least, "only {all} crashes");
 }
 
+// D3
 #[test]
-fn f42_a_power_cut_takes_an_end_of_what_was_not_synced_and_nothing_else() {
-    let (seeds, steps) = if long() { (20, 160) } else { (2, 70) };
-    survives(Way::Late, 1..=seeds, steps, 2, 1_000);
+fn f52_a_power_cut_takes_an_end_of_what_was_not_synced_and_nothing_else() {
+    let (seeds, steps, cuts) = if long() { (20, 160, 2) } else { (1, 70, 1) };
+    survives(Way::Late, 1..=seeds, steps, cuts, 400);
 }
 
 #[test]
-fn f43_the_end_of_the_process_takes_nothing_that_was_not_synced() {
-    let (seeds, steps) = if long() { (20, 160) } else { (1, 70) };
-    survives(Way::LateDeath, 1..=seeds, steps, 2, 500);
+fn f53_the_end_of_the_process_takes_nothing_that_was_not_synced() {
+    let (seeds, steps, cuts) = if long() { (20, 160, 2) } else { (1, 60, 1) };
+    survives(Way::LateDeath, 1..=seeds, steps, cuts, 250);
 }
 
 #[test]
-fn f44_a_power_cut_in_the_recovery_from_an_end_of_the_process_leaves_each_change_whole_or_not_at_all() {
-    let (seeds, steps) = if long() { (20, 160) } else { (1, 70) };
-    survives(Way::Death, 1..=seeds, steps, 2, 500);
+fn f54_a_power_cut_in_the_recovery_from_an_end_of_the_process_leaves_each_change_whole_or_not_at_all() {
+    let (seeds, steps, cuts) = if long() { (20, 160, 2) } else { (1, 60, 1) };
+    survives(Way::Death, 1..=seeds, steps, cuts, 250);
 }
 
 /// Each sync there is, but that of the store's own directory: there a name comes with the directory it is in.
