@@ -185,7 +185,7 @@ fn here(
         drop(lock);
         return Ok((Reply::Verified(report), None));
     }
-    let store = open_store(root, Policy::default(), false)?;
+    let store = open_store(root, Policy::default())?;
     let resolver = Resolver::new(Claim::default(), IDENTITY_LIMIT);
     let done = execute(
         Committer { store: &store, resolver: &resolver, host: None, read_only: false },

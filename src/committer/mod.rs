@@ -33,25 +33,33 @@ use crate::handoff::HandoffDocument;
 use crate::store::Store;
 use crate::words::Policy;
 
-/// Opens the engine of a store; `defers`: it may answer for a value before that is durable. Only for the holder of its
-/// lock.
+/// Opens the engine of a store. Only for the holder of its lock.
 ///
 /// # Errors
 /// As the engine's own opening: a damaged store, a disk that fails.
-pub fn open_engine(root: &Path, defers: bool) -> engine::Result<Arc<dyn Engine>> {
-    let engine = LocalEngine::open(root)?;
-    Ok(Arc::new(if defers { engine.deferring() } else { engine }))
+pub fn open_engine(root: &Path) -> engine::Result<Arc<dyn Engine>> {
+    Ok(Arc::new(LocalEngine::open(root)?))
 }
 
-/// Opens a store with its documents; `root` is its canonical path, `policy` the least strict policy a write gets, `defers`
-/// as for [`open_engine`].
+/// Opens a store with its documents; `root` is its canonical path, `policy` the least strict policy a write gets.
 /// Only for the holder of its lock.
 ///
 /// # Errors
 /// As [`open_engine`].
-pub fn open_store(root: &Path, policy: Policy, defers: bool) -> engine::Result<Store> {
-    let engine = open_engine(root, defers)?;
-    Ok(Store::new(engine, PathBuf::from(root), vec![Box::new(HandoffDocument::new())], policy))
+pub fn open_store(root: &Path, policy: Policy) -> engine::Result<Store> {
+    Ok(store_over(open_engine(root)?, root, policy))
+}
+
+/// The same, of which values are answered for before they are durable ([`Engine::sync`]).
+///
+/// # Errors
+/// As [`open_engine`].
+pub fn open_deferring_store(root: &Path, policy: Policy) -> engine::Result<Store> {
+    Ok(store_over(Arc::new(LocalEngine::open(root)?.deferring()), root, policy))
+}
+
+fn store_over(engine: Arc<dyn Engine>, root: &Path, policy: Policy) -> Store {
+    Store::new(engine, PathBuf::from(root), vec![Box::new(HandoffDocument::new())], policy)
 }
 
 /// Checks a store that nobody has open. Only for the holder of its lock.

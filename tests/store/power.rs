@@ -120,7 +120,9 @@ pub(crate) fn workload(seed: u64, steps: usize) -> (Vec<Step>, Vec<Shown>) {
             done.push(Step::Make(change, format!("w{n}")));
             states.push(shown(engine));
         }
-        for step in [(n % 17 == 0).then_some(Step::Reopen), (n % 13 == 5).then_some(Step::Sync)].into_iter().flatten() {
+        for step in
+            [n.is_multiple_of(17).then_some(Step::Reopen), (n % 13 == 5).then_some(Step::Sync)].into_iter().flatten()
+        {
             done.push(step);
             states.push(shown(engine));
         }
