@@ -164,6 +164,32 @@ fn id(name: &str, raw: Option<&str>) -> Result<Option<String>, Refusal> {
 
 /// The variable that says how long a recovery may take before it is told.
 const PATIENCE: &str = "BATONFS_PATIENCE";
+
+/// The longest time that a commit may wait for its sync.
+const INTERVAL_MAX_MS: u64 = 60_000;
+
+/// When a close is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Durability {
+    /// So long after it returns, at most; when it returns where there is none.
+    pub(super) interval: Option<Duration>,
+}
+
+impl std::str::FromStr for Durability {
+    type Err = String;
+
+    fn from_str(raw: &str) -> Result<Self, String> {
+        if raw == "commit" {
+            return Ok(Self { interval: None });
+        }
+        let ms = raw.strip_prefix("interval=").and_then(|ms| ms.parse().ok());
+        match ms.filter(|ms| (1..=INTERVAL_MAX_MS).contains(ms)) {
+            Some(ms) => Ok(Self { interval: Some(Duration::from_millis(ms)) }),
+            None => Err(format!("'commit', or 'interval=' and 1 to {INTERVAL_MAX_MS} milliseconds")),
+        }
+    }
+}
+
 /// The longest wait that can be asked for: about thirty years, which adds to any clock.
 const WAIT_MAX_S: f64 = 1e9;
 

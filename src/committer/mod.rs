@@ -47,8 +47,19 @@ pub fn open_engine(root: &Path, opening: Opening<'_>) -> engine::Result<Arc<dyn 
 /// # Errors
 /// As [`open_engine`].
 pub fn open_store(root: &Path, policy: Policy, opening: Opening<'_>) -> engine::Result<Store> {
-    let engine = open_engine(root, opening)?;
-    Ok(Store::new(engine, PathBuf::from(root), vec![Box::new(HandoffDocument::new())], policy))
+    Ok(store_over(open_engine(root, opening)?, root, policy))
+}
+
+/// The same, of which values are answered for before they are durable ([`Engine::sync`]).
+///
+/// # Errors
+/// As [`open_engine`].
+pub fn open_deferring_store(root: &Path, policy: Policy, opening: Opening<'_>) -> engine::Result<Store> {
+    Ok(store_over(Arc::new(LocalEngine::open_at(root, opening)?.deferring()), root, policy))
+}
+
+fn store_over(engine: Arc<dyn Engine>, root: &Path, policy: Policy) -> Store {
+    Store::new(engine, PathBuf::from(root), vec![Box::new(HandoffDocument::new())], policy)
 }
 
 /// Checks a store that nobody has open. Only for the holder of its lock.

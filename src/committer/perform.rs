@@ -108,7 +108,11 @@ pub fn execute_telling(
         Request::Init { session } => init(at, peer, call, session),
         Request::Resume { session } => resume(at, peer, call, session),
         Request::Read { session, key } => read(at.store, session, key),
-        Request::Write { session, key } => write(at, peer, call, (session, key), body),
+        Request::Write { session, key } => {
+            let written = write(at, peer, call, (session, key), body)?;
+            at.store.engine().sync()?;
+            Ok(written)
+        }
         Request::Delete { session, key } => delete(at, peer, call, session, key),
         Request::List { session } => {
             at.store.resume(session)?;

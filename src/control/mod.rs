@@ -17,6 +17,8 @@ use crate::words::SessionId;
 pub struct MountState {
     /// Where it is mounted.
     pub mountpoint: PathBuf,
+    /// When a close is durable: `commit`, or `interval=` and the milliseconds that may pass.
+    pub durability: String,
     /// Open files and directories.
     pub open_handles: usize,
     /// Drafts that no commit has made yet.

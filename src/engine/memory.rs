@@ -550,6 +550,10 @@ impl Engine for MemoryEngine {
         Ok(known.record(done, context))
     }
 
+    fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn receipt(&self, session: &SessionId, operation: uuid::Uuid) -> Result<Option<Receipt>> {
         Ok(self.read(session, |s| s.receipts.get(&operation).copied()).flatten())
     }

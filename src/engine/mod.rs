@@ -218,6 +218,12 @@ pub trait Engine: Send + Sync + Debug {
     /// [`EngineError::Io`]: nothing changed.
     fn commit(&self, session: &SessionId, change: Change, context: &Context) -> Result<Receipt>;
 
+    /// Makes durable everything committed so far, where the engine answers commits before they are.
+    ///
+    /// # Errors
+    /// [`EngineError::Closed`]: the sync failed, here or before; what of it is durable is unknown.
+    fn sync(&self) -> Result<()>;
+
     /// The receipt of an operation whose answer was lost; `None` when it was never committed.
     ///
     /// # Errors

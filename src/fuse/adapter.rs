@@ -435,9 +435,13 @@ impl fuser::Filesystem for Adapter {
         reply.ok();
     }
 
-    fn fsyncdir(&self, _request: &Request, _ino: INodeNo, _handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        // Whatever changes a directory is durable when it returns.
-        reply.ok();
+    fn fsyncdir(&self, _request: &Request, ino: INodeNo, _handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        if self.fs.options.sync_every.is_none() {
+            // Whatever changes a directory is durable when it returns.
+            return reply.ok();
+        }
+        let ino = ino.0;
+        self.aside(move |fs| answer!(fs, "fsyncdir", ino, None, reply, fs.sync(), |()| reply.ok()));
     }
 
     fn statfs(&self, _request: &Request, ino: INodeNo, reply: ReplyStatfs) {

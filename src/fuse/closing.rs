@@ -73,11 +73,25 @@ impl Filesystem {
         self.forget_handle(&handle);
     }
 
-    /// fsync: commits what is there, whoever else holds the file; the handle goes on.
+    /// fsync: commits what is there, whoever else holds the file, and makes durable all that is committed; the handle
+    /// goes on.
     ///
     /// # Errors
-    /// Those of the commit.
+    /// Those of the commit, and of the sync.
     pub fn fsync(&self, id: HandleId) -> Reply<()> {
+        self.commit_here(id)?;
+        self.sync()
+    }
+
+    /// Makes durable all that is committed, where closes return before it is.
+    ///
+    /// # Errors
+    /// EIO: the sync failed, now or before.
+    pub fn sync(&self) -> Reply<()> {
+        Ok(self.engine().sync()?)
+    }
+
+    fn commit_here(&self, id: HandleId) -> Reply<()> {
         let handle = self.handles.get(id)?;
         let mut state = handle.state();
         let State::Writer(writer) = &mut *state else { return Ok(()) };

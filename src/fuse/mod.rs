@@ -47,6 +47,8 @@ pub struct Options {
     pub read_only: bool,
     /// What becomes of drafts whose writer was killed, and of those open at the end.
     pub on_kill: OnKill,
+    /// How often to make durable what was closed since; before the close returns where it is `None`.
+    pub sync_every: Option<std::time::Duration>,
 }
 
 /// A draft that is open now.

@@ -30,6 +30,8 @@ pub struct Mounted {
     session: Mutex<Option<JoinHandle<io::Result<()>>>>,
     /// Dropped to end the thread that commits aged appends.
     aging: Mutex<Option<(mpsc::Sender<()>, JoinHandle<()>)>>,
+    /// The same for the one that makes durable what was closed, where closes return before it is.
+    syncing: Mutex<Option<(mpsc::Sender<()>, JoinHandle<()>)>>,
     /// Set to end the thread that removes what other programs left behind.
     sweeping: Mutex<Option<(Arc<AtomicBool>, JoinHandle<()>)>>,
 }
@@ -46,6 +48,7 @@ impl Mounted {
         let fs = Filesystem::new(store, resolver, options.clone(), mountpoint.to_owned(), root, first_ino());
         let fs = Arc::new(fs);
         let aging = age_appends(Arc::clone(&fs))?;
+        let syncing = options.sync_every.map(|every| sync_late(Arc::clone(&fs), every)).transpose()?;
         let session = super::adapter::serve(Adapter::new(Arc::clone(&fs)), device)?;
         let sweeping = (!options.read_only).then(|| sweep(Arc::clone(&fs))).and_then(|started| {
             started.inspect_err(|e| tracing::warn!("what others left behind is not looked for: {e}")).ok()
@@ -56,6 +59,7 @@ impl Mounted {
             fs,
             session: Mutex::new(Some(session)),
             aging: Mutex::new(Some(aging)),
+            syncing: Mutex::new(syncing),
             sweeping: Mutex::new(sweeping),
         })
     }
@@ -108,9 +112,11 @@ impl Mounted {
             Some(Ok(ended)) => ended,
             Some(Err(_)) => Err(io::Error::other("the thread that serves the mount failed")),
         };
-        if let Some((stop, thread)) = self.aging.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            drop(stop);
-            let _ = thread.join();
+        for ticking in [&self.aging, &self.syncing] {
+            if let Some((stop, thread)) = ticking.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                drop(stop);
+                let _ = thread.join();
+            }
         }
         if let Some((stop, thread)) = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner).take() {
             stop.store(true, Ordering::Relaxed);
@@ -160,6 +166,23 @@ fn age_appends(fs: Arc<Filesystem>) -> io::Result<(mpsc::Sender<()>, JoinHandle<
         while stopped.recv_timeout(LOOK_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
             fs.commit_aged_appends(APPEND_AGE);
             fs.resolver.forget_old();
+        }
+    })?;
+    Ok((stop, thread))
+}
+
+/// A sync begins when the last one began so long ago, or when that ends.
+fn sync_late(fs: Arc<Filesystem>, every: Duration) -> io::Result<(mpsc::Sender<()>, JoinHandle<()>)> {
+    let (stop, stopped) = mpsc::channel();
+    let thread = std::thread::Builder::new().name("sync".to_owned()).spawn(move || {
+        let mut wait = every;
+        while stopped.recv_timeout(wait) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let began = Instant::now();
+            if let Err(e) = fs.engine().sync() {
+                tracing::error!("what was closed in the last {} ms may not be durable: {e}", every.as_millis());
+                return;
+            }
+            wait = every.saturating_sub(began.elapsed());
         }
     })?;
     Ok((stop, thread))

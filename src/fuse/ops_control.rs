@@ -155,6 +155,10 @@ impl Filesystem {
         let callers = if seen { control::Callers::Seen } else { control::Callers::Unseen };
         control::MountState {
             mountpoint: self.mountpoint.clone(),
+            durability: match self.options.sync_every {
+                None => "commit".to_owned(),
+                Some(every) => format!("interval={}", every.as_millis()),
+            },
             open_handles: self.handles.len(),
             drafts: self.open_drafts().len(),
             waiting: self.waiting.load(Relaxed),

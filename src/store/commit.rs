@@ -117,7 +117,8 @@ impl Store {
         Ok(())
     }
 
-    /// Makes a draft the key's next version: durable, visible, attributed, as one step.
+    /// Makes a draft the key's next version: durable, visible, attributed, as one step. Where the engine answers commits
+    /// before they are durable, [`Engine::sync`] makes it so; a document is durable at once.
     ///
     /// # Errors
     /// [`StoreError::Conflict`], [`StoreError::Outdated`], [`StoreError::Document`]: refused, the value stays.
@@ -129,7 +130,12 @@ impl Store {
             let head = self.engine.head(session, key)?;
             let warning = self.judge(&write, head.as_ref(), by)?;
             let change = self.change(&write, head.as_ref(), by)?;
-            self.finish(session, change, by, warning)
+            let committed = self.finish(session, change, by, warning)?;
+            if self.document(key).is_some() {
+                // A document passes work on: who is told of it counts on it, and on all that it speaks of.
+                self.engine.sync()?;
+            }
+            Ok(committed)
         })
     }
 

@@ -104,11 +104,17 @@ fn a_path_that_is_not_utf8_is_a_usage_error() {
 }
 
 /// K32
+/// K50
 #[test]
 fn wrong_words_are_usage_errors() {
     let (bench, at) = bench();
     refused(&bench, &["@", &at, "--conflict-policy", "harsh"], 2, &["unknown conflict policy 'harsh'"]);
     refused(&bench, &["@", &at, "--on-kill", "weep"], 2, &["--on-kill"]);
+    for odd in
+        ["", "now", "interval", "interval=", "interval=0", "interval=-5", "interval=60001", "interval=1s", "Commit"]
+    {
+        refused(&bench, &["@", &at, &format!("--durability={odd}")], 2, &["--durability", "interval="]);
+    }
     refused(&bench, &["@", &at, "--wait=-1"], 2, &["--wait"]);
     refused(&bench, &["@", &at, "--wait=inf"], 2, &["--wait"]);
     refused(&bench, &["@", &at, "--wait=1e18"], 2, &["--wait"]);

@@ -26,7 +26,14 @@ pub(crate) fn fresh() -> tempfile::TempDir {
 
 /// Every engine, fresh.
 pub(crate) fn all() -> Vec<Subject> {
-    vec![Subject { engine: Arc::new(MemoryEngine::new()), dir: None }, local()]
+    vec![Subject { engine: Arc::new(MemoryEngine::new()), dir: None }, local(), late()]
+}
+
+/// The local engine where it answers before its syncs.
+pub(crate) fn late() -> Subject {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Arc::new(LocalEngine::open(dir.path()).unwrap().deferring());
+    Subject { engine, dir: Some(dir) }
 }
 
 /// The local engine on a fresh directory.

@@ -19,6 +19,7 @@ mod follow;
 mod full;
 mod handoff;
 mod interop;
+mod interval;
 mod kill_loop;
 mod killed;
 mod locked;

@@ -25,6 +25,7 @@ mod forgotten;
 mod format;
 mod full;
 mod handoff;
+mod late;
 mod lines;
 mod million;
 mod neighbour;

@@ -10,8 +10,8 @@ use batonfs::engine::local::LocalEngine;
 
 use crate::disks::{RecordingDisk, Watch};
 use crate::engines::*;
-use crate::lines::sealed;
 use crate::full::quick_dir;
+use crate::lines::sealed;
 
 /// Keys of a directory.
 const DIR_KEYS: u64 = 1000;

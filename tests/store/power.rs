@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use batonfs::engine::local::disk::Disk;
 use batonfs::engine::local::{LocalEngine, Opening, verify_on};
 use batonfs::engine::memory::MemoryEngine;
-use batonfs::engine::{AttributeChange, Attributes, Change, Engine, KEPT_VERSIONS, Staged};
+use batonfs::engine::{AttributeChange, Attributes, Change, Engine, EngineError, KEPT_VERSIONS, Staged};
 use batonfs::words::Policy;
 
 use crate::engines::*;
@@ -19,14 +19,46 @@ use crate::sound::told;
 use crate::table::ALWAYS;
 
 /// Every key that a workload uses.
-const KEYS: &[&str] = &["a", "b", "d/a", "d/e/b", "d/n/k", "m/k", "n/k", "m"];
+pub(crate) const KEYS: &[&str] = &["a", "b", "d/a", "d/e/b", "d/n/k", "m/k", "n/k", "m"];
 
 /// What is done to a store.
 #[derive(Debug, Clone)]
-enum Step {
+pub(crate) enum Step {
     Make(Change, String),
     /// It is closed and opened again: a checkpoint.
     Reopen,
+    /// Everything so far is to be durable.
+    Sync,
+}
+
+/// When a commit is answered, and what happens to the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// After its sync; the power goes.
+    Synced,
+    /// Before it, where that can be; the power goes.
+    Late,
+    /// Likewise; the process dies.
+    LateDeath,
+    /// After its sync; the process dies.
+    Death,
+}
+
+impl Way {
+    fn is_late(self) -> bool {
+        matches!(self, Self::Late | Self::LateDeath)
+    }
+
+    fn is_death(self) -> bool {
+        matches!(self, Self::Death | Self::LateDeath)
+    }
+}
+
+/// How many steps were acknowledged, and how many of them are durable for sure.
+#[derive(Debug, Default)]
+struct Done {
+    acknowledged: AtomicUsize,
+    durable: AtomicUsize,
 }
 
 /// A version: bytes, writer, and of the newest one the mode.
@@ -34,7 +66,7 @@ type Value = (Vec<u8>, Option<String>, Option<u32>);
 
 /// Everything that a session shows: each version of each key, which one is the newest, and how many changes there were.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Shown {
+pub(crate) struct Shown {
     versions: BTreeMap<(String, u64), Value>,
     newest: BTreeMap<String, u64>,
     changes: usize,
@@ -80,7 +112,7 @@ fn difference(is: &Shown, should: &Shown) -> String {
 }
 
 /// Steps that all succeed, and what is shown after each.
-fn workload(seed: u64, steps: usize) -> (Vec<Step>, Vec<Shown>) {
+pub(crate) fn workload(seed: u64, steps: usize) -> (Vec<Step>, Vec<Shown>) {
     let mut chance = Chance::new(seed);
     let engine = MemoryEngine::new();
     let (mut done, mut states) = (Vec::new(), vec![Shown::default()]);
@@ -89,8 +121,10 @@ fn workload(seed: u64, steps: usize) -> (Vec<Step>, Vec<Shown>) {
             done.push(Step::Make(change, format!("w{n}")));
             states.push(shown(engine));
         }
-        if n.is_multiple_of(17) {
-            done.push(Step::Reopen);
+        for step in
+            [n.is_multiple_of(17).then_some(Step::Reopen), (n % 13 == 5).then_some(Step::Sync)].into_iter().flatten()
+        {
+            done.push(step);
             states.push(shown(engine));
         }
     };
@@ -140,8 +174,11 @@ fn random_change(engine: &MemoryEngine, chance: &mut Chance, n: usize) -> Change
 }
 
 /// Does the steps until one is refused; `acknowledged` counts.
-fn run(disk: &PowerDisk, opening: Opening<'static>, steps: &[Step], acknowledged: &AtomicUsize) {
-    let open = || LocalEngine::open_with(Arc::new(disk.clone()), opening);
+fn run(disk: &PowerDisk, opening: Opening<'static>, steps: &[Step], way: Way, done: &Done) {
+    let open = || {
+        let engine = LocalEngine::open_with(Arc::new(disk.clone()), opening)?;
+        Ok::<_, EngineError>(if way.is_late() { engine.deferring() } else { engine })
+    };
     let Ok(mut engine) = open() else { return };
     for step in steps {
         match step {
@@ -159,8 +196,17 @@ fn run(disk: &PowerDisk, opening: Opening<'static>, steps: &[Step], acknowledged
                     Err(_) => return,
                 }
             }
+            Step::Sync => {
+                if engine.sync().is_err() {
+                    return;
+                }
+            }
         }
-        acknowledged.fetch_add(1, Ordering::SeqCst);
+        let so_far = done.acknowledged.fetch_add(1, Ordering::SeqCst) + 1;
+        // What names or attributes are changed by is durable at once in every way, and all before it with it.
+        if !way.is_late() || !matches!(step, Step::Make(Change::Put { .. } | Change::Append { .. }, _)) {
+            done.durable.store(so_far, Ordering::SeqCst);
+        }
     }
 }
 
@@ -169,6 +215,8 @@ struct Left {
     disk: PowerDisk,
     opening: Opening<'static>,
     acknowledged: usize,
+    durable: usize,
+    way: Way,
     seed: u64,
     at: String,
 }
@@ -182,7 +230,7 @@ fn cut_everywhere(
     seed: u64,
     steps: usize,
     cuts: u64,
-    (opening, broken): (Opening<'static>, Option<Deaf>),
+    (opening, way, broken): (Opening<'static>, Way, Option<Deaf>),
 ) -> (usize, Option<String>) {
     let (steps, states) = workload(seed, steps);
     let disk = PowerDisk::new();
@@ -191,28 +239,29 @@ fn cut_everywhere(
     }
     let (send, receive) = sync_channel(WAITING_MAX);
     let receive = Mutex::new(receive);
-    let (looked, wrong, mut done) = (AtomicUsize::new(0), Mutex::new(None), 0);
+    let (looked, wrong, mut all) = (AtomicUsize::new(0), Mutex::new(None), 0);
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| look_at_each(&receive, &states, &looked, &wrong));
         }
-        let acknowledged = Arc::new(AtomicUsize::new(0));
-        let (mut moment, so_far) = (0, Arc::clone(&acknowledged));
+        let done = Arc::new(Done::default());
+        let (mut moment, so_far) = (0, Arc::clone(&done));
         disk.before(move |disk, what| {
             for cut in 0..cuts {
                 let seed = seed << 40 | moment << 8 | cut;
-                let left = disk.after_cut(&mut Chance::new(seed));
-                let acknowledged = so_far.load(Ordering::SeqCst);
+                let left = if way.is_death() { disk.after_death() } else { disk.after_cut(&mut Chance::new(seed)) };
+                let acknowledged = so_far.acknowledged.load(Ordering::SeqCst);
+                let durable = so_far.durable.load(Ordering::SeqCst);
                 let at = format!("moment {moment}, before {what}");
-                drop(send.send(Left { disk: left, opening, acknowledged, seed, at }));
+                drop(send.send(Left { disk: left, opening, acknowledged, durable, way, seed, at }));
             }
             moment += 1;
         });
-        run(&disk, opening, &steps, &acknowledged);
+        run(&disk, opening, &steps, way, &done);
         disk.before(|_, _| {});
-        done = acknowledged.load(Ordering::SeqCst);
+        all = done.acknowledged.load(Ordering::SeqCst);
     });
-    assert_eq!(done, steps.len(), "the workload itself");
+    assert_eq!(all, steps.len(), "the workload itself");
     let wrong = wrong.into_inner().unwrap();
     (looked.into_inner(), wrong)
 }
@@ -237,6 +286,7 @@ fn look_at_each(left: &Mutex<Receiver<Left>>, states: &[Shown], looked: &AtomicU
 fn judge(left: &Left, states: &[Shown], told: bool) -> Result<(), String> {
     let (mut chance, opening) = (Chance::new(left.seed ^ 0xFACE), left.opening);
     let mut disk = left.disk.after_death();
+    let mut lost = !left.way.is_death();
     for _ in 0..chance.below(3) {
         if told {
             disk.tell();
@@ -246,7 +296,9 @@ fn judge(left: &Left, states: &[Shown], told: bool) -> Result<(), String> {
         if told {
             say("--- the power goes, or the process dies");
         }
-        disk = if chance.is(50) { disk.after_cut(&mut chance) } else { disk.after_death() };
+        let cut = chance.is(50);
+        lost |= cut;
+        disk = if cut { disk.after_cut(&mut chance) } else { disk.after_death() };
     }
     let open = |disk: &PowerDisk| {
         LocalEngine::open_with(Arc::new(disk.clone()), opening).map_err(|e| format!("it cannot be opened: {e}"))
@@ -255,11 +307,14 @@ fn judge(left: &Left, states: &[Shown], told: bool) -> Result<(), String> {
         disk.tell();
     }
     let engine = open(&disk)?;
-    let expected = states.get(left.acknowledged..).unwrap_or_default().iter().take(2);
+    // Of what was not durable any end may be lost by power, and nothing else; the end of a process loses nothing.
+    let least = if lost { left.durable } else { left.acknowledged };
+    let expected = states.get(least..).unwrap_or_default().iter().take(left.acknowledged + 2 - least);
     let now = shown(&engine);
     let differences: Vec<_> = expected.clone().map(|expected| difference(&now, expected)).collect();
     let Some(expected) = expected.into_iter().find(|expected| **expected == now) else {
-        return Err(format!("after {} steps{}", left.acknowledged, differences.join("\nand")));
+        let steps = format!("{least} to {} steps", left.acknowledged);
+        return Err(format!("after {steps}{}", differences.join("\nand")));
     };
     engine.close().map_err(|e| format!("it cannot be closed: {e}"))?;
     drop(engine);
@@ -304,12 +359,44 @@ fn f27_no_power_cut_takes_what_was_acknowledged() {
         let seed: u64 = std::env::var("BATONFS_POWER_SEED").map_or(seed, |seed| seed.parse().unwrap());
         // Every second workload keeps a table of versions.
         let opening = if seed.is_multiple_of(2) { ALWAYS } else { Opening::USUAL };
-        let (looked, wrong) = cut_everywhere(seed, steps, 2, (opening, None));
+        let (looked, wrong) = cut_everywhere(seed, steps, 2, (opening, Way::Synced, None));
         assert!(wrong.is_none(), "seed {seed}: {}", wrong.unwrap_or_default());
         all += looked;
     }
     println!("{all} power cuts survived");
     assert!(all > 1_000, "only {all} power cuts");
+}
+
+fn survives(way: Way, seeds: std::ops::RangeInclusive<u64>, steps: usize, cuts: u64, least: usize) {
+    let mut all = 0;
+    for seed in seeds {
+        let seed = std::env::var("BATONFS_POWER_SEED").map_or(seed, |seed| seed.parse().unwrap());
+        let opening = if seed.is_multiple_of(2) { ALWAYS } else { Opening::USUAL };
+        let (looked, wrong) = cut_everywhere(seed, steps, cuts, (opening, way, None));
+        assert!(wrong.is_none(), "{way:?}, seed {seed}: {}", wrong.unwrap_or_default());
+        all += looked;
+    }
+    println!("{all} crashes survived ({way:?})");
+    assert!(all > least, "only {all} crashes");
+}
+
+// D3
+#[test]
+fn f52_a_power_cut_takes_an_end_of_what_was_not_synced_and_nothing_else() {
+    let (seeds, steps, cuts) = if long() { (20, 160, 2) } else { (1, 70, 1) };
+    survives(Way::Late, 1..=seeds, steps, cuts, 400);
+}
+
+#[test]
+fn f53_the_end_of_the_process_takes_nothing_that_was_not_synced() {
+    let (seeds, steps, cuts) = if long() { (20, 160, 2) } else { (1, 60, 1) };
+    survives(Way::LateDeath, 1..=seeds, steps, cuts, 250);
+}
+
+#[test]
+fn f54_a_power_cut_in_the_recovery_from_an_end_of_the_process_leaves_each_change_whole_or_not_at_all() {
+    let (seeds, steps, cuts) = if long() { (20, 160, 2) } else { (1, 60, 1) };
+    survives(Way::Death, 1..=seeds, steps, cuts, 250);
 }
 
 /// Each sync there is, but that of the store's own directory: there a name comes with the directory it is in.
@@ -334,8 +421,10 @@ fn f15_f16_f19_without_any_one_sync_a_power_cut_takes_something() {
     // F16
     // F19
     for (name, broken) in SYNCS {
-        let found = (1..=9)
-            .find_map(|seed| cut_everywhere(seed, 36, 1, (Opening::USUAL, Some(*broken))).1.map(|wrong| (seed, wrong)));
+        let found = (1..=9).find_map(|seed| {
+            let cut = cut_everywhere(seed, 36, 1, (Opening::USUAL, Way::Synced, Some(*broken)));
+            cut.1.map(|wrong| (seed, wrong))
+        });
         let (seed, wrong) = found.unwrap_or_else(|| panic!("without the sync {name} nothing is lost"));
         println!("without the sync {name}: seed {seed}, {}", wrong.lines().next().unwrap_or_default());
     }

@@ -51,7 +51,7 @@ pub(super) fn plan(args: &Args) -> Result<Plan, Refusal> {
     let log = args.log.as_deref().map_or_else(|| Ok(root.join(BATON_DIR).join("daemon.log")), std::path::absolute);
     let log = log.map_err(|e| Refusal::failed("finding the log", e))?;
     let (allow_other, read_only, on_kill) = (args.allow_other, args.read_only, args.on_kill.into());
-    let options = fuse::Options { allow_other, read_only, on_kill };
+    let options = fuse::Options { allow_other, read_only, on_kill, sync_every: args.durability.interval };
     Ok(Plan { root, mountpoint, options, policy, defaults, wait: args.wait, patience, log })
 }
 

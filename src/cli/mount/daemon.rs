@@ -12,7 +12,8 @@ use super::checks::Plan;
 use super::log;
 use super::signals::Signals;
 use crate::committer::{
-    Attempt, HeldDraft, Holder, Host, Lock, Place, Refusal, RefusalKind, Server, Service, client, open_store,
+    Attempt, HeldDraft, Holder, Host, Lock, Place, Refusal, RefusalKind, Server, Service, client, open_deferring_store,
+    open_store,
 };
 use crate::engine::Recovery;
 use crate::engine::local::Opening;
@@ -48,7 +49,8 @@ pub(super) fn serve(
     log::start(file);
     raise_file_limit();
     let opening = Opening { patience: plan.patience, tell: recovery, ..Opening::USUAL };
-    let store = Arc::new(open_store(&plan.root, plan.policy, opening)?);
+    let open = if plan.options.sync_every.is_some() { open_deferring_store } else { open_store };
+    let store = Arc::new(open(&plan.root, plan.policy, opening)?);
     let resolver = Arc::new(Resolver::new(plan.defaults.clone(), client::IDENTITY_LIMIT));
     let served = {
         let (host, read_only) = (Mutex::new(None), plan.options.read_only);

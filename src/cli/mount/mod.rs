@@ -37,6 +37,9 @@ pub(super) struct Args {
     /// What becomes of a draft whose writer was killed, and of one still open at the end
     #[arg(long, value_enum, value_name = "WHAT", default_value = "drop")]
     on_kill: OnKillArg,
+    /// When a close is durable: `commit`, when it returns; `interval=MS`, at most so many milliseconds later
+    #[arg(long, value_name = "WHEN", default_value = "commit")]
+    durability: options::Durability,
     #[command(flatten)]
     defaults: WriterArgs,
     /// How long to wait, at the end, for what is being written

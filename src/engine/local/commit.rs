@@ -9,7 +9,7 @@ use super::look::{self, Found, Look};
 use super::mark::{Mark, Now};
 use super::publish::Work;
 use super::record::{Act, Append, Body, Kept, KeptChange, Record, Value};
-use super::session::{Hold, Progress, Session};
+use super::session::{Hold, Late, Progress, Session};
 use super::stage::{self, INLINE_BYTES};
 use super::{LocalEngine, paths, time, tree};
 use crate::words::{Author, Dir, Key, Version, Writer};
@@ -28,30 +28,39 @@ pub(super) struct Decision {
     pub(super) base: Option<(Found, Mark)>,
     /// Milliseconds since 1970: one time for the record, the mark and the sidecar.
     pub(super) time_ms: u64,
+    /// It may be answered before its sync.
+    pub(super) waits: bool,
 }
 
 impl Decision {
     fn of(act: Act) -> Self {
-        Self { act, body: Vec::new(), content: None, draft: None, base: None, time_ms: time::now_ms() }
+        let time_ms = time::now_ms();
+        Self { act, body: Vec::new(), content: None, draft: None, base: None, time_ms, waits: false }
     }
 }
 
 /// A value that is there, with its mark.
 type Current = Option<(Found, Mark)>;
 
-fn version_of(current: &Current) -> Option<Version> {
-    current.as_ref().map(|(_, mark)| mark.version)
+/// The version that is there, or that waits for its sync.
+fn version_of(current: &Current, late: Option<&Late>) -> Option<Version> {
+    late.map(|late| &late.mark).or(current.as_ref().map(|(_, mark)| mark)).map(|mark| mark.version)
 }
 
-fn expect(current: &Current, expected: Option<Version>) -> Result<()> {
-    let current = version_of(current);
+fn expect(current: Option<Version>, expected: Option<Version>) -> Result<()> {
     if current == expected { Ok(()) } else { Err(EngineError::Stale { current }) }
 }
 
 impl LocalEngine {
     /// Makes a change of one session's keys or directories.
     pub(super) fn make(&self, session: &Session, change: Change, context: &Context) -> Result<Receipt> {
-        let _hold = hold(session, &change);
+        let mut _hold = hold(session, &change);
+        let waits = self.may_wait(session, &change, &context.author)?;
+        if !waits && session.is_stuck() {
+            drop(_hold);
+            _hold = session.hold_tree();
+            self.settle_held(session, false, None)?;
+        }
         // Looked up under the hold: the same operation asked again waits for its first run, and finds it made.
         let operation = context.operation.to_string();
         if let Some(receipt) = session.order().recent(&operation) {
@@ -59,6 +68,7 @@ impl LocalEngine {
         }
         self.require_session(session, &change)?;
         let decision = self.decide(session, change, context, &operation).inspect_err(|_| self.discard(&operation))?;
+        let decision = Decision { waits, ..decision };
         self.carry_out(session, decision, &context.author, &operation, context.conflict.clone())
     }
 
@@ -90,6 +100,9 @@ impl LocalEngine {
             order.take(record.line(), Progress::UnderWay);
             end
         };
+        if decision.waits {
+            return Ok(self.wait_for_sync(session, record, decision, end));
+        }
         self.journal.sync_to(end).inspect_err(|_| session.abandoned())?;
         // Committed. Whatever fails from here on, the change stands.
         let receipt = Receipt { seq: record.seq, version: record.version() };
@@ -98,12 +111,13 @@ impl LocalEngine {
             .as_ref()
             .filter(|_| matches!(record.act, Act::Put(_) | Act::Append(_)))
             .map(|(found, _)| found);
-        let work = Work { body: &decision.body, draft: decision.draft.as_deref(), judged, first: true, replay: None };
+        let draft = decision.draft.as_deref();
+        let work = Work { draft, judged, first: true, ..Work::again(&decision.body, None) };
         let published = self.publish(session, &record, &work);
         let stuck = published.is_err();
         if let Err(e) = published {
             tracing::error!(session = %session.id, seq = record.seq, "committed, but not yet in its place: {e}");
-            self.serve_from_memory(session, record, decision);
+            self.serve_from_memory(session, record, decision, None);
         }
         session.finished(&*self.disk, receipt.seq, stuck, || self.journal.check_open().is_err());
         Ok(receipt)
@@ -162,17 +176,18 @@ impl LocalEngine {
                 self.decide_put(session, key, content, expected, attributes, context, operation)
             }
             Change::Append { key, bytes, expected, mtime } => {
-                let current = self.current(session, &key)?;
-                expect(&current, Some(expected))?;
-                self.decide_append(key, bytes, time::to_ns(mtime), current, context, operation)
+                let late = session.late(key.as_str());
+                let current = if late.is_none() { self.current(session, &key)? } else { None };
+                expect(version_of(&current, late.as_ref()), Some(expected))?;
+                self.decide_append(key, bytes, time::to_ns(mtime), (current, late), context, operation)
             }
             Change::Delete { key, expected } => {
-                expect(&self.current(session, &key)?, Some(expected))?;
+                expect(version_of(&self.current(session, &key)?, None), Some(expected))?;
                 Ok(Decision::of(Act::Delete { key, over: expected }))
             }
             Change::Rename { from, to, expected_from, expected_to, content } => {
                 let source = self.current(session, &from)?;
-                expect(&source, Some(expected_from))?;
+                expect(version_of(&source, None), Some(expected_from))?;
                 self.decide_rename(session, (from, source), (to, expected_to), content, context, operation)
             }
             Change::RenameDir { from, to } => self.decide_rename_dir(session, from, to),
@@ -190,7 +205,7 @@ impl LocalEngine {
             Change::Attributes { path, set } => self.decide_attributes(session, path, &set, operation),
             Change::Declare { key, expected } => {
                 let current = self.current(session, &key)?;
-                expect(&current, Some(expected))?;
+                expect(version_of(&current, None), Some(expected))?;
                 if let Some((found, mark)) = &current {
                     Mark::reserve(&*found.file, key.as_str(), Now::Marked(mark), &context.author.writer)?;
                 }
@@ -215,9 +230,13 @@ impl LocalEngine {
         operation: &str,
     ) -> Result<Decision> {
         self.require_dirs_or_nothing(session, &key.parent())?;
-        let current = self.current(session, &key)?;
-        expect(&current, expected)?;
-        let version = self.next_version(session, &key, &current)?;
+        let late = session.late(key.as_str());
+        let current = if late.is_none() { self.current(session, &key)? } else { None };
+        expect(version_of(&current, late.as_ref()), expected)?;
+        let version = match late {
+            Some(late) => late.mark.next(),
+            None => self.next_version(session, &key, &current)?,
+        };
         let time_ms = time::now_ms();
         self.stage_sidecar(operation, &context.author, time_ms)?;
         let staged = self.stage_value(operation, &content, &attributes, &context.author)?;
@@ -233,7 +252,7 @@ impl LocalEngine {
             file: staged.id,
         };
         let (body, draft) = (staged.bytes, Some(staged.file));
-        Ok(Decision { act: Act::Put(value), body, content: Some(content), draft, base: current, time_ms })
+        Ok(Decision { act: Act::Put(value), body, content: Some(content), draft, base: current, time_ms, waits: false })
     }
 
     fn decide_append(
@@ -241,11 +260,15 @@ impl LocalEngine {
         key: Key,
         bytes: Vec<u8>,
         mtime_ns: i64,
-        current: Current,
+        (current, late): (Current, Option<Late>),
         context: &Context,
         operation: &str,
     ) -> Result<Decision> {
-        let Some((found, mark)) = current else { return Err(EngineError::Stale { current: None }) };
+        let (base, mark) = match (current, late) {
+            (Some((found, mark)), _) => (Some((found, mark.clone())), mark),
+            (None, Some(late)) => (None, late.mark),
+            (None, None) => return Err(EngineError::Stale { current: None }),
+        };
         let append = Append {
             key,
             version: mark.next(),
@@ -260,10 +283,12 @@ impl LocalEngine {
         if append.offset.checked_add(append.len).is_none_or(|end| i64::try_from(end).is_err()) {
             return Err(EngineError::io("appending", std::io::Error::from_raw_os_error(libc::EFBIG)));
         }
-        Mark::reserve(&*found.file, append.key.as_str(), Now::Marked(&mark), &context.author.writer)?;
+        if let Some((found, mark)) = &base {
+            Mark::reserve(&*found.file, append.key.as_str(), Now::Marked(mark), &context.author.writer)?;
+        }
         let decision = Decision::of(Act::Append(append));
         self.stage_sidecar(operation, &context.author, decision.time_ms)?;
-        Ok(Decision { body: bytes, base: Some((found, mark)), ..decision })
+        Ok(Decision { body: bytes, base, ..decision })
     }
 
     fn decide_rename(
@@ -287,7 +312,7 @@ impl LocalEngine {
         }
         self.require_parent(session, Some(to.parent()))?;
         let target = self.current(session, &to)?;
-        expect(&target, expected)?;
+        expect(version_of(&target, None), expected)?;
         let version = self.next_version(session, &to, &target)?;
         let time_ms = time::now_ms();
         self.stage_sidecar(operation, &context.author, time_ms)?;
@@ -320,7 +345,7 @@ impl LocalEngine {
             }
         }
         let act = Act::Rename { from, over_from: mark.version, value };
-        Ok(Decision { act, body, content, draft, base: Some((found, mark)), time_ms })
+        Ok(Decision { act, body, content, draft, base: Some((found, mark)), time_ms, waits: false })
     }
 
     fn decide_rename_dir(&self, session: &Session, from: Dir, to: Dir) -> Result<Decision> {
@@ -369,7 +394,7 @@ impl LocalEngine {
         if set.xattrs.values().any(Option::is_some) {
             self.try_attributes(session, &path, &base, set, operation)?;
         }
-        let version = version_of(&base);
+        let version = version_of(&base, None);
         let act = Act::Attributes { path, version, set: KeptChange::of(set) };
         Ok(Decision { base, ..Decision::of(act) })
     }
@@ -437,7 +462,7 @@ impl LocalEngine {
     }
 
     /// What is at a path, by one stat.
-    fn form(&self, session: &Session, path: &str) -> Result<Option<Form>> {
+    pub(super) fn form(&self, session: &Session, path: &str) -> Result<Option<Form>> {
         let place = paths::value(&session.id, path);
         match self.disk.stat(&place) {
             Ok(stat) => Ok(Some(stat.form)),

@@ -199,6 +199,29 @@ impl Journal {
         Ok(())
     }
 
+    /// Makes everything appended so far durable; up to where that is.
+    ///
+    /// # Errors
+    /// As [`Journal::sync_to`].
+    pub(super) fn sync(&self) -> Result<u64> {
+        let end = self.state().end;
+        self.sync_to(end).map(|()| end)
+    }
+
+    /// How many bytes of records are not durable.
+    pub(super) fn late_bytes(&self) -> u64 {
+        let state = self.state();
+        state.end.saturating_sub(state.durable)
+    }
+
+    /// Makes durable what was found: who died before its sync has left records that only the page cache has.
+    ///
+    /// # Errors
+    /// [`EngineError::Closed`]: it failed.
+    pub(super) fn confirm(&self) -> Result<()> {
+        self.file.sync_data().map_err(|e| self.state().fail(&e))
+    }
+
     /// How many bytes of records there are.
     pub(super) fn len(&self) -> u64 {
         self.state().end - FIRST

@@ -134,6 +134,11 @@ impl Mark {
         file.set_xattr(NAME, &room).map_err(|e| EngineError::io(format!("marking {place}"), e))
     }
 
+    /// Has every mark by this writer room where nothing else needs any?
+    pub(super) fn is_slim(writer: &Writer) -> bool {
+        Self::widest(writer).bytes("", 0).is_ok_and(|bytes| bytes.len() <= ROOM_BYTES)
+    }
+
     /// As long as a mark by this writer can be.
     fn widest(writer: &Writer) -> Self {
         Self {

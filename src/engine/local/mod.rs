@@ -11,6 +11,7 @@ pub mod disk;
 mod draft;
 mod history;
 mod journal;
+mod late;
 mod log;
 mod look;
 mod mark;
@@ -36,7 +37,7 @@ mod versions;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -91,6 +92,12 @@ pub struct LocalEngine {
     spare_values: Spares,
     spare_sidecars: Spares,
     tail_bytes: u64,
+    /// A value may be answered for before its sync.
+    defers: bool,
+    /// How many changes wait for their sync.
+    late: AtomicUsize,
+    /// How many want nothing to wait while they look.
+    at_once: AtomicUsize,
 }
 
 impl LocalEngine {
@@ -139,6 +146,9 @@ impl LocalEngine {
             spare_values: Spares::default(),
             spare_sidecars: Spares::default(),
             tail_bytes: opening.tail_bytes,
+            defers: false,
+            late: AtomicUsize::new(0),
+            at_once: AtomicUsize::new(0),
         };
         engine.recover(contents, opening)?;
         Ok(engine)
@@ -159,7 +169,7 @@ impl LocalEngine {
         let sessions: Vec<_> = self.all().values().cloned().collect();
         for session in &sessions {
             self.settle(session, true)?;
-            session.unstuck(&*self.disk);
+            session.catch_up(&*self.disk);
             if !session.order().is_settled() {
                 let doing = format!("the log of session '{}' cannot be written", session.id);
                 return Err(EngineError::io(doing, std::io::Error::from_raw_os_error(libc::EIO)));
@@ -200,7 +210,7 @@ impl LocalEngine {
 
     fn pass_and_make(&self, session: &Session, change: Change, context: &Context) -> Result<Receipt> {
         let _gate = self.pass();
-        self.settle(session, false)?;
+        self.settle_failed(session)?;
         self.make(session, change, context)
     }
 
@@ -296,6 +306,7 @@ impl Engine for LocalEngine {
     }
 
     fn versions(&self, session: &SessionId, key: &Key) -> Result<Vec<Version>> {
+        self.past_in_place(session);
         let mut versions = self.kept(session, key)?;
         versions.extend(self.read_head(session, key)?.map(|head| head.version));
         versions.sort_unstable();
@@ -306,7 +317,10 @@ impl Engine for LocalEngine {
     fn open_version(&self, session: &SessionId, key: &Key, version: Version) -> Result<Option<Snapshot>> {
         match self.read_snapshot(session, key)? {
             Some(current) if current.head.version == version => Ok(Some(current)),
-            _ => self.open_kept(session, key, version),
+            _ => {
+                self.past_in_place(session);
+                self.open_kept(session, key, version)
+            }
         }
     }
 
@@ -341,7 +355,12 @@ impl Engine for LocalEngine {
         {
             tracing::warn!("the journal cannot start again and grows: {e}");
         }
+        self.bound_late();
         Ok(receipt)
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.sync_late()
     }
 
     fn receipt(&self, session: &SessionId, operation: uuid::Uuid) -> Result<Option<Receipt>> {
@@ -383,15 +402,16 @@ impl Engine for LocalEngine {
     }
 
     fn verify(&self, repair: bool, tell: &mut Tell<'_>) -> Result<Report> {
-        self.check(repair, tell)
+        self.at_once(|| self.check(repair, tell))
     }
 
     fn close(&self) -> Result<()> {
+        let synced = self.sync_late();
         let checkpointed = if self.journal.len() > 0 { self.checkpoint() } else { Ok(()) };
         self.journal.close("it was closed");
         match checkpointed {
             // Closed before, by a failed sync or by an earlier call: what is committed is in the journal.
-            Err(EngineError::Closed(_)) | Ok(()) => Ok(()),
+            Err(EngineError::Closed(_)) | Ok(()) => synced,
             Err(e) => Err(e),
         }
     }

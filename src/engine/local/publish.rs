@@ -2,7 +2,7 @@
 //! recovery, so each looks first at what is there: its own work, what it replaces, or a stranger's.
 //! Must not decide whether a change is allowed: it is committed.
 
-use super::super::{EngineError, Result};
+use super::super::{Attributes, EngineError, Result, Snapshot};
 use super::disk::{Access, DiskFile, FileId, Stat};
 use super::draft::{COPY_BYTES, write_over};
 use super::look::{self, Found, Look};
@@ -23,6 +23,8 @@ pub(super) struct Work<'a> {
     /// What the commit found in the value's place. The exchange checks it again, so it need not be looked at twice. Of an
     /// append: what it goes behind, also when a program beside the store has replaced that since.
     pub(super) judged: Option<&'a Found>,
+    /// What an append that waited for its sync goes behind, likewise.
+    pub(super) behind: Option<&'a Snapshot>,
     /// It is the first attempt: the staged sidecar is as it was made.
     pub(super) first: bool,
     /// The change is published again, after a crash.
@@ -32,7 +34,7 @@ pub(super) struct Work<'a> {
 impl<'a> Work<'a> {
     /// To publish from the record alone.
     pub(super) fn again(body: &'a [u8], replay: Option<&'a Replay>) -> Self {
-        Self { body, draft: None, judged: None, first: false, replay }
+        Self { body, draft: None, judged: None, behind: None, first: false, replay }
     }
 }
 
@@ -418,12 +420,15 @@ impl LocalEngine {
             }
             if version == append.version {
                 // It was replaced before the bytes were written.
-                self.keep_appended(record, append, work, &found)?;
+                self.keep_behind(record, append, work, &found)?;
             }
         } else if work.replay.is_some() {
             self.extend_kept(record, append, work)?;
         } else if let Some(base) = work.judged {
-            self.keep_appended(record, append, work, base)?;
+            self.keep_behind(record, append, work, base)?;
+        } else if let Some(base) = work.behind {
+            let read = |at, part: &mut [u8]| base.content.read_at(at, part);
+            self.keep_appended(record, append, work, &base.head.attributes, read)?;
         }
         tree::unlink(&*self.disk, &paths::draft_sidecar(&record.operation))
     }
@@ -475,8 +480,21 @@ impl LocalEngine {
         }
     }
 
+    fn keep_behind(&self, record: &Record, append: &Append, work: &Work<'_>, base: &Found) -> Result<()> {
+        let target = paths::value(&record.session, append.key.as_str());
+        let read = |at, part: &mut [u8]| base.file.read_at(at, part).map_err(io("reading", &target));
+        self.keep_appended(record, append, work, &look::attributes(&*base.file, &base.stat)?, read)
+    }
+
     /// The value was replaced from beside the store in this moment: with what was appended it is a version in history.
-    fn keep_appended(&self, record: &Record, append: &Append, work: &Work<'_>, base: &Found) -> Result<()> {
+    fn keep_appended(
+        &self,
+        record: &Record,
+        append: &Append,
+        work: &Work<'_>,
+        attributes: &Attributes,
+        read: impl Fn(u64, &mut [u8]) -> Result<usize>,
+    ) -> Result<()> {
         let draft = paths::draft(&record.operation);
         let target = paths::value(&record.session, append.key.as_str());
         let file = tree::create(&*self.disk, &draft, tree::PRIVATE).map_err(io("keeping", &target))?;
@@ -485,15 +503,15 @@ impl LocalEngine {
         while at < append.offset {
             let want = COPY_BYTES.min(usize::try_from(append.offset - at).unwrap_or(COPY_BYTES));
             let part = buffer.get_mut(..want).unwrap_or_default();
-            if base.file.read_at(at, part).map_err(io("reading", &target))? < want {
+            let got = read(at, part)?;
+            if got == 0 {
                 return Err(io("reading", &target)(std::io::ErrorKind::UnexpectedEof.into()));
             }
-            file.write_at(at, part).map_err(io("keeping", &target))?;
-            at += want as u64;
+            file.write_at(at, part.get(..got).unwrap_or_default()).map_err(io("keeping", &target))?;
+            at += got as u64;
         }
         file.write_at(append.offset, work.body).map_err(io("keeping", &target))?;
-        let attributes = look::attributes(&*base.file, &base.stat)?;
-        look::set_first_attributes(&*file, &attributes, &draft)?;
+        look::set_first_attributes(&*file, attributes, &draft)?;
         file.set_mtime(append.mtime_ns).map_err(io("keeping", &target))?;
         let mtime_ns = file.stat().map_err(io("keeping", &target))?.mtime_ns;
         let size = append.offset.saturating_add(append.len);

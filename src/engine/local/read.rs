@@ -8,7 +8,7 @@ use super::super::{Content, DirEntry, EngineError, Entry, Head, Kind, Result, Sn
 use super::disk::{Access, Form};
 use super::look::{self, Found, Look};
 use super::mark::Mark;
-use super::session::{Session, Shown};
+use super::session::Shown;
 use super::stage::FileContent;
 use super::{LocalEngine, ROUNDS_MAX, paths, tree};
 use crate::words::{Dir, Key, SessionId};
@@ -164,20 +164,16 @@ impl LocalEngine {
         let _gate = self.pass();
         self.journal.check_open()?;
         let session = self.session(session)?;
-        let _hold = session.hold_keys(&[key]);
+        let hold = session.hold_keys(&[key]);
+        if session.late(key.as_str()).is_some() {
+            // A version that comes before it has been made meanwhile.
+            drop(hold);
+            return self.settle(&session, false);
+        }
         match look::look(&*self.disk, &session.id, key.as_str(), Access::Read)? {
             Look::File(found) if found.ours().is_none() => self.adopt_held(&session, key, &found),
             _ => Ok(()),
         }
-    }
-
-    fn shown_below(&self, session: &Session) -> Result<BTreeMap<String, Shown>> {
-        if !session.is_stuck() || self.try_again(session).is_ok() {
-            return Ok(BTreeMap::new());
-        }
-        let stuck = session.stuck();
-        stuck.refuse_blocked()?;
-        Ok(stuck.shown.clone())
     }
 }
 

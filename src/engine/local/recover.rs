@@ -151,6 +151,8 @@ impl LocalEngine {
         })?;
         if staged > 0 {
             self.disk.sync_everything().map_err(|e| EngineError::io("syncing the store", e))?;
+        } else if replay.records > 0 {
+            self.journal.confirm()?;
         }
         Ok(())
     }

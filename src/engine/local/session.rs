@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::super::value::Content;
-use super::super::{Attributes, EngineError, Head, Receipt, Result};
+use super::super::{Attributes, EngineError, Head, Receipt, Result, Snapshot};
 use super::disk::Disk;
 use super::log::Log;
+use super::mark::Mark;
 use super::record::Record;
 use super::replay::Replay;
 use super::versions::{LastVersions, Versions};
@@ -79,11 +80,41 @@ pub(super) enum Shown {
     Value(Box<Head>, Arc<dyn Content>),
 }
 
+/// A change that is committed but not in its place.
+#[derive(Debug, Clone)]
+pub(super) struct Waiting {
+    pub(super) record: Record,
+    pub(super) body: Arc<Vec<u8>>,
+    /// Where it ends in the journal, which is durable that far before the change is put in its place.
+    pub(super) end: u64,
+    /// What an append goes behind.
+    pub(super) behind: Option<Snapshot>,
+}
+
+/// What readers see of a path, and the last change that made it so.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    pub(super) seq: Seq,
+    pub(super) shown: Shown,
+    /// What the next change goes by, of a value that waits for its sync only.
+    pub(super) late: Option<Late>,
+}
+
+/// The file of a value as it will be when it is in its place.
+#[derive(Debug, Clone)]
+pub(super) struct Late {
+    pub(super) mark: Mark,
+    /// It has no other xattrs, so that there is room for any mark of the usual length.
+    pub(super) plain: bool,
+}
+
 /// Changes that are committed but not in their place.
 #[derive(Debug, Default)]
 pub(super) struct Stuck {
-    pub(super) records: Vec<(Record, Arc<Vec<u8>>)>,
-    pub(super) shown: BTreeMap<String, Shown>,
+    pub(super) records: BTreeMap<Seq, Waiting>,
+    pub(super) shown: BTreeMap<String, Seen>,
+    /// One of them could not be put in its place. Else they all wait for a sync, and nothing is wrong.
+    pub(super) failed: bool,
     pub(super) policy: Option<Policy>,
     /// What the journal said, where they come from a crash.
     pub(super) replay: Option<Arc<Replay>>,
@@ -226,16 +257,26 @@ impl Session {
         self.moved_on.notify_all();
     }
 
-    /// All stuck changes are in their place.
-    pub(super) fn unstuck(&self, disk: &dyn Disk) {
+    /// Writes the lines of what is in its place, where that could not be done before.
+    pub(super) fn catch_up(&self, disk: &dyn Disk) {
+        self.order().drain(disk);
+    }
+
+    /// Changes that waited are in their place.
+    pub(super) fn placed(&self, disk: &dyn Disk, changes: &[Seq]) {
         let mut order = self.order();
-        for pending in &mut order.pending {
-            if pending.state == Progress::Stuck {
-                pending.state = Progress::Visible;
-            }
+        for seq in changes {
+            order.progress(*seq, Progress::Visible);
         }
         order.drain(disk);
-        self.moved_on.notify_all();
+    }
+
+    /// What the next change of a key goes by whose value waits for its sync.
+    pub(super) fn late(&self, key: &str) -> Option<Late> {
+        if !self.is_stuck() {
+            return None;
+        }
+        self.stuck().shown.get(key).and_then(|seen| seen.late.clone())
     }
 }
 
@@ -386,6 +427,26 @@ impl Order {
 }
 
 impl Stuck {
+    /// These are in their place now.
+    pub(super) fn placed(&mut self, changes: &[Seq]) {
+        for seq in changes {
+            self.records.remove(seq);
+        }
+        let records = &self.records;
+        self.shown.retain(|_, seen| records.contains_key(&seen.seq));
+        if records.is_empty() {
+            *self = Self::default();
+        }
+    }
+
+    /// The value that readers see at a path.
+    pub(super) fn value(&self, path: &str) -> Option<Snapshot> {
+        match &self.shown.get(path)?.shown {
+            Shown::Value(head, content) => Some(Snapshot { head: (**head).clone(), content: Arc::clone(content) }),
+            Shown::Gone | Shown::Dir(_) => None,
+        }
+    }
+
     /// Refuses while nothing can be told.
     ///
     /// # Errors

@@ -1,6 +1,9 @@
-//! Changes that are committed but could not be put in their place: they are served from memory and tried again.
+//! Changes that are committed but not in their place, as they could not be put there or wait for their sync (`late`): they
+//! are served from memory and tried again.
 //! Knows what readers must see of a record; must not know how it is published.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use super::super::value::Content;
@@ -11,17 +14,25 @@ use super::look;
 use super::publish::Work;
 use super::record::{Act, Body, Record, Value};
 use super::replay::Replay;
-use super::session::{Session, Shown, Stuck};
+use super::session::{Late, Seen, Session, Shown, Stuck, Waiting};
 use super::stage::{Appended, FileContent, MemoryContent, StagedContent};
 use super::{LocalEngine, paths};
 use crate::words::Key;
 
 impl LocalEngine {
-    /// Takes a committed record whose publication failed.
-    pub(super) fn serve_from_memory(&self, session: &Session, record: Record, decision: Decision) {
+    /// Takes a committed record that is not put in its place now: its publication failed, or (`late`) it waits for the sync
+    /// of the journal up to where it ends.
+    pub(super) fn serve_from_memory(
+        &self,
+        session: &Session,
+        record: Record,
+        decision: Decision,
+        late: Option<(u64, Option<Late>)>,
+    ) {
         let body = Arc::new(decision.body);
+        let key = base_key(&record.act);
         let base = decision.base.and_then(|(found, mark)| {
-            let key = base_key(&record.act)?;
+            let key = key.as_ref()?;
             let head = look::head(&*self.disk, &session.id, key.as_str(), &found, &mark);
             let head = head.unwrap_or_else(|_| Head {
                 version: mark.version,
@@ -37,8 +48,13 @@ impl LocalEngine {
         let content: Option<Arc<dyn Content>> =
             decision.content.map(|staged| Arc::new(StagedContent(staged)) as Arc<dyn Content>);
         let mut stuck = session.stuck();
+        let base = base.or_else(|| stuck.value(key?.as_str()));
+        stuck.failed |= late.is_none();
+        let (end, late) = late.unwrap_or_default();
+        let behind = base.clone().filter(|_| late.is_some());
         show(&mut stuck, &record, base, content, &body);
-        stuck.records.push((record, body));
+        stuck.shown.values_mut().filter(|seen| seen.seq == record.seq).for_each(|seen| seen.late.clone_from(&late));
+        stuck.records.insert(record.seq, Waiting { record, body, end, behind });
         session.set_stuck(true);
     }
 
@@ -65,8 +81,8 @@ impl LocalEngine {
         let content = staged.map(|found| Arc::new(FileContent(found.file)) as Arc<dyn Content>);
         let mut stuck = session.stuck();
         show(&mut stuck, record, base, content, &body);
-        stuck.records.push((record.clone(), body));
-        stuck.replay = Some(Arc::clone(replay));
+        stuck.records.insert(record.seq, Waiting { record: record.clone(), body, end: 0, behind: None });
+        (stuck.failed, stuck.replay) = (true, Some(Arc::clone(replay)));
         session.set_stuck(true);
         Ok(())
     }
@@ -85,12 +101,8 @@ impl LocalEngine {
 
     /// What a record that follows stuck ones changes or takes.
     fn base_of(&self, session: &Session, key: &Key) -> Result<Option<Snapshot>> {
-        match session.stuck().shown.get(key.as_str()) {
-            Some(Shown::Value(head, content)) => {
-                return Ok(Some(Snapshot { head: (**head).clone(), content: Arc::clone(content) }));
-            }
-            Some(_) => return Ok(None),
-            None => {}
+        if session.stuck().shown.contains_key(key.as_str()) {
+            return Ok(session.stuck().value(key.as_str()));
         }
         let look::Look::File(found) = look::look(&*self.disk, &session.id, key.as_str(), Access::Read)? else {
             return Ok(None);
@@ -109,7 +121,7 @@ impl LocalEngine {
         if session.is_stuck() && session.stuck().blocked {
             return self.settle_dir(session);
         }
-        self.settle(session, false)
+        self.settle_failed(session)
     }
 
     /// Puts a renamed directory in its place that waits since the opening. It stays alone in its generation: the checkpoint
@@ -125,32 +137,61 @@ impl LocalEngine {
         })
     }
 
-    /// Tries to put stuck changes in their place. The caller holds no lock of the session; `alone`: it holds the gate alone.
+    /// Puts in their place what is not, made durable first. The caller holds no lock of the session; `alone`: it holds the
+    /// gate alone.
     ///
     /// # Errors
-    /// Why it failed again; they are still served.
+    /// Why it failed, or failed again; it is still served.
     pub(super) fn settle(&self, session: &Session, alone: bool) -> Result<()> {
         if !session.is_stuck() {
             return Ok(());
         }
         let _tree = session.hold_tree();
-        let (records, replay) = {
+        self.settle_held(session, alone, None)
+    }
+
+    /// The same where something failed; what only waits for its sync goes on waiting.
+    ///
+    /// # Errors
+    /// As [`LocalEngine::settle`].
+    pub(super) fn settle_failed(&self, session: &Session) -> Result<()> {
+        if session.is_stuck() && session.stuck().failed { self.settle(session, false) } else { Ok(()) }
+    }
+
+    /// The same for who holds all of the session; `durable`: only what ends up to there in the journal, which is durable.
+    ///
+    /// # Errors
+    /// As [`LocalEngine::settle`].
+    pub(super) fn settle_held(&self, session: &Session, alone: bool, durable: Option<u64>) -> Result<()> {
+        let (waiting, replay, failed) = {
             let stuck = session.stuck();
             if !alone {
                 stuck.refuse_blocked()?;
             }
-            (stuck.records.clone(), stuck.replay.clone())
+            let upto = durable.unwrap_or(u64::MAX);
+            let waiting: Vec<_> = stuck.records.values().take_while(|waiting| waiting.end <= upto).cloned().collect();
+            (waiting, stuck.replay.clone(), stuck.failed)
         };
-        for (record, body) in &records {
-            self.publish(session, record, &Work::again(body, replay.as_deref()))?;
+        if let (None, Some(end)) = (durable, waiting.iter().map(|waiting| waiting.end).max()) {
+            self.journal.sync_to(end)?;
         }
+        let mut placed = Vec::new();
+        let published = waiting.iter().try_for_each(|Waiting { record, body, behind, .. }| {
+            let work = Work { behind: behind.as_ref(), first: !failed, ..Work::again(body, replay.as_deref()) };
+            self.publish(session, record, &work)?;
+            placed.push(record.seq);
+            Ok(())
+        });
         {
             let mut stuck = session.stuck();
-            *stuck = Stuck::default();
-            session.set_stuck(false);
+            stuck.placed(&placed);
+            stuck.failed |= published.is_err();
+            session.set_stuck(!stuck.records.is_empty());
         }
-        session.unstuck(&*self.disk);
-        Ok(())
+        session.placed(&*self.disk, &placed);
+        let late = waiting.iter().take(placed.len()).filter(|waiting| waiting.end > 0).count();
+        self.late.fetch_sub(late, Ordering::SeqCst);
+        published
     }
 
     /// What is served from memory of a path; `None`: look at the disk.
@@ -158,12 +199,25 @@ impl LocalEngine {
     /// # Errors
     /// [`EngineError::Io`] while a renamed directory is not in its place.
     pub(super) fn shown(&self, session: &Session, path: &str) -> Result<Option<Shown>> {
-        if !session.is_stuck() || self.try_again(session).is_ok() {
+        if !session.is_stuck() || self.try_again(session).is_ok() && !session.is_stuck() {
             return Ok(None);
         }
         let stuck = session.stuck();
         stuck.refuse_blocked()?;
-        Ok(stuck.shown.get(path).cloned())
+        Ok(stuck.shown.get(path).map(|seen| seen.shown.clone()))
+    }
+
+    /// The same of every path.
+    ///
+    /// # Errors
+    /// As [`LocalEngine::shown`].
+    pub(super) fn shown_below(&self, session: &Session) -> Result<BTreeMap<String, Shown>> {
+        if !session.is_stuck() || self.try_again(session).is_ok() && !session.is_stuck() {
+            return Ok(BTreeMap::new());
+        }
+        let stuck = session.stuck();
+        stuck.refuse_blocked()?;
+        Ok(stuck.shown.iter().map(|(path, seen)| (path.clone(), seen.shown.clone())).collect())
     }
 }
 
@@ -185,17 +239,17 @@ fn show(
     content: Option<Arc<dyn Content>>,
     body: &Arc<Vec<u8>>,
 ) {
-    let value = |stuck: &mut Stuck, value: &Value, content: Arc<dyn Content>| {
-        let head = head_of(record, value);
-        stuck.shown.insert(value.key.to_string(), Shown::Value(Box::new(head), content));
-    };
+    let mut see = |path: String, shown| stuck.shown.insert(path, Seen { seq: record.seq, shown, late: None });
+    let value = |head: Head, content| Shown::Value(Box::new(head), content);
     let in_memory = || Arc::new(MemoryContent(Arc::clone(body))) as Arc<dyn Content>;
     match (&record.act, base) {
-        (Act::Put(put), _) => value(stuck, put, content.unwrap_or_else(in_memory)),
+        (Act::Put(put), _) => {
+            see(put.key.to_string(), value(head_of(record, put), content.unwrap_or_else(in_memory)));
+        }
         (Act::Rename { from, value: to, .. }, base) => {
             let content = content.or(base.map(|base| base.content)).unwrap_or_else(in_memory);
-            stuck.shown.insert(from.to_string(), Shown::Gone);
-            value(stuck, to, content);
+            see(from.to_string(), Shown::Gone);
+            see(to.key.to_string(), value(head_of(record, to), content));
         }
         (Act::Append(append), Some(base)) => {
             let head = Head {
@@ -211,25 +265,25 @@ fn show(
                 },
             };
             let content = Appended { base: base.content, len: append.offset, more: Arc::clone(body) };
-            stuck.shown.insert(append.key.to_string(), Shown::Value(Box::new(head), Arc::new(content)));
+            see(append.key.to_string(), value(head, Arc::new(content)));
         }
         (Act::Declare { key, .. }, Some(base)) => {
             let head = Head { writer: record.author.writer.clone(), ..base.head };
-            stuck.shown.insert(key.to_string(), Shown::Value(Box::new(head), base.content));
+            see(key.to_string(), value(head, base.content));
         }
         (Act::Attributes { path, set, .. }, Some(base)) => {
             let mut head = base.head;
             set.change().apply(&mut head.attributes);
-            stuck.shown.insert(path.clone(), Shown::Value(Box::new(head), base.content));
+            see(path.clone(), value(head, base.content));
         }
         (Act::Delete { key, .. }, _) => {
-            stuck.shown.insert(key.to_string(), Shown::Gone);
+            see(key.to_string(), Shown::Gone);
         }
         (Act::MakeDir { dir, kept }, _) => {
-            stuck.shown.insert(dir.to_string(), Shown::Dir(kept.attributes()));
+            see(dir.to_string(), Shown::Dir(kept.attributes()));
         }
         (Act::RemoveDir { dir }, _) => {
-            stuck.shown.insert(dir.to_string(), Shown::Gone);
+            see(dir.to_string(), Shown::Gone);
         }
         (Act::RenameDir { .. }, _) => stuck.blocked = true,
         (Act::Policy { policy }, _) => stuck.policy = Some(*policy),
