@@ -524,17 +524,9 @@ impl LocalEngine {
     fn copy_of(&self, found: &Found, size: u64) -> Result<Staged> {
         use super::super::Stage;
         let mut copy = stage::LocalStage::new(Arc::clone(&self.disk));
-        let mut buffer = vec![0; INLINE_BYTES as usize];
-        let mut at = 0;
-        while at < size {
-            let io = |e| EngineError::io("copying a value", e);
-            let got = found.file.read_at(at, &mut buffer).map_err(io)?;
-            if got == 0 {
-                break;
-            }
-            copy.write_at(at, buffer.get(..got).unwrap_or_default())?;
-            at += got as u64;
-        }
+        let read =
+            |at, part: &mut [u8]| found.file.read_at(at, part).map_err(|e| EngineError::io("copying a value", e));
+        stage::each_part(size, read, |at, part| copy.write_at(at, part))?;
         Ok(Box::new(copy).freeze())
     }
 }

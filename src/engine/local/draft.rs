@@ -212,15 +212,8 @@ impl LocalEngine {
             Staged::Memory(bytes) => to.write_at(0, bytes).map_err(io)?,
             Staged::File { file, len } => {
                 use std::os::unix::fs::FileExt;
-                let mut buffer = vec![0; COPY_BYTES];
-                let mut at = 0;
-                while at < *len {
-                    let want = COPY_BYTES.min(usize::try_from(*len - at).unwrap_or(COPY_BYTES));
-                    let part = buffer.get_mut(..want).unwrap_or_default();
-                    file.read_exact_at(part, at).map_err(io)?;
-                    to.write_at(at, part).map_err(io)?;
-                    at += want as u64;
-                }
+                let read = |at, part: &mut [u8]| file.read_exact_at(part, at).map(|()| part.len()).map_err(io);
+                stage::each_part(*len, read, |at, part| to.write_at(at, part).map_err(io))?;
             }
         }
         Ok(to)
