@@ -9,6 +9,7 @@ mod place;
 mod round;
 mod table;
 mod way;
+mod where_time_goes;
 mod writer;
 
 use std::path::PathBuf;
@@ -85,6 +86,8 @@ fn measure(args: &Args) -> Result<()> {
     };
     let place = Place::make(args.dir.as_deref())?;
     let points = round::run(&place, &plan, &mut |doing| eprintln!("{doing}"))?;
+    eprintln!("where a commit's time goes");
+    let parts = where_time_goes::measure(&place.timed(), args.sizes.first().copied().unwrap_or(1024), plan.each)?;
     let about = table::About {
         file_system: place.file_system(),
         processors: std::thread::available_parallelism().map_or(0, usize::from),
@@ -94,9 +97,9 @@ fn measure(args: &Args) -> Result<()> {
     };
     place.end()?;
     if args.json {
-        println!("{}", table::json(&about, &points)?);
+        println!("{}", table::json(&about, &points, &parts)?);
     } else {
-        print!("{}", table::text(&about, &points));
+        print!("{}{}", table::text(&about, &points), parts.text());
     }
     picture::draw(&args.picture, &about, &points)?;
     eprintln!("picture: {}", args.picture.display());

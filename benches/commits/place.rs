@@ -22,6 +22,8 @@ use super::{Result, nothing, way};
 const BATONFS: &str = env!("CARGO_BIN_EXE_batonfs");
 /// The session all values are in.
 pub(crate) const SESSION: &str = "bench";
+/// Where the store is whose disk is timed.
+const TIMED: &str = "timed";
 /// Longer than any start or end takes.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -65,7 +67,7 @@ impl Place {
         let made = tempfile::Builder::new().prefix("batonfs-bench.").tempdir_in(&above);
         let dir = made.map_err(|e| format!("making a directory in '{}': {e}", above.display()))?;
         let mut place = Self { store: None, mounts: Vec::new(), dir };
-        for name in ["library", "directory", "store", "mount", "nothing"] {
+        for name in ["library", "directory", "store", "mount", "nothing", TIMED] {
             std::fs::create_dir(place.path(name))?;
         }
         let store = Arc::new(committer::open_store(&place.path("library"), Policy::default(), Opening::USUAL)?);
@@ -88,6 +90,11 @@ impl Place {
     /// The directory that sessions of this way are in.
     pub(crate) fn root(&self, way: Way) -> PathBuf {
         self.path(way.word())
+    }
+
+    /// For a store whose disk is timed.
+    pub(crate) fn timed(&self) -> PathBuf {
+        self.path(TIMED)
     }
 
     /// The store that the library's writers share.
@@ -119,10 +126,7 @@ impl Place {
     pub(crate) fn prepare_library(&self, key: &str, bytes: &[u8]) -> Result<()> {
         let store = self.store()?;
         let session = SessionId::parse(SESSION)?;
-        if store.engine().entry(&session, "")?.is_none() {
-            let by = Caller::new(Author::default(), None);
-            store.init(&session, Attributes { mode: 0o755, ..way::attributes() }, &by)?;
-        }
+        make_session(&store, &session)?;
         way::through_the_store(&store, &session, &Key::literal(key)?, bytes)?;
         Ok(())
     }
@@ -222,4 +226,13 @@ fn end_within_limit(child: &mut Child) -> Result<()> {
 fn is_mounted(point: &Path) -> bool {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     table.lines().any(|line| line.split(' ').nth(4) == point.to_str())
+}
+
+/// Makes a session where it is not there yet.
+pub(crate) fn make_session(store: &Store, session: &SessionId) -> Result<()> {
+    if store.engine().entry(session, "")?.is_none() {
+        let by = Caller::new(Author::default(), None);
+        store.init(session, Attributes { mode: 0o755, ..way::attributes() }, &by)?;
+    }
+    Ok(())
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::Result;
 use super::round::{self, Load, Points, median};
 use super::way::Way;
+use super::where_time_goes::Parts;
 
 /// What a run was.
 #[derive(Debug)]
@@ -79,7 +80,7 @@ pub(crate) fn text(about: &About, points: &Points) -> String {
 }
 
 /// One object.
-pub(crate) fn json(about: &About, points: &Points) -> Result<String> {
+pub(crate) fn json(about: &About, points: &Points, parts: &Parts) -> Result<String> {
     let point = |(load, point): (&Load, &round::Point)| {
         json!({
             "way": load.way.word(),
@@ -98,6 +99,7 @@ pub(crate) fn json(about: &About, points: &Points) -> Result<String> {
         "optimized": about.optimized,
         "rounds": about.rounds,
         "seconds_per_point": about.seconds,
+        "where_a_commit_goes": parts.json(),
         "points": points.iter().map(point).collect::<Vec<Value>>(),
     });
     Ok(serde_json::to_string_pretty(&object)?)
