@@ -5,10 +5,11 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use batonfs::engine::local::LocalEngine;
 use batonfs::engine::memory::MemoryEngine;
-use batonfs::engine::{Engine, EngineError};
+use batonfs::engine::{Attributes, Change, Engine, EngineError, Staged};
 use batonfs::handoff::HandoffDocument;
 use batonfs::store::{Document, Store};
 use batonfs::words::{Key, Policy};
@@ -74,7 +75,7 @@ fn f50_a_change_of_names_or_attributes_is_durable_when_it_is_answered_and_so_is_
         ("make a directory", make_dir("e")),
         ("remove a directory", remove_dir("d")),
         ("rename a directory", rename_dir("d", "e")),
-        ("policy", batonfs::engine::Change::SetPolicy(Policy::Warn)),
+        ("policy", Change::SetPolicy(Policy::Warn)),
         ("a value in a directory that it makes", put("x/y/z", b"made", None)),
     ];
     for (name, change) in changes {
@@ -149,6 +150,31 @@ fn f51_what_waits_for_its_sync_is_read_as_if_it_were_in_its_place() {
     }
     println!("{late} looks while something waited");
     assert!(late > 200, "only {late} looks while something waited");
+}
+
+// F51
+#[test]
+fn f51_nothing_that_is_said_of_a_value_changes_when_it_comes_to_its_place() {
+    let (dir, _watch, engine) = late();
+    let said = |path: &str| {
+        let head = engine.head(&session(), &key(path)).unwrap().unwrap();
+        let entry = engine.entry(&session(), path).unwrap().unwrap();
+        (head, entry.kind, entry.size_bytes, entry.attributes)
+    };
+    let xattrs = [("user.colour".to_owned(), b"blue".to_vec())].into();
+    let attributes =
+        Attributes { mode: 0o640, mtime: at(77) + Duration::from_nanos(123_456_789), xattrs, ..attributes() };
+    let content = Staged::from(b"value".to_vec());
+    commit(&engine, Change::Put { key: key("k"), content, expected: None, attributes });
+    commit(&engine, put("l", b"one", None));
+    commit(&engine, append("l", b" and two", 1));
+    commit(&engine, put("large", &[3; 80_000], None));
+    let paths = ["k", "l", "large"];
+    let before = paths.map(said);
+    assert_eq!(beside(dir.path(), "k"), None);
+    engine.sync().unwrap();
+    assert!(paths.iter().all(|path| beside(dir.path(), path).is_some()));
+    assert_eq!(before, paths.map(said));
 }
 
 // F51
