@@ -25,6 +25,7 @@ mod forgotten;
 mod format;
 mod full;
 mod handoff;
+mod meddled;
 mod million;
 mod neighbour;
 mod power;

@@ -1,0 +1,90 @@
+//! Programs beside the store, and readers, meet what a failure has left half done; others bring copies and links of what
+//! is ours. No version is lost for it, none is another's, and the session goes on.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use batonfs::engine::local::LocalEngine;
+use batonfs::engine::{Engine, KEPT_VERSIONS};
+use batonfs::words::{Op, Policy};
+
+use crate::disks::{RecordingDisk, Watch};
+use crate::engines::*;
+use crate::neighbour::{neighbour_writes, place};
+use crate::sound::assert_sound;
+
+/// Long enough for another thread to come to where it waits. Nothing fails when it does not.
+const A_MOMENT: Duration = Duration::from_millis(100);
+
+fn watched() -> (tempfile::TempDir, Watch, Arc<LocalEngine>) {
+    let (dir, watch) = (fresh(), Watch::default());
+    let engine = Arc::new(LocalEngine::open_on(RecordingDisk::open(dir.path(), &watch)).unwrap());
+    make_session(&*engine);
+    (dir, watch, engine)
+}
+
+/// The disk fails for good after `more` changes from the first one on that begins with `moment`; `stranger` comes right
+/// before that.
+fn fail_at(watch: &Watch, moment: &'static str, more: usize, stranger: impl Fn() + Send + 'static) {
+    let (failing, mut left) = (watch.clone(), 1);
+    watch.before(move |what| {
+        if left > 0 && what.starts_with(moment) {
+            left -= 1;
+            stranger();
+            failing.fail(Some((more, libc::EIO)));
+        }
+    });
+}
+
+/// The disk is well again. `boot`: the process had died, and with another boot power was lost too.
+fn mend(dir: &Path, watch: &Watch, engine: Arc<LocalEngine>, boot: Option<Option<&str>>) -> Arc<LocalEngine> {
+    watch.before(|_| {});
+    watch.fail(None);
+    let Some(boot) = boot else { return engine };
+    drop(engine);
+    boot.iter().for_each(|boot| watch.reboot(boot));
+    Arc::new(LocalEngine::open_on(RecordingDisk::open(dir, watch)).unwrap())
+}
+
+/// Nothing but the failure; the process dies; power goes.
+const ENDS: [Option<Option<&str>>; 3] = [None, Some(None), Some(Some("another boot"))];
+
+fn text(engine: &dyn Engine, path: &str, version: u64) -> Option<String> {
+    let snapshot = engine.open_version(&session(), &key(path), version).unwrap()?;
+    Some(String::from_utf8(snapshot.read_all().unwrap()).unwrap())
+}
+
+#[test]
+fn f25_an_append_that_a_full_disk_cut_is_never_taken_for_a_strangers_value() {
+    let (dir, watch, engine) = watched();
+    commit(&*engine, put("k", b"one", None));
+    let (other, full) = (Arc::clone(&engine), watch.clone());
+    let (tell, told) = channel();
+    let mut step = 0;
+    watch.before(move |what| {
+        if step == 0 && what == "write s/k" {
+            step = 1;
+            let (other, tell) = (Arc::clone(&other), tell.clone());
+            std::thread::spawn(move || tell.send(other.head(&session(), &key("k"))).is_ok());
+            // The reader waits for the value by then, and looks at it before it is known that the disk is full.
+            std::thread::sleep(A_MOMENT);
+            full.fail(Some((0, libc::ENOSPC)));
+        } else if step == 1 {
+            step = 2;
+            full.fail(None);
+        }
+    });
+    commit(&*engine, append("k", b" and all of ours", 1));
+    assert_eq!(told.recv().unwrap().unwrap().unwrap().version, 2);
+    assert_eq!(value(&*engine, "k").unwrap(), b"one and all of ours");
+    let lines = engine.changes(&session(), 1).unwrap();
+    assert_eq!(lines.iter().map(|line| line.op).collect::<Vec<_>>(), [Op::Put, Op::Append]);
+    engine.close().unwrap();
+    drop(engine);
+    assert_sound(dir.path());
+}
