@@ -88,3 +88,22 @@ fn f25_an_append_that_a_full_disk_cut_is_never_taken_for_a_strangers_value() {
     drop(engine);
     assert_sound(dir.path());
 }
+
+#[test]
+fn f25_a_file_that_comes_where_a_directory_was_keeps_nobody_from_the_session() {
+    let (dir, watch, engine) = watched();
+    commit(&*engine, make_dir("d"));
+    let (root, mut left) = (dir.path().to_owned(), 1);
+    watch.before(move |what| {
+        if left > 0 && what.starts_with("rename_new .baton/drafts/") {
+            left -= 1;
+            fs::remove_dir(root.join("s/d")).unwrap();
+            place(&root.join("s/d"), b"theirs");
+        }
+    });
+    commit(&*engine, put("d/k", b"ours", None));
+    assert_eq!(value(&*engine, "d").unwrap(), b"theirs");
+    assert_eq!(text(&*engine, "d/k", 1).as_deref(), Some("ours"), "in history");
+    commit(&*engine, put("other", b"", None));
+    engine.close().unwrap();
+}

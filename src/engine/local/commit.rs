@@ -51,7 +51,7 @@ fn expect(current: &Current, expected: Option<Version>) -> Result<()> {
 impl LocalEngine {
     /// Makes a change of one session's keys or directories.
     pub(super) fn make(&self, session: &Session, change: Change, context: &Context) -> Result<Receipt> {
-        let _hold = hold(session, &change);
+        let _hold = self.hold(session, &change)?;
         // Looked up under the hold: the same operation asked again waits for its first run, and finds it made.
         let operation = context.operation.to_string();
         if let Some(receipt) = session.order().recent(&operation) {
@@ -60,6 +60,20 @@ impl LocalEngine {
         self.require_session(session, &change)?;
         let decision = self.decide(session, change, context, &operation).inspect_err(|_| self.discard(&operation))?;
         self.carry_out(session, decision, &context.author, &operation, context.conflict.clone())
+    }
+
+    /// What a change holds. A put that makes directories is alone: somebody else could be making a key with the name of one.
+    fn hold<'a>(&self, session: &'a Session, change: &Change) -> Result<Hold<'a>> {
+        let hold = hold(session, change);
+        let parent = match change {
+            Change::Put { key, .. } => key.parent(),
+            _ => Dir::root(),
+        };
+        if parent.is_root() || self.form(session, parent.as_str())?.is_some() {
+            return Ok(hold);
+        }
+        drop(hold);
+        Ok(session.hold_tree())
     }
 
     /// Journals a decision, makes it durable, publishes it, and answers. A crash before the sync leaves nothing of it;

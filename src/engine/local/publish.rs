@@ -215,8 +215,9 @@ impl LocalEngine {
                     let placed = match found {
                         Some(found) => self.exchange(&draft, id, &target, &found.stat)?,
                         None => match self.place_new(&draft, &target) {
-                            Err(e) if work.replay.is_some() && is_in_the_way(&e) => {
-                                // A later change has put a file where this one's directory was.
+                            Err(e) if is_in_the_way(&e) => {
+                                // A later change, or a program beside the store, has put a file where this one's
+                                // directory was.
                                 self.keep_new(record, &value.key, value.version, &draft)?;
                                 return Ok(false);
                             }
