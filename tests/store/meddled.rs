@@ -89,6 +89,31 @@ fn f25_an_append_that_a_full_disk_cut_is_never_taken_for_a_strangers_value() {
     assert_sound(dir.path());
 }
 
+// F6 F23 F25
+#[test]
+fn a_version_that_an_exchange_brought_out_before_a_failure_stays_that_version() {
+    for replaced in [true, false] {
+        for boot in ENDS {
+            let at = format!("replaced {replaced}, {boot:?}");
+            let (dir, watch, engine) = watched();
+            commit(&*engine, put("k", b"one", None));
+            fail_at(&watch, "rename .baton/drafts/", 0, || {});
+            commit(&*engine, put("k", b"ours", Some(1)));
+            if replaced {
+                neighbour_writes(dir.path(), "k", b"theirs", "n");
+            } else {
+                fs::remove_file(dir.path().join("s/k")).unwrap();
+            }
+            let engine = mend(dir.path(), &watch, engine, boot);
+            // What is not in its place yet is put there again by whoever reads.
+            let expected: &[u8] = if replaced { b"theirs" } else { b"ours" };
+            assert_eq!(value(&*engine, "k").as_deref(), Some(expected), "{at}");
+            assert_eq!(text(&*engine, "k", 1).as_deref(), Some("one"), "{at}");
+            assert_eq!(text(&*engine, "k", 2).as_deref(), Some("ours"), "{at}");
+        }
+    }
+}
+
 #[test]
 fn f25_a_file_that_comes_where_a_directory_was_keeps_nobody_from_the_session() {
     let (dir, watch, engine) = watched();
