@@ -114,6 +114,29 @@ fn a_version_that_an_exchange_brought_out_before_a_failure_stays_that_version() 
     }
 }
 
+// F23 F25
+#[test]
+fn a_strangers_value_that_a_delete_took_for_ours_goes_back_after_a_failure() {
+    for boot in ENDS {
+        for newer in [false, true] {
+            let (dir, watch, engine) = watched();
+            commit(&*engine, put("k", b"one", None));
+            let root = dir.path().to_owned();
+            fail_at(&watch, "rename_new s/k", 1, move || place(&root.join("s/k"), b"theirs"));
+            commit(&*engine, delete("k", 1));
+            if newer {
+                place(&dir.path().join("s/k"), b"newer");
+            }
+            let engine = mend(dir.path(), &watch, engine, boot);
+            let expected: &[u8] = if newer { b"newer" } else { b"theirs" };
+            assert_eq!(value(&*engine, "k").as_deref(), Some(expected), "{boot:?}");
+            assert_eq!(version(&*engine, "k"), Some(2), "{boot:?}");
+            commit(&*engine, delete("k", 2));
+            assert_eq!(value(&*engine, "k"), None);
+        }
+    }
+}
+
 #[test]
 fn f25_a_file_that_comes_where_a_directory_was_keeps_nobody_from_the_session() {
     let (dir, watch, engine) = watched();

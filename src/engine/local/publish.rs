@@ -520,13 +520,9 @@ impl LocalEngine {
     fn take_away(&self, record: &Record, key: &Key, over: Version, work: &Work<'_>) -> Result<()> {
         let target = paths::value(&record.session, key.as_str());
         let draft = paths::draft(&record.operation);
-        if let Look::File(left) = look::look_at(&*self.disk, &draft, Access::Read)? {
-            // Left by an attempt that failed between the two renames.
-            drop(left);
-            self.keep(&record.session, key, over, over, &draft)?;
-        }
+        let strangers = self.take_left(record, key, over, &draft, &target)?;
         let Look::File(found) = look::look_at(&*self.disk, &target, Access::Read)? else {
-            return self.remove_sidecar(&record.session, key);
+            return if strangers { self.give_back(&draft, &target) } else { self.remove_sidecar(&record.session, key) };
         };
         let known = work.replay.and_then(|replay| replay.known(found.stat.id, &record.session, key, over));
         let version = match (known, Self::held(&record.session, &found, key, work.replay)) {
@@ -534,24 +530,48 @@ impl LocalEngine {
             (Some(Known::Before(version)), _) => found.grown_from(version),
             (Some(Known::Another) | None, Held::Ours(mark)) if mark.version <= over => mark.version,
             (Some(Known::Another) | None, Held::Remains) => 0,
+            _ if strangers => return tree::unlink(&*self.disk, &draft),
             _ => return Ok(()),
         };
-        match self.disk.rename_new(&target, &draft) {
+        let taken = if strangers { self.disk.exchange(&target, &draft) } else { self.disk.rename_new(&target, &draft) };
+        match taken {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && strangers => return self.give_back(&draft, &target),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return self.remove_sidecar(&record.session, key),
             other => other.map_err(io("removing", &target))?,
         }
         if self.disk.stat(&draft).map_err(io("removing", &target))?.id != found.stat.id {
-            // A stranger's value came in between: it goes back, unless a newer one is there by now.
-            match self.disk.rename_new(&draft, &target) {
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => tree::unlink(&*self.disk, &draft)?,
-                other => other.map_err(io("giving back", &target))?,
+            // A stranger's value came in between, after the one that was left, where one was.
+            if strangers {
+                self.disk.exchange(&target, &draft).map_err(io("giving back", &target))?;
+                return tree::unlink(&*self.disk, &draft);
             }
-            return Ok(());
+            return self.give_back(&draft, &target);
         }
         self.remove_sidecar(&record.session, key)?;
         match version {
             0 => tree::unlink(&*self.disk, &draft),
             _ => self.keep(&record.session, key, version, over, &draft),
+        }
+    }
+
+    /// What an attempt that failed between two renames has left in its draft: a version of ours goes to history. `true`: it
+    /// is a stranger's value, which is to go back.
+    fn take_left(&self, record: &Record, key: &Key, over: Version, draft: &str, target: &str) -> Result<bool> {
+        let Look::File(left) = look::look_at(&*self.disk, draft, Access::Read)? else { return Ok(false) };
+        match Mark::read(&*left.file).map_err(io("reading", draft))?.filter(|mark| mark.is_of(target)) {
+            Some(mark) if mark.version <= over => {
+                self.keep(&record.session, key, mark.version, over, draft)?;
+                Ok(false)
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// Puts back a stranger's value that was taken for ours, unless a newer one is there by now.
+    fn give_back(&self, draft: &str, target: &str) -> Result<()> {
+        match self.disk.rename_new(draft, target) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => tree::unlink(&*self.disk, draft),
+            other => other.map_err(io("giving back", target)),
         }
     }
 
