@@ -155,3 +155,48 @@ fn f25_a_file_that_comes_where_a_directory_was_keeps_nobody_from_the_session() {
     commit(&*engine, put("other", b"", None));
     engine.close().unwrap();
 }
+
+// F29 F36
+#[test]
+fn a_directory_of_either_name_made_around_a_crash_in_a_rename_keeps_nobody_from_the_session() {
+    // Before the rename the new name is taken, after it the old one is made again.
+    for (more, taken, expected) in [(0, "n/x", ["n/d/k", "n/k", "n/x"]), (1, "m/x", ["m/x", "n/d/k", "n/k"])] {
+        for boot in ENDS.into_iter().flatten() {
+            for more in more..more + if more == 0 { 1 } else { 4 } {
+                let (dir, watch, engine) = watched();
+                commit(&*engine, make_dir("m"));
+                commit(&*engine, put("m/k", b"k1", None));
+                commit(&*engine, put("m/d/k", b"dk1", None));
+                fail_at(&watch, "rename s/m s/n", more, || {});
+                commit(&*engine, rename_dir("m", "n"));
+                neighbour_writes(dir.path(), taken, b"theirs", "neighbour");
+                let engine = mend(dir.path(), &watch, engine, Some(boot));
+                let at = format!("dead {more} later, boot {boot:?}");
+                assert_eq!(keys(&*engine), expected, "{at}");
+                let writer_of = |path| engine.head(&session(), &key(path)).unwrap().unwrap().writer;
+                for (path, by) in [(taken, "neighbour"), ("n/k", "w"), ("n/d/k", "w")] {
+                    assert_eq!(writer_of(path), writer(by), "{at}: {path}");
+                }
+                commit(&*engine, put("n/k", b"k2", Some(1)));
+                engine.close().unwrap();
+                drop(engine);
+                assert_sound(dir.path());
+            }
+        }
+    }
+}
+
+// F27
+#[test]
+fn a_directory_that_is_made_again_after_a_power_cut_changes_nothing_of_a_file_that_has_its_name() {
+    let (dir, watch, engine) = watched();
+    commit(&*engine, make_dir("d"));
+    commit(&*engine, remove_dir("d"));
+    place(&dir.path().join("s/d"), b"theirs");
+    let attributes =
+        || fs::metadata(dir.path().join("s/d")).map(|it| (it.mode(), it.mtime(), it.mtime_nsec())).unwrap();
+    let before = attributes();
+    let engine = mend(dir.path(), &watch, engine, Some(Some("another boot")));
+    assert_eq!(attributes(), before);
+    assert_eq!(value(&*engine, "d").unwrap(), b"theirs");
+}
