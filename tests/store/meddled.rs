@@ -200,3 +200,29 @@ fn a_directory_that_is_made_again_after_a_power_cut_changes_nothing_of_a_file_th
     assert_eq!(attributes(), before);
     assert_eq!(value(&*engine, "d").unwrap(), b"theirs");
 }
+
+// F7 F10
+#[test]
+fn an_old_copy_put_back_makes_no_number_twice_and_takes_no_version_from_history() {
+    let subject = local();
+    let engine = &*subject.engine;
+    make_session(engine);
+    let root = subject.dir.as_ref().unwrap().path().to_owned();
+    commit(engine, put("k", b"1", None));
+    assert!(Command::new("cp").arg("-a").args([root.join("s/k"), root.join("copy")]).status().unwrap().success());
+    // The copy's own number is no longer in history.
+    let last = KEPT_VERSIONS + 8;
+    for n in 1..last {
+        commit(engine, put("k", (n + 1).to_string().as_bytes(), Some(n)));
+    }
+    fs::rename(root.join("copy"), root.join("s/k")).unwrap();
+    let store = store(&subject.engine, Policy::Ignore);
+    write(&store, "k", b"new", &caller("w")).unwrap();
+    let lines = engine.changes(&session(), 1 + last).unwrap();
+    let made: Vec<_> = lines.iter().map(|line| (line.op, line.version)).collect();
+    assert_eq!(made, [(Op::Adopt, Some(last + 1)), (Op::Put, Some(last + 2))]);
+    for kept in last - 20..last {
+        assert_eq!(text(engine, "k", kept), Some(kept.to_string()));
+    }
+    assert_eq!(text(engine, "k", last + 1).as_deref(), Some("1"));
+}

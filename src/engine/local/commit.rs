@@ -428,19 +428,11 @@ impl LocalEngine {
         Err(EngineError::Stale { current: None })
     }
 
-    /// Is a version in its key's history already? Then the file is a copy that a program beside the mount put back, mark
-    /// and all, and its number was given to others since.
+    /// Is a version in its key's history already, or a later one? Then the file is a copy that a program beside the mount
+    /// put back, mark and all, and its number was given to others since.
     fn is_past(&self, session: &Session, key: &Key, mark: &Mark) -> Result<bool> {
         // Below a renamed directory the numbers in history may be another's.
-        if mark.floor > 0 {
-            return Ok(false);
-        }
-        let place = paths::history(&session.id, key.as_str(), mark.version);
-        match self.disk.stat(&place) {
-            Ok(_) => Ok(true),
-            Err(e) if tree::is_missing(&e) => Ok(false),
-            Err(e) => Err(EngineError::io(format!("reading {place}"), e)),
-        }
+        Ok(mark.floor == 0 && self.kept(&session.id, key)?.last().is_some_and(|newest| *newest >= mark.version))
     }
 
     fn next_version(&self, session: &Session, key: &Key, current: &Current) -> Result<Version> {
