@@ -226,3 +226,28 @@ fn an_old_copy_put_back_makes_no_number_twice_and_takes_no_version_from_history(
     }
     assert_eq!(text(engine, "k", last + 1).as_deref(), Some("1"));
 }
+
+// F10 F11
+#[test]
+fn a_hard_link_of_a_value_is_a_value_of_its_own() {
+    let subject = local();
+    let engine = &*subject.engine;
+    make_session(engine);
+    let root = subject.dir.as_ref().unwrap().path().to_owned();
+    commit(engine, put("a", b"one", None));
+    fs::hard_link(root.join("s/a"), root.join("s/b")).unwrap();
+    let meta =
+        |path: &str| fs::metadata(root.join(path)).map(|it| (it.mode(), it.uid(), it.mtime(), it.len())).unwrap();
+    let before = meta("s/b");
+    for _ in 0..3 {
+        assert_eq!((version(engine, "b"), version(engine, "a")), (Some(1), Some(1)));
+    }
+    assert_eq!(meta("s/b"), before);
+    assert_eq!(engine.head(&session(), &key("a")).unwrap().unwrap().writer, writer("w"));
+    commit(engine, append("b", b" more", 1));
+    assert_eq!(value(engine, "a").unwrap(), b"one");
+    assert_eq!(value(engine, "b").unwrap(), b"one more");
+    let adopted = engine.changes(&session(), 0).unwrap().into_iter().filter(|line| line.op == Op::Adopt).count();
+    assert_eq!(adopted, 1);
+    assert_eq!(fs::read_dir(root.join(".baton/drafts")).unwrap().count(), 0);
+}

@@ -11,7 +11,7 @@ use super::publish::Work;
 use super::record::{Act, Append, Body, Kept, KeptChange, Record, Value};
 use super::session::{Hold, Progress, Session};
 use super::stage::{self, INLINE_BYTES};
-use super::{LocalEngine, paths, time, tree};
+use super::{LocalEngine, draft, paths, time, tree};
 use crate::words::{Author, Dir, Key, Version, Writer};
 
 /// A change that may be made, with all that its record and its readers need.
@@ -125,6 +125,9 @@ impl LocalEngine {
 
     /// Gives a stranger's value its version. The caller holds the key.
     pub(super) fn adopt_held(&self, session: &Session, key: &Key, found: &Found) -> Result<()> {
+        if found.stat.links > 1 {
+            return self.unshare(session, key, found);
+        }
         let io = |e| EngineError::io(format!("reading {key}"), e);
         let read = |at, buffer: &mut [u8]| found.file.read_at(at, buffer).map_err(io);
         let crc = stage::checksum(found.stat.size_bytes, read)?;
@@ -151,6 +154,24 @@ impl LocalEngine {
         let operation = uuid::Uuid::now_v7().to_string();
         self.carry_out(session, Decision::of(act), &author, &operation, None)?;
         Ok(())
+    }
+
+    /// A mark would speak of every name of a file. A value that has others gets a file of its own, and is looked at again.
+    fn unshare(&self, session: &Session, key: &Key, found: &Found) -> Result<()> {
+        let (draft, target) =
+            (paths::draft(&uuid::Uuid::now_v7().to_string()), paths::value(&session.id, key.as_str()));
+        let io = |e| EngineError::io(format!("copying {key}, which is a hard link"), e);
+        let copied = || {
+            let copy = tree::create(&*self.disk, &draft, tree::PRIVATE).map_err(io)?;
+            draft::copy_bytes(&*found.file, found.stat.size_bytes, &*copy).map_err(io)?;
+            look::set_first_attributes(&*copy, &look::attributes(&*found.file, &found.stat)?, &draft)?;
+            // The program that put it there may have made it durable.
+            copy.sync().map_err(io)?;
+            self.exchange(&draft, copy.stat().map_err(io)?.id, &target, &found.stat)
+        };
+        let exchanged = copied();
+        tree::unlink(&*self.disk, &draft)?;
+        exchanged.map(drop)
     }
 
     /// Removes what was staged for an operation that was not committed.

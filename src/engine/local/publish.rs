@@ -4,7 +4,7 @@
 
 use super::super::{EngineError, Result};
 use super::disk::{Access, DiskFile, FileId, Stat};
-use super::draft::{COPY_BYTES, write_over};
+use super::draft::{copy_bytes, write_over};
 use super::look::{self, Found, Look};
 use super::mark::{Mark, Span};
 use super::record::{Act, Append, Body, Record, Value};
@@ -266,7 +266,7 @@ impl LocalEngine {
 
     /// Exchanges the draft with what is in its place. What comes out must be what was judged; a stranger's that came
     /// in between goes back. `false`: look again.
-    fn exchange(&self, draft: &str, id: FileId, target: &str, judged: &Stat) -> Result<bool> {
+    pub(super) fn exchange(&self, draft: &str, id: FileId, target: &str, judged: &Stat) -> Result<bool> {
         match self.disk.exchange(draft, target) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             other => other.map_err(io("publishing", target))?,
@@ -476,17 +476,7 @@ impl LocalEngine {
         let draft = paths::draft(&record.operation);
         let target = paths::value(&record.session, append.key.as_str());
         let file = tree::create(&*self.disk, &draft, tree::PRIVATE).map_err(io("keeping", &target))?;
-        let mut buffer = vec![0; COPY_BYTES];
-        let mut at = 0;
-        while at < append.offset {
-            let want = COPY_BYTES.min(usize::try_from(append.offset - at).unwrap_or(COPY_BYTES));
-            let part = buffer.get_mut(..want).unwrap_or_default();
-            if base.file.read_at(at, part).map_err(io("reading", &target))? < want {
-                return Err(io("reading", &target)(std::io::ErrorKind::UnexpectedEof.into()));
-            }
-            file.write_at(at, part).map_err(io("keeping", &target))?;
-            at += want as u64;
-        }
+        copy_bytes(&*base.file, append.offset, &*file).map_err(io("keeping", &target))?;
         file.write_at(append.offset, work.body).map_err(io("keeping", &target))?;
         let attributes = look::attributes(&*base.file, &base.stat)?;
         look::set_first_attributes(&*file, &attributes, &draft)?;
