@@ -84,7 +84,10 @@ impl Lock {
             return Ok(Attempt::Held(None));
         }
         let mut lock = Self { file };
-        lock.describe(holder)?;
+        if let Err(e) = lock.describe(holder) {
+            // Words only: on a full disk the store is still to be read, and room to be made in it.
+            tracing::warn!("the lock does not say who holds it: {e}");
+        }
         Ok(Attempt::Taken(lock))
     }
 

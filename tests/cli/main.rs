@@ -3,10 +3,14 @@
 
 #[path = "../common/command.rs"]
 mod command;
+#[expect(dead_code, reason = "tests of the mount need more of it")]
+#[path = "../common/image.rs"]
+mod image;
 
 mod committer;
 mod contract;
 mod environment;
+mod full;
 mod mount_refused;
 mod mounted;
 mod operations;

@@ -88,7 +88,12 @@ pub(crate) fn feed(mut child: Child, input: &[u8]) -> Ran {
 impl Bench {
     /// An empty store.
     pub(crate) fn new() -> Self {
-        let bench = Self { dir: tempfile::tempdir().unwrap() };
+        Self::below(&std::env::temp_dir())
+    }
+
+    /// An empty store below a directory.
+    pub(crate) fn below(dir: &Path) -> Self {
+        let bench = Self { dir: tempfile::tempdir_in(dir).unwrap() };
         std::fs::create_dir(bench.store()).unwrap();
         bench
     }

@@ -1,4 +1,4 @@
-//! A small file system of a test's own: an ext4 image on a loop device, mounted, taken away when dropped.
+//! A small file system of a test's own: an ext4 image on a loop device or one in memory, taken away when dropped.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,21 @@ impl Image {
         let made = run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&file));
         let mounted = made.and_then(|()| run(Command::new("mount").args(["-o", "loop"]).arg(&file).arg(image.path())));
         match mounted {
+            Ok(()) => Some(image),
+            Err(words) => {
+                eprintln!("SKIPPED: no file system of its own here: {words}");
+                None
+            }
+        }
+    }
+
+    /// A fresh one in memory, which gives its last byte to a file and keeps nothing back.
+    pub(crate) fn in_memory(size_mib: u64) -> Option<Self> {
+        let dir = tempfile::Builder::new().prefix("batonfs-image-").tempdir().expect("a temporary directory");
+        let image = Self(dir);
+        fs::create_dir(image.path()).expect("mkdir");
+        let size = format!("size={size_mib}m");
+        match run(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(image.path())) {
             Ok(()) => Some(image),
             Err(words) => {
                 eprintln!("SKIPPED: no file system of its own here: {words}");

@@ -14,6 +14,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use serde_json::Value;
 use tempfile::TempDir;
 
+#[expect(dead_code, reason = "tests of the command use the rest of it")]
 mod image;
 mod program;
 mod sight;

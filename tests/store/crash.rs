@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
-use batonfs::engine::local::LocalEngine;
-use batonfs::engine::{AttributeChange, Change, Engine, EngineError, Result, Staged};
+use batonfs::engine::local::disk::Disk;
+use batonfs::engine::local::{LocalEngine, verify_on};
+use batonfs::engine::{AttributeChange, Change, Engine, EngineError, Harm, Result, Staged};
 use batonfs::words::{Op, Policy};
 
 use crate::disks::{RecordingDisk, Watch};
@@ -666,4 +669,14 @@ fn f39_a_journal_that_ends_before_a_log_does_is_damaged() {
     assert_eq!(value(&open(copy(dir.path()).path(), None).unwrap(), "k").unwrap(), b"two");
     let error = open(dir.path(), Some("another boot")).unwrap_err();
     assert!(error.to_string().contains(".baton/journal") && error.to_string().contains("change 2"), "{error}");
+    // A check says the same, and what can be done.
+    let watch = Watch::default();
+    watch.reboot("another boot");
+    let disk: Arc<dyn Disk> = RecordingDisk::open(dir.path(), &watch);
+    let found = verify_on(&disk, true, &mut |_| ControlFlow::Continue(())).unwrap().findings;
+    let damage: Vec<_> = found.iter().filter(|it| it.harm == Harm::Damage).map(|it| (&*it.rule, &*it.place)).collect();
+    assert_eq!(damage, [("F39", ".baton/journal")], "{found:#?}");
+    fs::rename(&place, dir.path().join(".baton/journal.old")).unwrap();
+    verify_on(&disk, true, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(value(&open(dir.path(), Some("another boot")).unwrap(), "k").unwrap(), b"two");
 }

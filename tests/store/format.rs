@@ -122,6 +122,20 @@ fn f13_a_file_system_without_xattrs_is_refused_with_words() {
 }
 
 #[test]
+fn f13_a_file_system_that_knows_no_exchange_is_refused_with_words() {
+    for kind in ["exchange", "rename_new"] {
+        let dir = tempfile::tempdir().unwrap();
+        let watch = Watch::default();
+        let disk = RecordingDisk::open(dir.path(), &watch);
+        let failing = watch.clone();
+        watch.before(move |what| failing.fail(what.starts_with(kind).then_some((0, libc::EINVAL))));
+        let error = LocalEngine::open_on(disk).unwrap_err();
+        assert!(error.to_string().contains("cannot exchange two names"), "{error}");
+        assert_eq!(std::fs::read_dir(dir.path().join(".baton/drafts")).unwrap().count(), 0);
+    }
+}
+
+#[test]
 fn f14_the_journal_is_what_the_page_says() {
     let (dir, _, engine) = watched();
     commit(&*engine, put("a", b"hello", None));

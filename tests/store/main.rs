@@ -29,6 +29,7 @@ mod full;
 mod handoff;
 mod late;
 mod lines;
+mod meddled;
 mod million;
 mod neighbour;
 mod power;

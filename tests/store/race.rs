@@ -1,10 +1,15 @@
 //! Many at once: one wins, and the order of a session has no gap.
 
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier};
+use std::time::Duration;
 
+use batonfs::engine::Engine;
+use batonfs::engine::local::LocalEngine;
 use batonfs::store::StoreError;
 use batonfs::words::Policy;
 
+use crate::disks::{RecordingDisk, Watch};
 use crate::engines::*;
 
 const WRITERS: usize = 16;
@@ -99,5 +104,35 @@ fn a_reader_never_sees_half_a_value_or_two_names() {
             }
         }
         writer.join().unwrap();
+    }
+}
+
+#[test]
+fn of_a_key_and_a_key_below_its_name_at_once_one_is_refused_and_the_session_goes_on() {
+    for [first, second] in [["d", "d/k"], ["d/k", "d"], ["d/e/k", "d/e"], ["d", "d/e/k"]] {
+        let (dir, watch) = (fresh(), Watch::default());
+        let engine = Arc::new(LocalEngine::open_on(RecordingDisk::open(dir.path(), &watch)).unwrap());
+        make_session(&*engine);
+        let (other, (tell, told)) = (Arc::clone(&engine), channel());
+        let mut left = 1;
+        watch.before(move |what| {
+            // The first is judged by now, and nothing of it can be seen.
+            if left > 0 && what.starts_with("create .baton/drafts/") {
+                left -= 1;
+                let (other, tell, (done, is_done)) = (Arc::clone(&other), tell.clone(), channel::<()>());
+                std::thread::spawn(move || {
+                    tell.send(other.commit(&session(), put(second, b"two", None), &by("w")).is_ok()).unwrap();
+                    drop(done);
+                });
+                // It comes at once, or not before the first is done.
+                is_done.recv_timeout(Duration::from_millis(100)).unwrap_or_default();
+            }
+        });
+        let made = [engine.commit(&session(), put(first, b"one", None), &by("w")).is_ok(), told.recv().unwrap()];
+        let values = [first, second].map(|path| value(&*engine, path).is_some());
+        assert_eq!(made, values, "{first}, {second}: what was made is there, and nothing else");
+        assert_eq!(made.iter().filter(|made| **made).count(), 1, "{first}, {second}");
+        commit(&*engine, put("other", b"", None));
+        engine.close().unwrap();
     }
 }

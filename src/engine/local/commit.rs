@@ -11,7 +11,7 @@ use super::publish::Work;
 use super::record::{Act, Append, Body, Kept, KeptChange, Record, Value};
 use super::session::{Hold, Late, Progress, Session};
 use super::stage::{self, INLINE_BYTES};
-use super::{LocalEngine, paths, time, tree};
+use super::{LocalEngine, draft, paths, time, tree};
 use crate::words::{Author, Dir, Key, Version, Writer};
 
 /// A change that may be made, with all that its record and its readers need.
@@ -54,7 +54,7 @@ fn expect(current: Option<Version>, expected: Option<Version>) -> Result<()> {
 impl LocalEngine {
     /// Makes a change of one session's keys or directories.
     pub(super) fn make(&self, session: &Session, change: Change, context: &Context) -> Result<Receipt> {
-        let mut _hold = hold(session, &change);
+        let mut _hold = self.hold(session, &change)?;
         let waits = self.may_wait(session, &change, &context.author)?;
         if !waits && session.is_stuck() {
             drop(_hold);
@@ -70,6 +70,20 @@ impl LocalEngine {
         let decision = self.decide(session, change, context, &operation).inspect_err(|_| self.discard(&operation))?;
         let decision = Decision { waits, ..decision };
         self.carry_out(session, decision, &context.author, &operation, context.conflict.clone())
+    }
+
+    /// What a change holds. A put that makes directories is alone: somebody else could be making a key with the name of one.
+    fn hold<'a>(&self, session: &'a Session, change: &Change) -> Result<Hold<'a>> {
+        let hold = hold(session, change);
+        let parent = match change {
+            Change::Put { key, .. } => key.parent(),
+            _ => Dir::root(),
+        };
+        if parent.is_root() || self.form(session, parent.as_str())?.is_some() {
+            return Ok(hold);
+        }
+        drop(hold);
+        Ok(session.hold_tree())
     }
 
     /// Journals a decision, makes it durable, publishes it, and answers. A crash before the sync leaves nothing of it;
@@ -125,6 +139,9 @@ impl LocalEngine {
 
     /// Gives a stranger's value its version. The caller holds the key.
     pub(super) fn adopt_held(&self, session: &Session, key: &Key, found: &Found) -> Result<()> {
+        if found.stat.links > 1 {
+            return self.unshare(session, key, found);
+        }
         let io = |e| EngineError::io(format!("reading {key}"), e);
         let read = |at, buffer: &mut [u8]| found.file.read_at(at, buffer).map_err(io);
         let crc = stage::checksum(found.stat.size_bytes, read)?;
@@ -151,6 +168,24 @@ impl LocalEngine {
         let operation = uuid::Uuid::now_v7().to_string();
         self.carry_out(session, Decision::of(act), &author, &operation, None)?;
         Ok(())
+    }
+
+    /// A mark would speak of every name of a file. A value that has others gets a file of its own, and is looked at again.
+    fn unshare(&self, session: &Session, key: &Key, found: &Found) -> Result<()> {
+        let (draft, target) =
+            (paths::draft(&uuid::Uuid::now_v7().to_string()), paths::value(&session.id, key.as_str()));
+        let io = |e| EngineError::io(format!("copying {key}, which is a hard link"), e);
+        let copied = || {
+            let copy = tree::create(&*self.disk, &draft, tree::PRIVATE).map_err(io)?;
+            draft::copy_bytes(&*found.file, found.stat.size_bytes, &*copy).map_err(io)?;
+            look::set_first_attributes(&*copy, &look::attributes(&*found.file, &found.stat)?, &draft)?;
+            // The program that put it there may have made it durable.
+            copy.sync().map_err(io)?;
+            self.exchange(&draft, copy.stat().map_err(io)?.id, &target, &found.stat)
+        };
+        let exchanged = copied();
+        tree::unlink(&*self.disk, &draft)?;
+        exchanged.map(drop)
     }
 
     /// Removes what was staged for an operation that was not committed.
@@ -439,19 +474,11 @@ impl LocalEngine {
         Err(EngineError::Stale { current: None })
     }
 
-    /// Is a version in its key's history already? Then the file is a copy that a program beside the mount put back, mark
-    /// and all, and its number was given to others since.
+    /// Is a version in its key's history already, or a later one? Then the file is a copy that a program beside the mount
+    /// put back, mark and all, and its number was given to others since.
     fn is_past(&self, session: &Session, key: &Key, mark: &Mark) -> Result<bool> {
         // Below a renamed directory the numbers in history may be another's.
-        if mark.floor > 0 {
-            return Ok(false);
-        }
-        let place = paths::history(&session.id, key.as_str(), mark.version);
-        match self.disk.stat(&place) {
-            Ok(_) => Ok(true),
-            Err(e) if tree::is_missing(&e) => Ok(false),
-            Err(e) => Err(EngineError::io(format!("reading {place}"), e)),
-        }
+        Ok(mark.floor == 0 && self.kept(&session.id, key)?.last().is_some_and(|newest| *newest >= mark.version))
     }
 
     fn next_version(&self, session: &Session, key: &Key, current: &Current) -> Result<Version> {

@@ -38,6 +38,22 @@ pub(super) fn write_over(file: &dyn DiskFile, bytes: &[u8]) -> Result<()> {
     file.write_at(0, bytes).map_err(io)
 }
 
+/// Puts the first `len` bytes of a file into another.
+pub(super) fn copy_bytes(from: &dyn DiskFile, len: u64, to: &dyn DiskFile) -> std::io::Result<()> {
+    let mut buffer = vec![0; COPY_BYTES.min(usize::try_from(len).unwrap_or(COPY_BYTES))];
+    let mut at = 0;
+    while at < len {
+        let want = buffer.len().min(usize::try_from(len - at).unwrap_or(COPY_BYTES));
+        let part = buffer.get_mut(..want).unwrap_or_default();
+        if from.read_at(at, part)? < want {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        to.write_at(at, part)?;
+        at += want as u64;
+    }
+    Ok(())
+}
+
 impl LocalEngine {
     /// Makes the draft of a value. A large one is durable afterwards; a small one is so with its record.
     ///
@@ -109,6 +125,7 @@ impl LocalEngine {
             record.mark(&target, value.span()).write(draft, &path)?;
             return Ok(Some(draft.stat().map_err(io)?.id));
         }
+        self.take_out(record, value, &path, &target)?;
         let inline = value.body == Body::Inline;
         if inline && work.replay.is_some() {
             // What a crash left of a small draft may be torn.
@@ -118,17 +135,35 @@ impl LocalEngine {
             }
         }
         let mut look = look::look_at(&*self.disk, &path, Access::Read)?;
-        if matches!(look, Look::Nothing) && inline {
+        let staged = match &look {
+            Look::File(draft) => self.is_staged(value, draft)?,
+            _ => false,
+        };
+        if !staged && inline {
             self.write_draft(&path, work.body, &value.kept.attributes()).inspect_err(|_| self.forget_part(&path))?;
             look = look::look_at(&*self.disk, &path, Access::Read)?;
         }
         let Look::File(draft) = look else { return Ok(None) };
-        if !inline && !self.is_staged(value, &draft)? {
+        if !inline && !staged {
             return Ok(None);
         }
         let span = mark::Span { mtime_ns: draft.stat.mtime_ns, ..value.span() };
         record.mark(&target, span).write(&*draft.file, &path)?;
         Ok(Some(draft.stat.id))
+    }
+
+    /// An attempt before may have failed between an exchange and the move to history: the version that came out is in the
+    /// draft, and is moved there.
+    fn take_out(&self, record: &Record, value: &Value, draft: &str, target: &str) -> Result<()> {
+        let Look::File(left) = look::look_at(&*self.disk, draft, Access::Read)? else { return Ok(()) };
+        if left.stat.id == value.file {
+            return Ok(());
+        }
+        let mark = Mark::read(&*left.file).map_err(io)?;
+        match mark.filter(|mark| mark.is_of(target) && mark.version < value.version) {
+            Some(mark) => self.keep_new(record, &value.key, mark.version, draft),
+            None => Ok(()),
+        }
     }
 
     /// Stages a small value again from its record, marked. Once everything is synced it can be published like one that
@@ -221,6 +256,6 @@ impl LocalEngine {
 }
 
 /// How much is copied at a time.
-pub(super) const COPY_BYTES: usize = 1 << 20;
+const COPY_BYTES: usize = 1 << 20;
 /// Mode of sidecars, less the umask: the neighbour's, which may run as somebody else.
 pub(super) const SIDECAR_MODE: u32 = 0o666;

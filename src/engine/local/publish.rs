@@ -4,13 +4,13 @@
 
 use super::super::{Attributes, EngineError, Result, Snapshot};
 use super::disk::{Access, DiskFile, FileId, Stat};
-use super::draft::{COPY_BYTES, write_over};
+use super::draft::write_over;
 use super::look::{self, Found, Look};
 use super::mark::{Mark, Span};
 use super::record::{Act, Append, Body, Record, Value};
 use super::replay::{Known, Replay};
 use super::session::Session;
-use super::{LocalEngine, ROUNDS_MAX, paths, tree};
+use super::{LocalEngine, ROUNDS_MAX, paths, stage, tree};
 use crate::words::{Key, SessionId, Version};
 
 /// What publication works with beside the record.
@@ -217,8 +217,9 @@ impl LocalEngine {
                     let placed = match found {
                         Some(found) => self.exchange(&draft, id, &target, &found.stat)?,
                         None => match self.place_new(&draft, &target) {
-                            Err(e) if work.replay.is_some() && is_in_the_way(&e) => {
-                                // A later change has put a file where this one's directory was.
+                            Err(e) if is_in_the_way(&e) => {
+                                // A later change, or a program beside the store, has put a file where this one's
+                                // directory was.
                                 self.keep_new(record, &value.key, value.version, &draft)?;
                                 return Ok(false);
                             }
@@ -267,7 +268,7 @@ impl LocalEngine {
 
     /// Exchanges the draft with what is in its place. What comes out must be what was judged; a stranger's that came
     /// in between goes back. `false`: look again.
-    fn exchange(&self, draft: &str, id: FileId, target: &str, judged: &Stat) -> Result<bool> {
+    pub(super) fn exchange(&self, draft: &str, id: FileId, target: &str, judged: &Stat) -> Result<bool> {
         match self.disk.exchange(draft, target) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             other => other.map_err(io("publishing", target))?,
@@ -498,17 +499,13 @@ impl LocalEngine {
         let draft = paths::draft(&record.operation);
         let target = paths::value(&record.session, append.key.as_str());
         let file = tree::create(&*self.disk, &draft, tree::PRIVATE).map_err(io("keeping", &target))?;
-        let mut buffer = vec![0; COPY_BYTES];
-        let mut at = 0;
-        while at < append.offset {
-            let want = COPY_BYTES.min(usize::try_from(append.offset - at).unwrap_or(COPY_BYTES));
-            let part = buffer.get_mut(..want).unwrap_or_default();
-            let got = read(at, part)?;
-            if got == 0 {
-                return Err(io("reading", &target)(std::io::ErrorKind::UnexpectedEof.into()));
-            }
-            file.write_at(at, part.get(..got).unwrap_or_default()).map_err(io("keeping", &target))?;
-            at += got as u64;
+        let mut copied = 0;
+        stage::each_part(append.offset, read, |at, part| {
+            copied = at + part.len() as u64;
+            file.write_at(at, part).map_err(io("keeping", &target))
+        })?;
+        if copied < append.offset {
+            return Err(io("reading", &target)(std::io::ErrorKind::UnexpectedEof.into()));
         }
         file.write_at(append.offset, work.body).map_err(io("keeping", &target))?;
         look::set_first_attributes(&*file, attributes, &draft)?;
@@ -542,13 +539,9 @@ impl LocalEngine {
     fn take_away(&self, record: &Record, key: &Key, over: Version, work: &Work<'_>) -> Result<()> {
         let target = paths::value(&record.session, key.as_str());
         let draft = paths::draft(&record.operation);
-        if let Look::File(left) = look::look_at(&*self.disk, &draft, Access::Read)? {
-            // Left by an attempt that failed between the two renames.
-            drop(left);
-            self.keep(&record.session, key, over, over, &draft)?;
-        }
+        let strangers = self.take_left(record, key, over, &draft, &target)?;
         let Look::File(found) = look::look_at(&*self.disk, &target, Access::Read)? else {
-            return self.remove_sidecar(&record.session, key);
+            return if strangers { self.give_back(&draft, &target) } else { self.remove_sidecar(&record.session, key) };
         };
         let known = work.replay.and_then(|replay| replay.known(found.stat.id, &record.session, key, over));
         let version = match (known, Self::held(&record.session, &found, key, work.replay)) {
@@ -556,24 +549,48 @@ impl LocalEngine {
             (Some(Known::Before(version)), _) => found.grown_from(version),
             (Some(Known::Another) | None, Held::Ours(mark)) if mark.version <= over => mark.version,
             (Some(Known::Another) | None, Held::Remains) => 0,
+            _ if strangers => return tree::unlink(&*self.disk, &draft),
             _ => return Ok(()),
         };
-        match self.disk.rename_new(&target, &draft) {
+        let taken = if strangers { self.disk.exchange(&target, &draft) } else { self.disk.rename_new(&target, &draft) };
+        match taken {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && strangers => return self.give_back(&draft, &target),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return self.remove_sidecar(&record.session, key),
             other => other.map_err(io("removing", &target))?,
         }
         if self.disk.stat(&draft).map_err(io("removing", &target))?.id != found.stat.id {
-            // A stranger's value came in between: it goes back, unless a newer one is there by now.
-            match self.disk.rename_new(&draft, &target) {
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => tree::unlink(&*self.disk, &draft)?,
-                other => other.map_err(io("giving back", &target))?,
+            // A stranger's value came in between, after the one that was left, where one was.
+            if strangers {
+                self.disk.exchange(&target, &draft).map_err(io("giving back", &target))?;
+                return tree::unlink(&*self.disk, &draft);
             }
-            return Ok(());
+            return self.give_back(&draft, &target);
         }
         self.remove_sidecar(&record.session, key)?;
         match version {
             0 => tree::unlink(&*self.disk, &draft),
             _ => self.keep(&record.session, key, version, over, &draft),
+        }
+    }
+
+    /// What an attempt that failed between two renames has left in its draft: a version of ours goes to history. `true`: it
+    /// is a stranger's value, which is to go back.
+    fn take_left(&self, record: &Record, key: &Key, over: Version, draft: &str, target: &str) -> Result<bool> {
+        let Look::File(left) = look::look_at(&*self.disk, draft, Access::Read)? else { return Ok(false) };
+        match Mark::read(&*left.file).map_err(io("reading", draft))?.filter(|mark| mark.is_of(target)) {
+            Some(mark) if mark.version <= over => {
+                self.keep(&record.session, key, mark.version, over, draft)?;
+                Ok(false)
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// Puts back a stranger's value that was taken for ours, unless a newer one is there by now.
+    fn give_back(&self, draft: &str, target: &str) -> Result<()> {
+        match self.disk.rename_new(draft, target) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => tree::unlink(&*self.disk, draft),
+            other => other.map_err(io("giving back", target)),
         }
     }
 

@@ -13,8 +13,17 @@ use super::stage::FileContent;
 use super::{LocalEngine, ROUNDS_MAX, paths, tree};
 use crate::words::{Dir, Key, SessionId};
 
-/// A head, with what its bytes are read from.
-type Read = (Head, Arc<dyn Content>);
+/// The value at a key.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives on the stack of one call; a box would cost every read an allocation"
+)]
+enum Seen {
+    /// Committed, and not in its place yet.
+    Served(Box<Head>, Arc<dyn Content>),
+    /// In its place.
+    There(Found, Mark),
+}
 
 impl LocalEngine {
     pub(super) fn read_entry(&self, session: &SessionId, path: &str) -> Result<Option<Entry>> {
@@ -121,38 +130,41 @@ impl LocalEngine {
     }
 
     pub(super) fn read_head(&self, session: &SessionId, key: &Key) -> Result<Option<Head>> {
-        if let Some(known) = self.known(session)
-            && let Some(shown) = self.shown(&known, key.as_str())?
-        {
-            return Ok(value_of(shown).map(|(head, _)| head));
-        }
-        let found = self.find(session, key)?;
-        found.map(|(found, mark)| look::head(&*self.disk, session, key.as_str(), &found, &mark)).transpose()
+        Ok(match self.find(session, key)? {
+            None => None,
+            Some(Seen::Served(head, _)) => Some(*head),
+            Some(Seen::There(found, mark)) => Some(look::head(&*self.disk, session, key.as_str(), &found, &mark)?),
+        })
     }
 
     pub(super) fn read_snapshot(&self, session: &SessionId, key: &Key) -> Result<Option<Snapshot>> {
-        if let Some(known) = self.known(session)
-            && let Some(shown) = self.shown(&known, key.as_str())?
-        {
-            return Ok(value_of(shown).map(|(head, content)| Snapshot { head, content }));
-        }
-        let Some((found, mark)) = self.find(session, key)? else { return Ok(None) };
-        let head = look::head(&*self.disk, session, key.as_str(), &found, &mark)?;
-        Ok(Some(Snapshot { head, content: Arc::new(FileContent(found.file)) }))
+        Ok(match self.find(session, key)? {
+            None => None,
+            Some(Seen::Served(head, content)) => Some(Snapshot { head: *head, content }),
+            Some(Seen::There(found, mark)) => {
+                let head = look::head(&*self.disk, session, key.as_str(), &found, &mark)?;
+                Some(Snapshot { head, content: Arc::new(FileContent(found.file)) })
+            }
+        })
     }
 
-    /// The value at a key with a mark that fits it; a stranger's is adopted first.
-    fn find(&self, session: &SessionId, key: &Key) -> Result<Option<(Found, Mark)>> {
+    /// The value at a key, with a mark that fits it; a stranger's is adopted first.
+    fn find(&self, session: &SessionId, key: &Key) -> Result<Option<Seen>> {
         // Each round lost means that a program beside the mount replaced the value once more.
         for _ in 0..ROUNDS_MAX {
+            let known = self.known(session);
+            if let Some(known) = &known
+                && let Some(shown) = self.shown(known, key.as_str())?
+            {
+                return Ok(served(shown));
+            }
             let look = {
-                let known = self.known(session);
                 let _reading = known.as_ref().map(|known| known.reading(key.as_str()));
                 look::look(&*self.disk, session, key.as_str(), Access::Read)?
             };
             let Look::File(found) = look else { return Ok(None) };
             if let Some(mark) = found.ours().cloned() {
-                return Ok(Some((found, mark)));
+                return Ok(Some(Seen::There(found, mark)));
             }
             self.adopt(session, key)?;
         }
@@ -170,6 +182,10 @@ impl LocalEngine {
             drop(hold);
             return self.settle(&session, false);
         }
+        if session.is_stuck() && session.stuck().shown.contains_key(key.as_str()) {
+            // What looked like a stranger's is half of a change of ours, which is served from memory by now.
+            return Ok(());
+        }
         match look::look(&*self.disk, &session.id, key.as_str(), Access::Read)? {
             Look::File(found) if found.ours().is_none() => self.adopt_held(&session, key, &found),
             _ => Ok(()),
@@ -185,9 +201,9 @@ fn kind_of(form: Form) -> Kind {
     if form == Form::Dir { Kind::Dir } else { Kind::File }
 }
 
-fn value_of(shown: Shown) -> Option<Read> {
+fn served(shown: Shown) -> Option<Seen> {
     match shown {
-        Shown::Value(head, content) => Some((*head, content)),
+        Shown::Value(head, content) => Some(Seen::Served(head, content)),
         Shown::Gone | Shown::Dir(_) => None,
     }
 }

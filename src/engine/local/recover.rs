@@ -35,7 +35,7 @@ pub(super) fn prepare(disk: &dyn Disk) -> Result<bool> {
         Err(e) if e.kind() == ErrorKind::NotFound => true,
         Err(e) => return Err(EngineError::io(format!("reading {}", paths::FORMAT), e)),
     };
-    match probe_xattrs(disk) {
+    match probe(disk) {
         // It has kept them so far. A store on a full disk is read, and room is made in it.
         Err(EngineError::NoSpace) if !fresh => tracing::warn!("the disk of the store is full"),
         probed => probed?,
@@ -67,15 +67,29 @@ fn check_format(bytes: &[u8]) -> Result<()> {
     }
 }
 
-fn probe_xattrs(disk: &dyn Disk) -> Result<()> {
+fn probe(disk: &dyn Disk) -> Result<()> {
     let probe = paths::draft("probe");
     tree::unlink(disk, &probe)?;
     let words = "the file system of the store keeps no user xattrs, which versions and writers are recorded in";
     let file = disk.create(&probe, super::tree::PRIVATE).map_err(|e| EngineError::io("writing to the store", e))?;
     let result =
         file.set_xattr(super::mark::NAME, &[b' '; super::mark::ROOM_BYTES]).map_err(|e| EngineError::io(words, e));
+    let result = result.and_then(|()| probe_renames(disk, &probe));
     tree::unlink(disk, &probe)?;
     result
+}
+
+/// Some file systems know no rename but the plain one: what is committed there could never come to its place.
+fn probe_renames(disk: &dyn Disk, probe: &str) -> Result<()> {
+    let words = "the file system of the store cannot exchange two names, by which values are replaced";
+    let other = paths::draft("probe.other");
+    tree::unlink(disk, &other)?;
+    let renamed = disk.rename_new(probe, &other).and_then(|()| {
+        disk.create(probe, super::tree::PRIVATE)?;
+        disk.exchange(probe, &other)
+    });
+    tree::unlink(disk, &other)?;
+    renamed.map_err(|e| EngineError::io(words, e))
 }
 
 impl LocalEngine {

@@ -17,6 +17,10 @@ use crate::engine::local::record::{Act, Body, Record, Value};
 use crate::engine::{EngineError, Result};
 use crate::words::{Key, Policy, Seq, SessionId};
 
+/// The remedy where opening refuses.
+const CANNOT_OPEN: &str = "the store is not opened like this; move the journal elsewhere to open it without the changes \
+                           that are only in it, and keep it";
+
 /// What the journal holds. Its records bound the memory this takes.
 #[derive(Debug, Default)]
 pub(super) struct OnItsWay {
@@ -161,9 +165,7 @@ impl Scan<'_, '_> {
                 EngineError::Damaged { what, .. } => what.clone(),
                 other => other.to_string(),
             };
-            let remedy = "the store is not opened like this; move the journal elsewhere to open it without the changes \
-                          that are only in it, and keep it";
-            self.broken(rule, what, remedy, None);
+            self.broken(rule, what, CANNOT_OPEN, None);
             return;
         }
         for (at, (generation, used)) in HEADERS.into_iter().zip(seen.generations.iter().zip(seen.used)) {
@@ -246,6 +248,9 @@ impl Scan<'_, '_> {
                 self.check_draft(record)?;
             }
         }
+        if !same_boot {
+            self.check_end(&records, &logged);
+        }
         self.way.records = records;
         if waiting > 0 {
             let remedy = "the next opening of the store puts them there";
@@ -259,6 +264,17 @@ impl Scan<'_, '_> {
             self.found(Fault::note("journal", paths::JOURNAL, what, remedy).mended_by(Mend::Opening));
         }
         Ok(())
+    }
+
+    /// After a power cut no log goes on where the journal ends: records were lost, or it is an older copy.
+    fn check_end(&mut self, records: &[(Record, Vec<u8>)], logged: &HashMap<SessionId, Seq>) {
+        let last: HashMap<_, _> = records.iter().map(|(record, _)| (&record.session, record.seq)).collect();
+        let Some((session, last)) = last.into_iter().find(|(session, last)| logged.get(session) > Some(last)) else {
+            return;
+        };
+        self.way.unreadable = true;
+        let what = format!("it ends with change {last} of session '{session}', whose log goes on");
+        self.broken("F39", what, CANNOT_OPEN, None);
     }
 
     /// The number of the last whole line of a session's log.
