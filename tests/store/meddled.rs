@@ -2,6 +2,7 @@
 //! is ours. No version is lost for it, none is another's, and the session goes on.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
@@ -16,7 +17,7 @@ use batonfs::words::{Op, Policy};
 use crate::disks::{RecordingDisk, Watch};
 use crate::engines::*;
 use crate::neighbour::{neighbour_writes, place};
-use crate::sound::assert_sound;
+use crate::sound::{assert_sound, checked};
 
 /// Long enough for another thread to come to where it waits. Nothing fails when it does not.
 const A_MOMENT: Duration = Duration::from_millis(100);
@@ -250,4 +251,61 @@ fn a_hard_link_of_a_value_is_a_value_of_its_own() {
     let adopted = engine.changes(&session(), 0).unwrap().into_iter().filter(|line| line.op == Op::Adopt).count();
     assert_eq!(adopted, 1);
     assert_eq!(fs::read_dir(root.join(".baton/drafts")).unwrap().count(), 0);
+}
+
+/// A value whose bytes a disk has changed in silence, while the journal still has them.
+fn rotten() -> (tempfile::TempDir, Watch, Arc<LocalEngine>) {
+    let (dir, watch, engine) = watched();
+    commit(&*engine, put("k", b"what was committed", None));
+    let file = fs::OpenOptions::new().write(true).open(dir.path().join("s/k")).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"W", 0).unwrap();
+    file.set_modified(modified).unwrap();
+    (dir, watch, engine)
+}
+
+// F1 F10
+#[test]
+fn a_repair_that_dies_at_any_operation_leaves_what_the_next_one_mends() {
+    let mut survived = 0;
+    for n in 0.. {
+        let (dir, watch, engine) = rotten();
+        watch.take();
+        watch.fail(Some((n, libc::EIO)));
+        let repaired = engine.verify(true, &mut |_| ControlFlow::Continue(()));
+        let done = watch.take().len();
+        watch.fail(None);
+        drop(engine);
+        checked(dir.path(), true);
+        let engine = LocalEngine::open(dir.path()).unwrap();
+        assert_eq!(value(&engine, "k").unwrap(), b"what was committed", "dead after {n}");
+        let head = engine.head(&session(), &key("k")).unwrap().unwrap();
+        assert_eq!((head.version, head.writer), (1, writer("w")), "dead after {n}");
+        survived += 1;
+        if repaired.is_ok() && done < n {
+            break;
+        }
+    }
+    assert!(survived > 5, "only {survived} deaths");
+}
+
+// F11
+#[test]
+fn a_strangers_value_that_comes_while_a_torn_one_is_mended_stays() {
+    for n in 0_usize.. {
+        let (dir, watch, engine) = rotten();
+        let (root, mut left) = (dir.path().to_owned(), n);
+        let (tell, told) = channel();
+        watch.before(move |what| {
+            if left == 0 {
+                place(&root.join("s/k"), b"theirs");
+                drop(tell.send(what.to_owned()));
+            }
+            left = left.wrapping_sub(1);
+        });
+        drop(engine.verify(true, &mut |_| ControlFlow::Continue(())));
+        watch.before(|_| {});
+        let Ok(moment) = told.recv() else { break };
+        assert_eq!(value(&*engine, "k").unwrap(), b"theirs", "before {moment}");
+    }
 }

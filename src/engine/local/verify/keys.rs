@@ -125,7 +125,7 @@ impl Scan<'_, '_> {
         let place = paths::value(session, key.as_str());
         match self.way.bytes_of(session, key, mark) {
             Some(bytes) => Fault::damage("F1", &place, what, "the journal still has its bytes")
-                .mended_by(Mend::Bytes { place: place.clone(), bytes, mtime_ns: mark.mtime_ns }),
+                .mended_by(Mend::Bytes { place: place.clone(), bytes, mark: Box::new(mark.clone()) }),
             None => Fault::damage("F1", &place, what, RECOVER),
         }
     }

@@ -2,9 +2,10 @@
 //! needs. No act takes a committed byte away. Knows files; must not judge them.
 
 use crate::engine::local::disk::{Access, Disk};
+use crate::engine::local::look::{self, Look};
 use crate::engine::local::mark::{self, Mark};
-use crate::engine::local::{paths, tree};
-use crate::engine::{EngineError, Result};
+use crate::engine::local::{paths, time, tree};
+use crate::engine::{Attributes, EngineError, Result};
 use crate::words::Policy;
 
 /// Mode of sidecars, less the umask: the neighbour's, which may run as somebody else.
@@ -34,7 +35,7 @@ pub(super) enum Mend {
     /// A sidecar gets the bytes that the mark of its value calls for.
     Sidecar { place: String, bytes: Vec<u8> },
     /// A value gets back the bytes that its mark's checksum proves.
-    Bytes { place: String, bytes: Vec<u8>, mtime_ns: i64 },
+    Bytes { place: String, bytes: Vec<u8>, mark: Box<Mark> },
     /// A value gets back the mark that its record proves.
     Mark { place: String, mark: Box<Mark> },
     /// A policy is written again.
@@ -60,13 +61,7 @@ impl Mend {
                 disk.open(place, Access::Write).map_err(io)?.set_len(*len).map_err(io)
             }
             Self::Sidecar { place, bytes } => write_sidecar(disk, place, bytes),
-            Self::Bytes { place, bytes, mtime_ns } => {
-                let io = |e| EngineError::io(format!("writing {place}"), e);
-                let file = disk.open(place, Access::Write).map_err(io)?;
-                file.write_at(0, bytes).map_err(io)?;
-                file.set_len(bytes.len() as u64).map_err(io)?;
-                file.set_mtime(*mtime_ns).map_err(io)
-            }
+            Self::Bytes { place, bytes, mark } => mend_bytes(disk, place, bytes, mark),
             Self::Mark { place, mark } => {
                 let file =
                     disk.open(place, Access::Read).map_err(|e| EngineError::io(format!("marking {place}"), e))?;
@@ -81,6 +76,33 @@ impl Mend {
             }
         }
     }
+}
+
+/// Puts whole bytes where torn ones are, by an exchange: a repair that is cut off leaves what was there, and so does one
+/// that finds another value there by now.
+fn mend_bytes(disk: &dyn Disk, place: &str, bytes: &[u8], mark: &Mark) -> Result<()> {
+    let io = |e| EngineError::io(format!("writing {place}"), e);
+    let Look::File(torn) = look::look_at(disk, place, Access::Read)? else { return Ok(()) };
+    if Mark::read(&*torn.file).map_err(io)?.as_ref() != Some(mark) {
+        return Ok(());
+    }
+    let draft = paths::draft(&format!("{}.mend", uuid::Uuid::now_v7()));
+    let exchange = || {
+        let whole = disk.create(&draft, tree::PRIVATE).map_err(io)?;
+        whole.write_at(0, bytes).map_err(io)?;
+        mark.write(&*whole, &draft)?;
+        let attributes = look::attributes(&*torn.file, &torn.stat)?;
+        look::set_first_attributes(&*whole, &Attributes { mtime: time::from_ns(mark.mtime_ns), ..attributes }, &draft)?;
+        whole.sync().map_err(io)?;
+        disk.exchange(&draft, place).map_err(io)?;
+        if disk.stat(&draft).map_err(io)?.id != torn.stat.id {
+            disk.exchange(&draft, place).map_err(io)?;
+        }
+        Ok(())
+    };
+    let exchanged = exchange();
+    tree::unlink(disk, &draft)?;
+    exchanged
 }
 
 fn write_sidecar(disk: &dyn Disk, place: &str, bytes: &[u8]) -> Result<()> {

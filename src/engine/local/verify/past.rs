@@ -110,7 +110,7 @@ impl Scan<'_, '_> {
             Some(bytes) => Fault::damage("F6", place, what, "the journal still has its bytes").mended_by(Mend::Bytes {
                 place: place.to_owned(),
                 bytes,
-                mtime_ns: mark.mtime_ns,
+                mark: Box::new(mark.clone()),
             }),
             None => Fault::damage("F6", place, what, lost),
         }
