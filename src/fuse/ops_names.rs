@@ -297,15 +297,20 @@ impl Filesystem {
     }
 
     /// A name that only appends have made, and that is put in the place of a value: as a draft it would go after that
-    /// value. Appends may be committed at any time, so they are now, under the name they have still. What no one has
-    /// written to yet replaces the value all the same.
+    /// value. Appends may be committed at any time, so they are now, under the name they have still, which is then a value
+    /// that moves. Else what no one has written to yet replaces the value all the same.
     fn let_replace(&self, ino: Option<Ino>) -> Reply<()> {
         let Some(ino) = ino else { return Ok(()) };
-        for handle in self.writers_on(ino) {
+        let writers = self.writers_on(ino);
+        for handle in &writers {
+            if let State::Writer(writer) = &mut *handle.state()
+                && writer.draft.is_log()
+            {
+                self.commit_draft(handle, writer, Moment::Write)?;
+            }
+        }
+        for handle in writers.iter().filter(|_| self.inodes_fresh(ino)) {
             if let State::Writer(writer) = &mut *handle.state() {
-                if writer.draft.is_log() {
-                    self.commit_draft(&handle, writer, Moment::Write)?;
-                }
                 writer.draft.stand();
             }
         }

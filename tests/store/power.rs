@@ -421,7 +421,7 @@ fn f15_f16_f19_without_any_one_sync_a_power_cut_takes_something() {
     // F16
     // F19
     for (name, broken) in SYNCS {
-        let found = (1..=9).find_map(|seed| {
+        let found = (1..=60).find_map(|seed| {
             let cut = cut_everywhere(seed, 36, 1, (Opening::USUAL, Way::Synced, Some(*broken)));
             cut.1.map(|wrong| (seed, wrong))
         });

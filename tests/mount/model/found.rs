@@ -112,5 +112,18 @@ pub(super) const CASES: &[(&str, usize, &[Op])] = &[
             Op::Seek(0, None),
         ],
     ),
+    // C10, C8
+    (
+        "who has only made a name that another has made for appending gives way at a rename",
+        3,
+        &[
+            Op::Open(2, 0, MAKE_FOR_READING),
+            Op::Open(1, 1, Flags { append: true, ..MAKE_FOR_READING }),
+            Op::Open(2, 1, MAKE_FOR_READING),
+            Op::Rename(1, 1, 0, true),
+            Op::Exit(1),
+            Op::Exit(2),
+        ],
+    ),
     ("and so does nothing at all", 1, &[Op::Open(0, 2, LOG), Op::Rename(0, 2, 0, true), Op::Stat(0, 0), Op::Close(0)]),
 ];

@@ -178,11 +178,15 @@ impl World {
         if self.values.contains_key(&to) && !self.values.contains_key(&from) {
             // What was appended to a name of its own does not go after the value that the name replaces.
             for handle in self.handles_on(node) {
-                // What it has made replaces the value, be it empty.
-                self.handles[handle].draft.iter_mut().for_each(|draft| draft.made = false);
                 let log = |draft: &Draft| draft.dirty && matches!(draft.bytes, Bytes::Append(_));
                 if self.handles[handle].draft.as_ref().is_some_and(log) {
                     self.commit(handle);
+                }
+            }
+            // What a name that no commit has made was made for replaces the value, be it empty.
+            if self.nodes[node].fresh.is_some() {
+                for handle in self.handles_on(node) {
+                    self.handles[handle].draft.iter_mut().for_each(|draft| draft.made = false);
                 }
             }
         }
