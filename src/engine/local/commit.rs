@@ -42,12 +42,15 @@ impl Decision {
 /// A value that is there, with its mark.
 type Current = Option<(Found, Mark)>;
 
-/// The version that is there, or that waits for its sync.
-fn version_of(current: &Current, late: Option<&Late>) -> Option<Version> {
-    late.map(|late| &late.mark).or(current.as_ref().map(|(_, mark)| mark)).map(|mark| mark.version)
+fn version_of(current: &Current) -> Option<Version> {
+    current.as_ref().map(|(_, mark)| mark.version)
 }
 
-fn expect(current: Option<Version>, expected: Option<Version>) -> Result<()> {
+fn expect(current: &Current, expected: Option<Version>) -> Result<()> {
+    expect_version(version_of(current), expected)
+}
+
+fn expect_version(current: Option<Version>, expected: Option<Version>) -> Result<()> {
     if current == expected { Ok(()) } else { Err(EngineError::Stale { current }) }
 }
 
@@ -211,18 +214,20 @@ impl LocalEngine {
                 self.decide_put(session, key, content, expected, attributes, context, operation)
             }
             Change::Append { key, bytes, expected, mtime } => {
-                let late = session.late(key.as_str());
-                let current = if late.is_none() { self.current(session, &key)? } else { None };
-                expect(version_of(&current, late.as_ref()), Some(expected))?;
-                self.decide_append(key, bytes, time::to_ns(mtime), (current, late), context, operation)
+                let (base, mark) = match self.late_or_current(session, &key, Some(expected))? {
+                    (None, None) => return Err(EngineError::Stale { current: None }),
+                    (current, Some(late)) => (current, late.mark),
+                    (Some((found, mark)), None) => (Some((found, mark.clone())), mark),
+                };
+                self.decide_append(key, bytes, time::to_ns(mtime), (base, mark), context, operation)
             }
             Change::Delete { key, expected } => {
-                expect(version_of(&self.current(session, &key)?, None), Some(expected))?;
+                expect(&self.current(session, &key)?, Some(expected))?;
                 Ok(Decision::of(Act::Delete { key, over: expected }))
             }
             Change::Rename { from, to, expected_from, expected_to, content } => {
                 let source = self.current(session, &from)?;
-                expect(version_of(&source, None), Some(expected_from))?;
+                expect(&source, Some(expected_from))?;
                 self.decide_rename(session, (from, source), (to, expected_to), content, context, operation)
             }
             Change::RenameDir { from, to } => self.decide_rename_dir(session, from, to),
@@ -240,7 +245,7 @@ impl LocalEngine {
             Change::Attributes { path, set } => self.decide_attributes(session, path, &set, operation),
             Change::Declare { key, expected } => {
                 let current = self.current(session, &key)?;
-                expect(version_of(&current, None), Some(expected))?;
+                expect(&current, Some(expected))?;
                 if let Some((found, mark)) = &current {
                     Mark::reserve(&*found.file, key.as_str(), Now::Marked(mark), &context.author.writer)?;
                 }
@@ -265,9 +270,7 @@ impl LocalEngine {
         operation: &str,
     ) -> Result<Decision> {
         self.require_dirs_or_nothing(session, &key.parent())?;
-        let late = session.late(key.as_str());
-        let current = if late.is_none() { self.current(session, &key)? } else { None };
-        expect(version_of(&current, late.as_ref()), expected)?;
+        let (current, late) = self.late_or_current(session, &key, expected)?;
         let version = match late {
             Some(late) => late.mark.next(),
             None => self.next_version(session, &key, &current)?,
@@ -295,15 +298,10 @@ impl LocalEngine {
         key: Key,
         bytes: Vec<u8>,
         mtime_ns: i64,
-        (current, late): (Current, Option<Late>),
+        (base, mark): (Current, Mark),
         context: &Context,
         operation: &str,
     ) -> Result<Decision> {
-        let (base, mark) = match (current, late) {
-            (Some((found, mark)), _) => (Some((found, mark.clone())), mark),
-            (None, Some(late)) => (None, late.mark),
-            (None, None) => return Err(EngineError::Stale { current: None }),
-        };
         let append = Append {
             key,
             version: mark.next(),
@@ -347,7 +345,7 @@ impl LocalEngine {
         }
         self.require_parent(session, Some(to.parent()))?;
         let target = self.current(session, &to)?;
-        expect(version_of(&target, None), expected)?;
+        expect(&target, expected)?;
         let version = self.next_version(session, &to, &target)?;
         let time_ms = time::now_ms();
         self.stage_sidecar(operation, &context.author, time_ms)?;
@@ -429,7 +427,7 @@ impl LocalEngine {
         if set.xattrs.values().any(Option::is_some) {
             self.try_attributes(session, &path, &base, set, operation)?;
         }
-        let version = version_of(&base, None);
+        let version = version_of(&base);
         let act = Act::Attributes { path, version, set: KeptChange::of(set) };
         Ok(Decision { base, ..Decision::of(act) })
     }
@@ -455,6 +453,21 @@ impl LocalEngine {
             Mark::reserve(&*trial, &place, Now::Draft, &mark.writer)?;
         }
         tree::unlink(&*self.disk, &draft)
+    }
+
+    /// The value that waits for its sync, else the one at the key; it is of the expected version.
+    fn late_or_current(
+        &self,
+        session: &Session,
+        key: &Key,
+        expected: Option<Version>,
+    ) -> Result<(Current, Option<Late>)> {
+        if let Some(late) = session.late(key.as_str()) {
+            return expect_version(Some(late.mark.version), expected).map(|()| (None, Some(late)));
+        }
+        let current = self.current(session, key)?;
+        expect(&current, expected)?;
+        Ok((current, None))
     }
 
     /// The value at a key, a stranger's adopted. The caller holds the key.

@@ -3,8 +3,8 @@
 //! # Rooms
 //!
 //! The local engine: values as plain files, made durable by a journal. Knows the store's directory; must not know who
-//! may change what. The road of a commit: `commit` judges and journals, `journal` syncs, `publish` renames. `verify` reads
-//! all of it and judges it by the rules of this page, whose numbers its findings name.
+//! may change what. The road of a commit: `commit` judges and journals, `journal` syncs, `publish` renames;
+//! what may be answered before its sync is in `late`. `verify` reads all of it and judges it by the rules of this page, whose numbers its findings name.
 
 mod commit;
 pub mod disk;

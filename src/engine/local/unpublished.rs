@@ -52,8 +52,7 @@ impl LocalEngine {
         stuck.failed |= late.is_none();
         let (end, late) = late.unwrap_or_default();
         let behind = base.clone().filter(|_| late.is_some());
-        show(&mut stuck, &record, base, content, &body);
-        stuck.shown.values_mut().filter(|seen| seen.seq == record.seq).for_each(|seen| seen.late.clone_from(&late));
+        show(&mut stuck, (&record, &body), base, content, late.as_ref());
         stuck.records.insert(record.seq, Waiting { record, body, end, behind });
         session.set_stuck(true);
     }
@@ -80,7 +79,7 @@ impl LocalEngine {
         };
         let content = staged.map(|found| Arc::new(FileContent(found.file)) as Arc<dyn Content>);
         let mut stuck = session.stuck();
-        show(&mut stuck, record, base, content, &body);
+        show(&mut stuck, (record, &body), base, content, None);
         stuck.records.insert(record.seq, Waiting { record: record.clone(), body, end: 0, behind: None });
         (stuck.failed, stuck.replay) = (true, Some(Arc::clone(replay)));
         session.set_stuck(true);
@@ -234,12 +233,12 @@ fn base_key(act: &Act) -> Option<Key> {
 
 fn show(
     stuck: &mut Stuck,
-    record: &Record,
+    (record, body): (&Record, &Arc<Vec<u8>>),
     base: Option<Snapshot>,
     content: Option<Arc<dyn Content>>,
-    body: &Arc<Vec<u8>>,
+    late: Option<&Late>,
 ) {
-    let mut see = |path: String, shown| stuck.shown.insert(path, Seen { seq: record.seq, shown, late: None });
+    let mut see = |path: String, shown| stuck.shown.insert(path, Seen { seq: record.seq, shown, late: late.cloned() });
     let value = |head: Head, content| Shown::Value(Box::new(head), content);
     let in_memory = || Arc::new(MemoryContent(Arc::clone(body))) as Arc<dyn Content>;
     match (&record.act, base) {
