@@ -65,9 +65,13 @@ impl Filesystem {
     }
 
     /// A name that this handle has only made is nothing to commit once another has committed a value there, be that
-    /// gone again. Asked before each thing that is done with its draft.
+    /// gone again; not where it was lost before any commit. Asked before each thing that is done with its draft.
     pub(super) fn give_way(&self, ino: Ino, writer: &mut Writer) {
-        if writer.draft.is_only_made() && self.inodes.fresh(ino).is_none() {
+        if !writer.draft.is_only_made() || self.inodes.fresh(ino).is_some() {
+            return;
+        }
+        let had_value = || self.inodes.left(ino).is_some_and(|left| left.value.is_some());
+        if self.place(ino).is_ok() || had_value() {
             writer.draft.give_way();
         }
     }

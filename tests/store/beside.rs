@@ -171,9 +171,9 @@ fn moments(every: usize) -> impl Iterator<Item = usize> {
 fn f23_the_neighbour_writes_at_any_moment_of_a_commit_and_both_values_are_versions() {
     let mut met = 0;
     for case in cases() {
-        met += moments(2).take_while(|n| meet(&case, *n, false).is_some()).count();
+        met += (0..).take_while(|n| meet(&case, *n, false).is_some()).count();
         if matches!(case.op, Op::Put | Op::Append) {
-            met += moments(2).take_while(|n| meet(&case, *n, true).is_some()).count();
+            met += (0..).take_while(|n| meet(&case, *n, true).is_some()).count();
         }
     }
     println!("{met} moments");

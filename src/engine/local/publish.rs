@@ -414,17 +414,21 @@ impl LocalEngine {
         if let Look::File(found) = look::look_at(&*self.disk, &target, Access::Write)?
             && let Some(version) = self.extend_at(record, append, work, &found, &target)?
         {
-            if version == append.version {
+            let there = self.disk.stat(&target).is_ok_and(|stat| stat.id == found.stat.id);
+            if version == append.version && there {
                 return self.place_sidecar(record, &append.key, work);
+            }
+            if version == append.version {
+                // It was replaced before the bytes were written.
+                self.keep_appended(record, append, work, &found)?;
             }
         } else if work.replay.is_some() {
             self.extend_kept(record, append, work)?;
         } else if let Some(base) = work.judged {
-            let read = |at, part: &mut [u8]| base.file.read_at(at, part).map_err(io("reading", &target));
-            self.keep_appended(record, append, work, &look::attributes(&*base.file, &base.stat)?, read)?;
+            self.keep_appended(record, append, work, base)?;
         } else if let Some(base) = work.behind {
             let read = |at, part: &mut [u8]| base.content.read_at(at, part);
-            self.keep_appended(record, append, work, &base.head.attributes, read)?;
+            self.keep_with(record, append, work, &base.head.attributes, read)?;
         }
         tree::unlink(&*self.disk, &paths::draft_sidecar(&record.operation))
     }
@@ -477,7 +481,14 @@ impl LocalEngine {
     }
 
     /// The value was replaced from beside the store in this moment: with what was appended it is a version in history.
-    fn keep_appended(
+    fn keep_appended(&self, record: &Record, append: &Append, work: &Work<'_>, base: &Found) -> Result<()> {
+        let target = paths::value(&record.session, append.key.as_str());
+        let read = |at, part: &mut [u8]| base.file.read_at(at, part).map_err(io("reading", &target));
+        self.keep_with(record, append, work, &look::attributes(&*base.file, &base.stat)?, read)
+    }
+
+    /// The same with what `read` gives.
+    fn keep_with(
         &self,
         record: &Record,
         append: &Append,

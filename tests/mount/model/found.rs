@@ -100,5 +100,17 @@ pub(super) const CASES: &[(&str, usize, &[Op])] = &[
             Op::Read(0, 20, None),
         ],
     ),
+    // C13, C11
+    (
+        "who has only made a name that is unlinked has none of what another writes to it",
+        2,
+        &[
+            Op::Open(0, 1, MAKE_FOR_READING),
+            Op::Open(1, 1, MAKE),
+            Op::Write(1, 1, None),
+            Op::Unlink(0, 1),
+            Op::Seek(0, None),
+        ],
+    ),
     ("and so does nothing at all", 1, &[Op::Open(0, 2, LOG), Op::Rename(0, 2, 0, true), Op::Stat(0, 0), Op::Close(0)]),
 ];
