@@ -104,7 +104,6 @@ fn a_path_that_is_not_utf8_is_a_usage_error() {
 }
 
 /// K32
-/// K50
 #[test]
 fn wrong_words_are_usage_errors() {
     let (bench, at) = bench();

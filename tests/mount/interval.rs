@@ -45,7 +45,7 @@ fn d1_fsync_of_a_file_that_is_being_written_or_of_a_directory_makes_everything_d
 }
 
 // D1
-// K50
+// K33
 #[test]
 fn d1_a_handoff_a_change_of_names_and_the_command_are_durable_at_once_and_all_before_them() {
     let Some(mount) = mounted() else { return };

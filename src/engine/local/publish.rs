@@ -421,15 +421,15 @@ impl LocalEngine {
             }
             if version == append.version {
                 // It was replaced before the bytes were written.
-                self.keep_behind(record, append, work, &found)?;
+                self.keep_appended(record, append, work, &found)?;
             }
         } else if work.replay.is_some() {
             self.extend_kept(record, append, work)?;
         } else if let Some(base) = work.judged {
-            self.keep_behind(record, append, work, base)?;
+            self.keep_appended(record, append, work, base)?;
         } else if let Some(base) = work.behind {
             let read = |at, part: &mut [u8]| base.content.read_at(at, part);
-            self.keep_appended(record, append, work, &base.head.attributes, read)?;
+            self.keep_with(record, append, work, &base.head.attributes, read)?;
         }
         tree::unlink(&*self.disk, &paths::draft_sidecar(&record.operation))
     }
@@ -481,14 +481,15 @@ impl LocalEngine {
         }
     }
 
-    fn keep_behind(&self, record: &Record, append: &Append, work: &Work<'_>, base: &Found) -> Result<()> {
+    /// The value was replaced from beside the store in this moment: with what was appended it is a version in history.
+    fn keep_appended(&self, record: &Record, append: &Append, work: &Work<'_>, base: &Found) -> Result<()> {
         let target = paths::value(&record.session, append.key.as_str());
         let read = |at, part: &mut [u8]| base.file.read_at(at, part).map_err(io("reading", &target));
-        self.keep_appended(record, append, work, &look::attributes(&*base.file, &base.stat)?, read)
+        self.keep_with(record, append, work, &look::attributes(&*base.file, &base.stat)?, read)
     }
 
-    /// The value was replaced from beside the store in this moment: with what was appended it is a version in history.
-    fn keep_appended(
+    /// The same with what `read` gives.
+    fn keep_with(
         &self,
         record: &Record,
         append: &Append,
