@@ -275,6 +275,22 @@ fn f51_nobody_sees_a_version_go_back_while_others_write_and_sync() {
 
 // F50
 #[test]
+fn f50_files_that_many_commits_free_at_one_time_serve_the_next_ones() {
+    let (_dir, watch, engine) = late();
+    for round in 0..3 {
+        watch.take();
+        for n in 0..200_u64 {
+            let now = round * 200 + n;
+            commit(&engine, put("k", b"value", (now > 0).then_some(now)));
+        }
+        engine.sync().unwrap();
+    }
+    let made: Vec<_> = watch.take().into_iter().filter(|what| what.starts_with("create")).collect();
+    assert!(made.len() < 20, "{} files were made anew for 200 values and their sidecars", made.len());
+}
+
+// F50
+#[test]
 fn f50_what_waits_is_bounded_by_number_and_by_bytes() {
     let (dir, watch, engine) = late();
     for n in 0..1500_u64 {

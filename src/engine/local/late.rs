@@ -23,8 +23,11 @@ const LATE_MAX_BYTES: u64 = 4 << 20;
 impl LocalEngine {
     /// From here on a commit of a value may be answered before it is durable; [`super::super::Engine::sync`] makes it so.
     #[must_use]
-    pub fn deferring(self) -> Self {
-        Self { defers: true, ..self }
+    pub fn deferring(mut self) -> Self {
+        self.defers = true;
+        self.spare_values.keep_more(LATE_MAX);
+        self.spare_sidecars.keep_more(LATE_MAX);
+        self
     }
 
     /// May this change be answered before its sync? Only values in directories that are there: whatever else changes names

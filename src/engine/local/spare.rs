@@ -15,14 +15,22 @@ const SPARES_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Spares {
     names: Mutex<VecDeque<String>>,
+    /// How many more than usual are kept.
+    more: usize,
 }
 
 impl Spares {
+    /// Keeps so many more: where many commits come to their places at one time, as many files are no longer needed, and as
+    /// many are before the next time.
+    pub(super) fn keep_more(&mut self, more: usize) {
+        self.more = more;
+    }
+
     /// Takes over a file that nothing refers to any more. It is gone from `place` afterwards, or a warning tells why not.
     pub(super) fn retire(&self, disk: &dyn Disk, place: &str) {
         let wanted = disk.stat(place).is_ok_and(|stat| stat.form == Form::File && stat.size_bytes <= INLINE_BYTES);
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        if wanted && names.len() < SPARES_MAX {
+        if wanted && names.len() < SPARES_MAX + self.more {
             let spare = paths::draft(&format!("{}.spare", uuid::Uuid::now_v7()));
             if disk.rename(place, &spare).is_ok() {
                 names.push_back(spare);
