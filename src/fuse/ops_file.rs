@@ -466,11 +466,17 @@ impl Filesystem {
         Ok(Some(()))
     }
 
-    /// A name that no commit has made has only drafts to cut: those of who can see it.
+    /// A name that no commit has made has only drafts to cut: those of who can see it. What was dropped or refused is none.
     fn truncate_fresh(&self, asker: Asker, ino: Ino, size: u64) -> Reply<()> {
         let pid = holders::tgid(asker.thread);
         let own = |handle: &&Arc<Handle>| pid.is_none_or(|pid| handle.may_be_held_by(pid));
-        self.writers_on(ino).iter().filter(own).try_for_each(|handle| self.truncate_handle(asker, handle.id, size))
+        let is_draft = |handle: &&Arc<Handle>| match &*handle.state() {
+            State::Writer(writer) => !writer.dropped && writer.failed.is_none(),
+            _ => true,
+        };
+        let writers = self.writers_on(ino);
+        let drafts = writers.iter().filter(own).filter(is_draft);
+        drafts.map(|handle| handle.id).try_for_each(|id| self.truncate_handle(asker, id, size))
     }
 
     /// `ftruncate`: changes the draft, and is a write of the process that asks for it.

@@ -125,5 +125,18 @@ pub(super) const CASES: &[(&str, usize, &[Op])] = &[
             Op::Exit(2),
         ],
     ),
+    // C6, C9
+    (
+        "a name whose first draft was dropped with a killed process is truncated by who holds it still",
+        1,
+        &[
+            Op::Open(0, 1, MAKE_FOR_READING),
+            Op::Open(0, 1, WRITE),
+            Op::Fork(0),
+            Op::Kill(1),
+            Op::Truncate(0, 1, 0),
+            Op::Open(0, 1, Flags { truncate: true, ..READ }),
+        ],
+    ),
     ("and so does nothing at all", 1, &[Op::Open(0, 2, LOG), Op::Rename(0, 2, 0, true), Op::Stat(0, 0), Op::Close(0)]),
 ];

@@ -77,6 +77,8 @@ struct Draft {
     /// Processes seen holding it at a close that had to wait (C1).
     seen: BTreeSet<Proc>,
     killed: bool,
+    /// It was dropped (C6): there is nothing of it to cut.
+    dropped: bool,
 }
 
 /// An open file description.

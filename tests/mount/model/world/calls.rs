@@ -104,6 +104,7 @@ impl World {
             writers: Vec::new(),
             seen: BTreeSet::new(),
             killed: false,
+            dropped: false,
         };
         if !seen {
             // C8: reserved by another, or from now on by this one.
@@ -155,7 +156,7 @@ impl World {
             None => {
                 let node = self.node_of(key);
                 for handle in self.handles_on(node) {
-                    if self.handles[handle].draft.is_some() {
+                    if self.handles[handle].draft.as_ref().is_some_and(|draft| !draft.dropped) {
                         self.cut(handle, process, size);
                     }
                 }

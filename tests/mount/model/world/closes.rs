@@ -79,7 +79,7 @@ impl World {
         let key = self.nodes[self.handles[id].node].name;
         match self.handles[id].draft.as_mut() {
             Some(draft) if draft.killed && !draft.has_append() => {
-                draft.dirty = false;
+                (draft.dirty, draft.dropped) = (false, true);
                 draft.bytes = Bytes::Untouched;
                 if let Some(key) = key {
                     self.log.push(Line { op: "drop", key, size: Some(size), ..Line::default() });
