@@ -146,7 +146,7 @@ impl Filesystem {
         }
         let place = self.place_in(parent, name)?;
         let by = self.caller(&place.session, asker)?;
-        let _names = self.names.tree();
+        let _names = self.tree_at_rest((parent, name));
         let (place, known) = (self.place_in(parent, name)?, self.inodes.find(parent, name));
         if known.is_some_and(|ino| self.is_written_below(ino)) {
             return Err(Refusal::new(libc::ENOTEMPTY, format!("a file is being written in '{name}'")));
@@ -227,7 +227,7 @@ impl Filesystem {
             return Err(Refusal::new(libc::ENOTDIR, format!("'{}' is not a directory", to.name)));
         }
         let by = self.caller(&from.place.session, asker)?;
-        let _names = self.names.tree();
+        let _names = self.tree_at_rest((to.parent, &to.name));
         let (source, target) = (self.place_of(from)?.dir()?, self.directory(&self.place_of(to)?)?);
         if to.ino.is_some_and(|ino| self.is_written_below(ino)) {
             return Err(Refusal::new(libc::ENOTEMPTY, format!("a file is being written in '{}'", to.name)));
@@ -317,19 +317,31 @@ impl Filesystem {
         Ok(())
     }
 
+    /// All names, once no handle below a directory is at its end: only then is known whether that commits its name or
+    /// frees it. It is waited for without them, since handles come before names in the order of locks.
+    fn tree_at_rest(&self, dir: (Ino, &str)) -> Held<'_> {
+        loop {
+            let names = self.names.tree();
+            let below = self.inodes.find(dir.0, dir.1).map(|ino| self.inodes.fresh_below(ino)).unwrap_or_default();
+            let mut handles = below.into_iter().flat_map(|ino| self.handles_on(ino));
+            let Some(ending) = handles.find(|handle| handle.is_closed() && handle.try_state().is_none()) else {
+                return names;
+            };
+            drop(names);
+            drop(ending.state());
+        }
+    }
+
     /// Has a draft reserved a name below a directory? Not one that was refused, or has nothing to commit and was closed:
-    /// RELEASE comes some time after the close.
+    /// RELEASE comes some time after the close, and frees the name some time after the handle. All names are held.
     fn is_written_below(&self, dir: Ino) -> bool {
         let reserves = |handle: &Handle| match handle.try_state().as_deref() {
             Some(State::Writer(writer)) => writer.failed.is_none() && (writer.has_draft() || !handle.is_closed()),
             Some(_) => !handle.is_closed(),
             None => true,
         };
-        self.inodes.fresh_below(dir).into_iter().any(|ino| {
-            let handles = self.handles_on(ino);
-            // Without any it is just being made.
-            handles.is_empty() || handles.iter().any(|handle| reserves(handle))
-        })
+        let mut below = self.inodes.fresh_below(dir).into_iter().flat_map(|ino| self.handles_on(ino));
+        below.any(|handle| reserves(&handle))
     }
 
     /// A key under another name has other version numbers: what handles on it were made from is told in those.

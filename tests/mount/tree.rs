@@ -233,3 +233,15 @@ fn a_session_goes_while_somebody_still_has_open_what_was_refused_in_it() {
                   try: os.close(fd)\nexcept OSError as e: assert e.errno == errno.EINVAL";
     mount.python(script).ok();
 }
+
+// T6, C6
+#[test]
+fn a_directory_goes_as_soon_as_the_maker_of_a_name_in_it_has_been_killed() {
+    let Some(mount) = Mount::new() else { return };
+    // Its handle is released some time after who waits for it is told that it is gone.
+    let script = "import os, signal\nfor i in range(80):\n os.mkdir('d')\n ready, tell = os.pipe()\n pid = os.fork()\n \
+                  if pid == 0:\n  fd = os.open('d/k', os.O_CREAT | os.O_RDONLY)\n  os.write(tell, b'.')\n  signal.pause()\n \
+                  os.read(ready, 1)\n os.kill(pid, signal.SIGKILL)\n os.waitpid(pid, 0)\n os.rmdir('d')\n os.close(ready)\n \
+                  os.close(tell)";
+    mount.python(script).ok();
+}
