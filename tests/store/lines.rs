@@ -5,6 +5,7 @@ use std::path::Path;
 
 use batonfs::engine::local::{LocalEngine, verify};
 use batonfs::engine::{Engine, EngineError, Finding, Report};
+use batonfs::words::SessionId;
 
 use crate::engines::*;
 
@@ -96,4 +97,26 @@ fn a_repair_beside_an_open_engine_lets_it_go_on() {
     assert_eq!(rules(&report.repaired), ["F43"]);
     assert_eq!(commit(&engine, put("c", b"c", None)).seq, 4);
     engine.close().unwrap();
+}
+
+// F43
+#[test]
+fn what_goes_on_in_other_sessions_does_not_make_a_lost_end_the_end() {
+    let dir = store();
+    let text = fs::read_to_string(dir.path().join(LOG)).unwrap();
+    fs::write(dir.path().join(LOG), text.split_inclusive('\n').take(3).collect::<String>()).unwrap();
+    let other = SessionId::parse("t").unwrap();
+    for n in 0..3 {
+        let engine = LocalEngine::open(dir.path()).unwrap();
+        assert!(is_damaged(engine.changes(&session(), 0)), "opened {n} times before");
+        assert!(is_damaged(engine.commit(&session(), put("c", b"c", None), &by("w"))), "opened {n} times before");
+        if n == 0 {
+            engine.commit(&other, make_dir(""), &by("w")).unwrap();
+        } else {
+            engine.commit(&other, put(&format!("k{n}"), b"t", None), &by("w")).unwrap();
+        }
+        // It makes a checkpoint.
+        engine.close().unwrap();
+    }
+    assert_eq!(rules(&checked(dir.path(), false).findings), ["F43"]);
 }
