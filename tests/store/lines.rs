@@ -38,6 +38,14 @@ fn rules(findings: &[Finding]) -> Vec<&str> {
     findings.iter().map(|finding| finding.rule.as_str()).collect()
 }
 
+/// Other bytes, of which nothing but their checksum tells.
+fn rot(value: &Path) {
+    let modified = fs::metadata(value).unwrap().modified().unwrap();
+    let size = fs::read(value).unwrap().len();
+    fs::write(value, vec![b'?'; size]).unwrap();
+    fs::File::options().write(true).open(value).unwrap().set_modified(modified).unwrap();
+}
+
 fn is_damaged<T: std::fmt::Debug>(result: Result<T, EngineError>) -> bool {
     matches!(result, Err(EngineError::Damaged { place, .. }) if place == LOG)
 }
@@ -119,4 +127,20 @@ fn what_goes_on_in_other_sessions_does_not_make_a_lost_end_the_end() {
         engine.close().unwrap();
     }
     assert_eq!(rules(&checked(dir.path(), false).findings), ["F43"]);
+}
+
+// F43
+#[test]
+fn a_check_beside_an_open_engine_tells_of_a_lost_end_and_of_the_rest() {
+    for kept in 0..5 {
+        let dir = store();
+        let engine = LocalEngine::open(dir.path()).unwrap();
+        let text = fs::read_to_string(dir.path().join(LOG)).unwrap();
+        fs::write(dir.path().join(LOG), text.split_inclusive('\n').take(kept).collect::<String>()).unwrap();
+        rot(&dir.path().join("s/a"));
+        let report = engine.verify(false, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
+        let beside = checked(dir.path(), false);
+        assert_eq!(report.findings, beside.findings, "{kept} lines");
+        assert_eq!(rules(&report.findings), ["F43", "F1"], "{kept} lines");
+    }
 }
