@@ -181,13 +181,14 @@ impl LocalEngine {
             placed.push(record.seq);
             Ok(())
         });
+        // Before it is said that nothing is on its way: a checkpoint believes that, and then wants their lines in the log.
+        session.placed(&*self.disk, &placed);
         {
             let mut stuck = session.stuck();
             stuck.placed(&placed);
             stuck.failed |= published.is_err();
             session.set_stuck(!stuck.records.is_empty());
         }
-        session.placed(&*self.disk, &placed);
         let late = waiting.iter().take(placed.len()).filter(|waiting| waiting.end > 0).count();
         self.late.fetch_sub(late, Ordering::SeqCst);
         published
