@@ -187,6 +187,38 @@ fn a_directory_of_either_name_made_around_a_crash_in_a_rename_keeps_nobody_from_
     }
 }
 
+// F29
+#[test]
+fn of_many_readers_who_find_a_renamed_directory_between_two_names_one_makes_a_checkpoint() {
+    let (dir, watch, engine) = watched();
+    commit(&*engine, put("m/k", b"m", None));
+    watch.bar(Some("rename s/m"));
+    commit(&*engine, rename_dir("m", "n"));
+    drop(engine);
+    let engine = Arc::new(LocalEngine::open_on(RecordingDisk::open(dir.path(), &watch)).unwrap());
+    assert!(engine.list(&session()).is_err(), "it is between two names");
+    watch.bar(None);
+    watch.take();
+    let (readers, mut started) = (Arc::clone(&engine), false);
+    let (send, ended) = channel();
+    watch.before(move |what| {
+        if what.starts_with("rename s/m") && !std::mem::replace(&mut started, true) {
+            for _ in 0..4 {
+                let (engine, send) = (Arc::clone(&readers), send.clone());
+                std::thread::spawn(move || send.send(keys(&*engine)).unwrap());
+            }
+            std::thread::sleep(A_MOMENT);
+        }
+    });
+    assert_eq!(keys(&*engine), ["n/k"]);
+    for _ in 0..4 {
+        assert_eq!(ended.recv_timeout(Duration::from_secs(60)).unwrap(), ["n/k"]);
+    }
+    assert_eq!(watch.count("sync_everything"), 1);
+    engine.close().unwrap();
+    assert_sound(dir.path());
+}
+
 // F27
 #[test]
 fn a_directory_that_is_made_again_after_a_power_cut_changes_nothing_of_a_file_that_has_its_name() {

@@ -127,6 +127,10 @@ impl LocalEngine {
     /// comes before any other change of its session can, and so what could keep that from being made is tried first.
     fn settle_dir(&self, session: &Session) -> Result<()> {
         let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        if !session.stuck().blocked {
+            // Somebody else has, while this one waited.
+            return Ok(());
+        }
         self.journal.check_open()?;
         let others: Vec<_> = self.all().values().filter(|other| other.id != session.id).cloned().collect();
         others.iter().try_for_each(|other| self.settle(other, true))?;
