@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use batonfs::engine::local::LocalEngine;
 use batonfs::engine::{Engine, KEPT_VERSIONS};
-use batonfs::words::{Op, Policy};
+use batonfs::words::{Op, Policy, SessionId};
 
 use crate::disks::{RecordingDisk, Watch};
 use crate::engines::*;
@@ -215,6 +215,31 @@ fn of_many_readers_who_find_a_renamed_directory_between_two_names_one_makes_a_ch
         assert_eq!(ended.recv_timeout(Duration::from_secs(60)).unwrap(), ["n/k"]);
     }
     assert_eq!(watch.count("sync_everything"), 1);
+    engine.close().unwrap();
+    assert_sound(dir.path());
+}
+
+// F25 F29
+#[test]
+fn a_renamed_directory_whose_line_cannot_be_written_closes_the_store_to_nobody_else() {
+    let (dir, watch, engine) = watched();
+    let other = SessionId::parse("t").unwrap();
+    engine.commit(&other, make_dir(""), &by("w")).unwrap();
+    commit(&*engine, put("m/k", b"m", None));
+    watch.bar(Some("rename s/m"));
+    commit(&*engine, rename_dir("m", "n"));
+    drop(engine);
+    let engine = Arc::new(LocalEngine::open_on(RecordingDisk::open(dir.path(), &watch)).unwrap());
+    watch.bar(Some(".baton/sessions/s/log"));
+    for n in 1..4 {
+        let listed = engine.list(&session());
+        let receipt = engine.commit(&other, put(&format!("k{n}"), b"t", None), &by("w"));
+        assert!(receipt.is_ok(), "{receipt:?}");
+        assert!(listed.is_err(), "it is not in its place for good");
+    }
+    watch.bar(None);
+    assert_eq!(keys(&*engine), ["n/k"]);
+    commit(&*engine, put("n/k", b"n", Some(1)));
     engine.close().unwrap();
     assert_sound(dir.path());
 }

@@ -134,9 +134,14 @@ impl LocalEngine {
         self.journal.check_open()?;
         let others: Vec<_> = self.all().values().filter(|other| other.id != session.id).cloned().collect();
         others.iter().try_for_each(|other| self.settle(other, true))?;
+        let waiting = session.stuck().clone();
         self.settle(session, true)?;
-        self.checkpoint_alone().inspect_err(|e| {
-            self.journal.close(&format!("a renamed directory could not be made durable in its place: {e}"));
+        self.checkpoint_alone().inspect_err(|_| {
+            if self.journal.check_open().is_ok() {
+                // Doing it again changes nothing; a change of its session would follow it in the journal.
+                *session.stuck() = waiting;
+                session.set_stuck(true);
+            }
         })
     }
 
