@@ -244,6 +244,27 @@ fn a_renamed_directory_whose_line_cannot_be_written_closes_the_store_to_nobody_e
     assert_sound(dir.path());
 }
 
+// F2 F25
+#[test]
+fn a_sidecar_that_the_disk_refuses_to_replace_is_replaced_later() {
+    let (dir, watch, engine) = watched();
+    commit(&*engine, put("a", b"one", None));
+    let barring = watch.clone();
+    watch.before(move |what| {
+        if what.starts_with("exchange") && what.contains(".meta ") {
+            barring.bar(Some(what));
+        }
+    });
+    engine.commit(&session(), put("a", b"two", Some(1)), &by("another")).unwrap();
+    watch.before(|_| {});
+    watch.bar(None);
+    assert_eq!(value(&*engine, "a").unwrap(), b"two");
+    let sidecar = fs::read_to_string(dir.path().join("s/.agent_state_meta/a.json")).unwrap();
+    assert!(sidecar.contains("another"), "{sidecar}");
+    engine.close().unwrap();
+    assert_sound(dir.path());
+}
+
 // F27
 #[test]
 fn a_directory_that_is_made_again_after_a_power_cut_changes_nothing_of_a_file_that_has_its_name() {
