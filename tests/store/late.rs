@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use batonfs::engine::local::LocalEngine;
@@ -12,7 +12,7 @@ use batonfs::engine::memory::MemoryEngine;
 use batonfs::engine::{Attributes, Change, Engine, EngineError, Staged};
 use batonfs::handoff::HandoffDocument;
 use batonfs::store::{Document, Store};
-use batonfs::words::{Key, Policy};
+use batonfs::words::{Key, Policy, SessionId};
 
 use crate::disks::{RecordingDisk, Watch};
 use crate::engines::*;
@@ -403,4 +403,32 @@ fn f50_a_handoff_is_durable_when_it_is_answered_and_so_is_all_before_it() {
     assert_eq!(watch.count(JOURNAL_SYNC), 1);
     assert_eq!(beside(dir.path(), "k").as_deref(), Some(&b"what it speaks of"[..]));
     assert!(beside(dir.path(), "__handoff.json").is_some());
+}
+
+// F51
+#[test]
+fn f51_who_has_versions_put_in_their_places_is_in_no_checkpoints_way() {
+    let (dir, _watch, engine) = late();
+    let other = SessionId::parse("t").unwrap();
+    let at_other = |change| engine.commit(&other, change, &by("w"));
+    at_other(make_dir("")).unwrap();
+    at_other(make_dir("one")).unwrap();
+    let stopped = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while !stopped.load(Ordering::Relaxed) {
+                let now = version(&engine, "k");
+                commit(&engine, put("k", b"value", now));
+                engine.versions(&session(), &key("k")).unwrap();
+            }
+        });
+        // Each makes two checkpoints.
+        let renamed: Vec<_> = (0..40)
+            .map(|n| at_other(if n % 2 == 0 { rename_dir("one", "two") } else { rename_dir("two", "one") }))
+            .collect();
+        stopped.store(true, Ordering::Relaxed);
+        renamed.into_iter().for_each(|renamed| assert!(renamed.is_ok(), "{renamed:?}"));
+    });
+    engine.close().unwrap();
+    assert_sound(dir.path());
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use batonfs::engine::local::{LocalEngine, verify};
 use batonfs::engine::{Engine, EngineError, Finding, Report};
+use batonfs::words::SessionId;
 
 use crate::engines::*;
 
@@ -35,6 +36,14 @@ fn checked(root: &Path, repair: bool) -> Report {
 
 fn rules(findings: &[Finding]) -> Vec<&str> {
     findings.iter().map(|finding| finding.rule.as_str()).collect()
+}
+
+/// Other bytes, of which nothing but their checksum tells.
+fn rot(value: &Path) {
+    let modified = fs::metadata(value).unwrap().modified().unwrap();
+    let size = fs::read(value).unwrap().len();
+    fs::write(value, vec![b'?'; size]).unwrap();
+    fs::File::options().write(true).open(value).unwrap().set_modified(modified).unwrap();
 }
 
 fn is_damaged<T: std::fmt::Debug>(result: Result<T, EngineError>) -> bool {
@@ -96,4 +105,42 @@ fn a_repair_beside_an_open_engine_lets_it_go_on() {
     assert_eq!(rules(&report.repaired), ["F43"]);
     assert_eq!(commit(&engine, put("c", b"c", None)).seq, 4);
     engine.close().unwrap();
+}
+
+// F43
+#[test]
+fn what_goes_on_in_other_sessions_does_not_make_a_lost_end_the_end() {
+    let dir = store();
+    let text = fs::read_to_string(dir.path().join(LOG)).unwrap();
+    fs::write(dir.path().join(LOG), text.split_inclusive('\n').take(3).collect::<String>()).unwrap();
+    let other = SessionId::parse("t").unwrap();
+    for n in 0..3 {
+        let engine = LocalEngine::open(dir.path()).unwrap();
+        assert!(is_damaged(engine.changes(&session(), 0)), "opened {n} times before");
+        assert!(is_damaged(engine.commit(&session(), put("c", b"c", None), &by("w"))), "opened {n} times before");
+        if n == 0 {
+            engine.commit(&other, make_dir(""), &by("w")).unwrap();
+        } else {
+            engine.commit(&other, put(&format!("k{n}"), b"t", None), &by("w")).unwrap();
+        }
+        // It makes a checkpoint.
+        engine.close().unwrap();
+    }
+    assert_eq!(rules(&checked(dir.path(), false).findings), ["F43"]);
+}
+
+// F43
+#[test]
+fn a_check_beside_an_open_engine_tells_of_a_lost_end_and_of_the_rest() {
+    for kept in 0..5 {
+        let dir = store();
+        let engine = LocalEngine::open(dir.path()).unwrap();
+        let text = fs::read_to_string(dir.path().join(LOG)).unwrap();
+        fs::write(dir.path().join(LOG), text.split_inclusive('\n').take(kept).collect::<String>()).unwrap();
+        rot(&dir.path().join("s/a"));
+        let report = engine.verify(false, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
+        let beside = checked(dir.path(), false);
+        assert_eq!(report.findings, beside.findings, "{kept} lines");
+        assert_eq!(rules(&report.findings), ["F43", "F1"], "{kept} lines");
+    }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use batonfs::engine::local::LocalEngine;
 use batonfs::engine::{Engine, KEPT_VERSIONS};
-use batonfs::words::{Op, Policy};
+use batonfs::words::{Op, Policy, SessionId};
 
 use crate::disks::{RecordingDisk, Watch};
 use crate::engines::*;
@@ -185,6 +185,84 @@ fn a_directory_of_either_name_made_around_a_crash_in_a_rename_keeps_nobody_from_
             }
         }
     }
+}
+
+// F29
+#[test]
+fn of_many_readers_who_find_a_renamed_directory_between_two_names_one_makes_a_checkpoint() {
+    let (dir, watch, engine) = watched();
+    commit(&*engine, put("m/k", b"m", None));
+    watch.bar(Some("rename s/m"));
+    commit(&*engine, rename_dir("m", "n"));
+    drop(engine);
+    let engine = Arc::new(LocalEngine::open_on(RecordingDisk::open(dir.path(), &watch)).unwrap());
+    assert!(engine.list(&session()).is_err(), "it is between two names");
+    watch.bar(None);
+    watch.take();
+    let (readers, mut started) = (Arc::clone(&engine), false);
+    let (send, ended) = channel();
+    watch.before(move |what| {
+        if what.starts_with("rename s/m") && !std::mem::replace(&mut started, true) {
+            for _ in 0..4 {
+                let (engine, send) = (Arc::clone(&readers), send.clone());
+                std::thread::spawn(move || send.send(keys(&*engine)).unwrap());
+            }
+            std::thread::sleep(A_MOMENT);
+        }
+    });
+    assert_eq!(keys(&*engine), ["n/k"]);
+    for _ in 0..4 {
+        assert_eq!(ended.recv_timeout(Duration::from_secs(60)).unwrap(), ["n/k"]);
+    }
+    assert_eq!(watch.count("sync_everything"), 1);
+    engine.close().unwrap();
+    assert_sound(dir.path());
+}
+
+// F25 F29
+#[test]
+fn a_renamed_directory_whose_line_cannot_be_written_closes_the_store_to_nobody_else() {
+    let (dir, watch, engine) = watched();
+    let other = SessionId::parse("t").unwrap();
+    engine.commit(&other, make_dir(""), &by("w")).unwrap();
+    commit(&*engine, put("m/k", b"m", None));
+    watch.bar(Some("rename s/m"));
+    commit(&*engine, rename_dir("m", "n"));
+    drop(engine);
+    let engine = Arc::new(LocalEngine::open_on(RecordingDisk::open(dir.path(), &watch)).unwrap());
+    watch.bar(Some(".baton/sessions/s/log"));
+    for n in 1..4 {
+        let listed = engine.list(&session());
+        let receipt = engine.commit(&other, put(&format!("k{n}"), b"t", None), &by("w"));
+        assert!(receipt.is_ok(), "{receipt:?}");
+        assert!(listed.is_err(), "it is not in its place for good");
+    }
+    watch.bar(None);
+    assert_eq!(keys(&*engine), ["n/k"]);
+    commit(&*engine, put("n/k", b"n", Some(1)));
+    engine.close().unwrap();
+    assert_sound(dir.path());
+}
+
+// F2 F25
+#[test]
+fn a_sidecar_that_the_disk_refuses_to_replace_is_replaced_later() {
+    let (dir, watch, engine) = watched();
+    commit(&*engine, put("a", b"one", None));
+    let barring = watch.clone();
+    watch.before(move |what| {
+        if what.starts_with("exchange") && what.contains(".meta ") {
+            barring.bar(Some(what));
+        }
+    });
+    engine.commit(&session(), put("a", b"two", Some(1)), &by("another")).unwrap();
+    watch.before(|_| {});
+    watch.bar(None);
+    assert_eq!(value(&*engine, "a").unwrap(), b"two");
+    let sidecar = fs::read_to_string(dir.path().join("s/.agent_state_meta/a.json")).unwrap();
+    assert!(sidecar.contains("another"), "{sidecar}");
+    engine.close().unwrap();
+    assert_sound(dir.path());
 }
 
 // F27

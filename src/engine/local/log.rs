@@ -128,9 +128,10 @@ impl Log {
     }
 
     /// Notes where it ends; everything up to there is about to be made durable. Without the note a loss is not seen, so
-    /// that a failure is no error.
+    /// that a failure is no error. Of a log that has lost its end the note stays: only a repair takes it away.
     pub(super) fn note_end(&mut self) {
-        let Some(file) = self.file.as_ref().filter(|_| self.noted != Some(self.last)) else { return };
+        let behind = self.noted.is_none_or(|noted| noted < self.last);
+        let Some(file) = self.file.as_ref().filter(|_| behind) else { return };
         match file.set_xattr(END, self.last.to_string().as_bytes()) {
             Ok(()) => self.noted = Some(self.last),
             Err(e) => tracing::warn!("the end of {} is not noted: {e}", paths::log(&self.session)),

@@ -234,7 +234,7 @@ impl LocalEngine {
         Ok(session)
     }
 
-    /// The same where the log may still lack lines that the journal has.
+    /// The same where the log may lack lines, those that the journal has still, or for good.
     fn loaded(&self, id: &SessionId) -> Result<Arc<Session>> {
         let mut all = self.all();
         if let Some(session) = all.get(id) {

@@ -130,8 +130,9 @@ impl LocalEngine {
     /// Exchanges a sidecar with the one in its place, and gives back what is not to be replaced. `false`: there is none.
     fn exchange_sidecar(&self, record: &Record, key: &Key, draft: &str, place: &str) -> Result<bool> {
         // Exchanged, not replaced: some file systems write out a replacing file at once, and here the journal has it.
-        if self.disk.exchange(draft, place).is_err() {
-            return Ok(false);
+        match self.disk.exchange(draft, place) {
+            Err(e) if tree::is_missing(&e) => return Ok(false),
+            other => other.map_err(io("writing", place))?,
         }
         // The sidecars of a directory that is named like this one, or the neighbour's for a value that came after ours.
         if self.disk.stat(draft).is_ok_and(|out| out.form == Form::Dir)

@@ -109,7 +109,7 @@ pub(super) struct Late {
 }
 
 /// Changes that are committed but not in their place.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Stuck {
     pub(super) records: BTreeMap<Seq, Waiting>,
     pub(super) shown: BTreeMap<String, Seen>,

@@ -127,12 +127,21 @@ impl LocalEngine {
     /// comes before any other change of its session can, and so what could keep that from being made is tried first.
     fn settle_dir(&self, session: &Session) -> Result<()> {
         let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        if !session.stuck().blocked {
+            // Somebody else has, while this one waited.
+            return Ok(());
+        }
         self.journal.check_open()?;
         let others: Vec<_> = self.all().values().filter(|other| other.id != session.id).cloned().collect();
         others.iter().try_for_each(|other| self.settle(other, true))?;
+        let waiting = session.stuck().clone();
         self.settle(session, true)?;
-        self.checkpoint_alone().inspect_err(|e| {
-            self.journal.close(&format!("a renamed directory could not be made durable in its place: {e}"));
+        self.checkpoint_alone().inspect_err(|_| {
+            if self.journal.check_open().is_ok() {
+                // Doing it again changes nothing; a change of its session would follow it in the journal.
+                *session.stuck() = waiting;
+                session.set_stuck(true);
+            }
         })
     }
 
@@ -181,13 +190,14 @@ impl LocalEngine {
             placed.push(record.seq);
             Ok(())
         });
+        // Before it is said that nothing is on its way: a checkpoint believes that, and then wants their lines in the log.
+        session.placed(&*self.disk, &placed);
         {
             let mut stuck = session.stuck();
             stuck.placed(&placed);
             stuck.failed |= published.is_err();
             session.set_stuck(!stuck.records.is_empty());
         }
-        session.placed(&*self.disk, &placed);
         let late = waiting.iter().take(placed.len()).filter(|waiting| waiting.end > 0).count();
         self.late.fetch_sub(late, Ordering::SeqCst);
         published

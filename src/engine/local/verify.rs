@@ -251,7 +251,7 @@ impl<'a, 't> Scan<'a, 't> {
             return Ok(());
         };
         let _gate = live.pass();
-        let known = live.session(session)?;
+        let known = live.loaded(session)?;
         let _hold = known.hold_keys(&[key]);
         if known.is_stuck() {
             self.ahead = None;

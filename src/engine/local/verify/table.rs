@@ -21,7 +21,7 @@ impl Scan<'_, '_> {
         let mut wrong = self.judge_table(session, facts);
         if let (Some(live), false) = (self.live, matches!(wrong, Ok(None))) {
             // A checkpoint may have been writing it just then: it does so under this lock.
-            let known = live.session(session)?;
+            let known = live.loaded(session)?;
             let _order = known.order();
             wrong = self.judge_table(session, facts);
         }
