@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use batonfs::engine::local::LocalEngine;
@@ -78,16 +78,22 @@ fn a_command_says_how_far_a_store_is_recovered_to_who_has_no_patience() {
     assert!(String::from_utf8_lossy(&refused.stderr).starts_with("batonfs: BATONFS_PATIENCE: "));
 }
 
-// K45
-#[test]
-fn a_mount_says_how_far_its_store_is_recovered_to_who_started_it() {
+/// A store that a crash has left, and where to mount it; `None` where nothing can be.
+fn to_be_mounted() -> Option<(Bench, PathBuf)> {
     if !Path::new("/dev/fuse").exists() {
         eprintln!("SKIPPED: no /dev/fuse here");
-        return;
+        return None;
     }
     let bench = left();
     let at = bench.beside("at");
     fs::create_dir(&at).unwrap();
+    Some((bench, at))
+}
+
+// K45
+#[test]
+fn a_mount_says_how_far_its_store_is_recovered_to_who_started_it() {
+    let Some((bench, at)) = to_be_mounted() else { return };
     let place = at.to_str().unwrap();
     let ran = run(&bench, &["mount", "@", place], "0");
     let ended = run(&bench, &["umount", place], "0");
@@ -103,13 +109,7 @@ fn a_mount_says_how_far_its_store_is_recovered_to_who_started_it() {
 // K45
 #[test]
 fn a_mount_in_the_foreground_says_it_too() {
-    if !Path::new("/dev/fuse").exists() {
-        eprintln!("SKIPPED: no /dev/fuse here");
-        return;
-    }
-    let bench = left();
-    let at = bench.beside("at");
-    fs::create_dir(&at).unwrap();
+    let Some((bench, at)) = to_be_mounted() else { return };
     let mut command = batonfs();
     command.env("BATONFS_PATIENCE", "0").env("BATONFS_LOG", "off");
     let mut child = command.arg("mount").arg(bench.store()).arg(&at).arg("--foreground").spawn().unwrap();

@@ -56,6 +56,15 @@ fn with_log(lines: u64) -> tempfile::TempDir {
     dir
 }
 
+/// The same with a table of it.
+fn with_table(lines: u64) -> tempfile::TempDir {
+    let dir = with_log(lines);
+    let engine = open(dir.path(), ALWAYS);
+    commit(&engine, put("last", b"", None));
+    engine.close().unwrap();
+    dir
+}
+
 /// What a change does, how often it looks, how many bytes it reads, and the version it makes.
 type Cost = (Vec<String>, (u64, u64), Option<u64>);
 
@@ -176,11 +185,7 @@ fn the_numbers_of_versions_are_the_same_with_a_table_and_without_one() {
 // F40
 #[test]
 fn a_table_that_is_damaged_anywhere_is_found_and_is_not_believed() {
-    let dir = with_log(300);
-    let engine = open(dir.path(), ALWAYS);
-    commit(&engine, put("last", b"", None));
-    engine.close().unwrap();
-    drop(engine);
+    let dir = with_table(300);
     let whole = fs::read(dir.path().join(TABLE)).unwrap();
     let asked = ["fresh", "deleted", "moved", "removed", "to", "last", "k00007", "k00299"];
     let numbers = |root: &Path| {
@@ -213,11 +218,7 @@ fn a_table_that_is_damaged_anywhere_is_found_and_is_not_believed() {
 // F40
 #[test]
 fn a_damaged_table_is_mended_and_the_next_checkpoint_makes_it_anew() {
-    let dir = with_log(300);
-    let engine = open(dir.path(), ALWAYS);
-    commit(&engine, put("last", b"", None));
-    engine.close().unwrap();
-    drop(engine);
+    let dir = with_table(300);
     let whole = fs::read(dir.path().join(TABLE)).unwrap();
     // Every page but the header's.
     let broken: Vec<u8> = whole.iter().enumerate().map(|(at, b)| b ^ u8::from(at % 4096 == 99 && at > 4096)).collect();
@@ -263,11 +264,7 @@ fn a_table_whose_bytes_say_less_than_its_header_is_found() {
 
 #[test]
 fn a_table_grows_with_its_keys_and_none_of_them_gets_lost() {
-    let dir = with_log(3_000);
-    let engine = open(dir.path(), ALWAYS);
-    commit(&engine, put("last", b"", None));
-    engine.close().unwrap();
-    drop(engine);
+    let dir = with_table(3_000);
     let small = fs::metadata(dir.path().join(TABLE)).unwrap().len();
     let log = dir.path().join(LOG);
     let text = fs::read_to_string(&log).unwrap();

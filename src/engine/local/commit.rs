@@ -11,7 +11,7 @@ use super::publish::Work;
 use super::record::{Act, Append, Body, Kept, KeptChange, Record, Value};
 use super::session::{Hold, Late, Progress, Session};
 use super::stage::{self, INLINE_BYTES};
-use super::{LocalEngine, draft, paths, time, tree};
+use super::{LocalEngine, paths, time, tree};
 use crate::words::{Author, Dir, Key, Version, Writer};
 
 /// A change that may be made, with all that its record and its readers need.
@@ -180,7 +180,8 @@ impl LocalEngine {
         let io = |e| EngineError::io(format!("copying {key}, which is a hard link"), e);
         let copied = || {
             let copy = tree::create(&*self.disk, &draft, tree::PRIVATE).map_err(io)?;
-            draft::copy_bytes(&*found.file, found.stat.size_bytes, &*copy).map_err(io)?;
+            let read = |at, part: &mut [u8]| found.file.read_at(at, part).map_err(io);
+            stage::copy(found.stat.size_bytes, &target, read, |at, part| copy.write_at(at, part).map_err(io))?;
             look::set_first_attributes(&*copy, &look::attributes(&*found.file, &found.stat)?, &draft)?;
             // The program that put it there may have made it durable.
             copy.sync().map_err(io)?;

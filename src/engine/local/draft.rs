@@ -38,22 +38,6 @@ pub(super) fn write_over(file: &dyn DiskFile, bytes: &[u8]) -> Result<()> {
     file.write_at(0, bytes).map_err(io)
 }
 
-/// Puts the first `len` bytes of a file into another.
-pub(super) fn copy_bytes(from: &dyn DiskFile, len: u64, to: &dyn DiskFile) -> std::io::Result<()> {
-    let mut buffer = vec![0; COPY_BYTES.min(usize::try_from(len).unwrap_or(COPY_BYTES))];
-    let mut at = 0;
-    while at < len {
-        let want = buffer.len().min(usize::try_from(len - at).unwrap_or(COPY_BYTES));
-        let part = buffer.get_mut(..want).unwrap_or_default();
-        if from.read_at(at, part)? < want {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        to.write_at(at, part)?;
-        at += want as u64;
-    }
-    Ok(())
-}
-
 impl LocalEngine {
     /// Makes the draft of a value. A large one is durable afterwards; a small one is so with its record.
     ///
@@ -255,7 +239,5 @@ impl LocalEngine {
     }
 }
 
-/// How much is copied at a time.
-const COPY_BYTES: usize = 1 << 20;
 /// Mode of sidecars, less the umask: the neighbour's, which may run as somebody else.
 pub(super) const SIDECAR_MODE: u32 = 0o666;

@@ -500,14 +500,7 @@ impl LocalEngine {
         let draft = paths::draft(&record.operation);
         let target = paths::value(&record.session, append.key.as_str());
         let file = tree::create(&*self.disk, &draft, tree::PRIVATE).map_err(io("keeping", &target))?;
-        let mut copied = 0;
-        stage::each_part(append.offset, read, |at, part| {
-            copied = at + part.len() as u64;
-            file.write_at(at, part).map_err(io("keeping", &target))
-        })?;
-        if copied < append.offset {
-            return Err(io("reading", &target)(std::io::ErrorKind::UnexpectedEof.into()));
-        }
+        stage::copy(append.offset, &target, read, |at, part| file.write_at(at, part).map_err(io("keeping", &target)))?;
         file.write_at(append.offset, work.body).map_err(io("keeping", &target))?;
         look::set_first_attributes(&*file, attributes, &draft)?;
         file.set_mtime(append.mtime_ns).map_err(io("keeping", &target))?;

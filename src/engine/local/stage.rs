@@ -242,3 +242,24 @@ pub(super) fn each_part(
     }
     Ok(())
 }
+
+/// Copies the first `len` bytes of what is at `place`, in parts.
+///
+/// # Errors
+/// As `read` and `write`; [`EngineError::Io`] when there are fewer.
+pub(super) fn copy(
+    len: u64,
+    place: &str,
+    read: impl FnMut(u64, &mut [u8]) -> Result<usize>,
+    mut write: impl FnMut(u64, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut copied = 0;
+    each_part(len, read, |at, part| {
+        copied = at + part.len() as u64;
+        write(at, part)
+    })?;
+    match copied < len {
+        true => Err(EngineError::io(format!("reading {place}"), std::io::ErrorKind::UnexpectedEof.into())),
+        false => Ok(()),
+    }
+}
