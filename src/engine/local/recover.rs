@@ -116,8 +116,11 @@ impl LocalEngine {
                 }
                 order.rewind(first)?;
             }
-            self.journal.each(|found| self.sort_out(&read_record(&found)?, &replay))?;
         }
+        self.journal.each(|found| {
+            let record = read_record(&found)?;
+            if self.is_in_place(&record, &replay)? { Ok(()) } else { self.sort_out(&record, &replay) }
+        })?;
         self.stage_all_again(&replay, &mut progress)?;
         let replay = Arc::new(replay);
         let (mut done, mut changes) = (0, 0);
@@ -148,7 +151,7 @@ impl LocalEngine {
             progress.tell(Recovery::Staging { done, of: replay.records });
             done += 1;
             let record = read_record(&found)?;
-            if !replay.lost && record.seq <= self.loaded(&record.session)?.order().logged() {
+            if self.is_in_place(&record, replay)? {
                 return Ok(());
             }
             match &record.act {
@@ -171,18 +174,19 @@ impl LocalEngine {
         Ok(())
     }
 
+    /// Its line was written after its publication, and no power was lost since: a value that is missing now was deleted from
+    /// beside the store, and is not to come back.
+    fn is_in_place(&self, record: &Record, replay: &Replay) -> Result<bool> {
+        Ok(!replay.lost && record.seq <= self.loaded(&record.session)?.order().logged())
+    }
+
     /// `false`: it was in its place.
     fn publish_again(&self, record: &Record, body: Vec<u8>, replay: &Arc<Replay>) -> Result<bool> {
-        let session = self.loaded(&record.session)?;
-        let (logged, next) = {
-            let order = session.order();
-            (order.logged(), order.next())
-        };
-        if !replay.lost && record.seq <= logged {
-            // Its line was written after its publication, and no power was lost since: a value that is missing now was
-            // deleted from beside the store, and is not to come back.
+        if self.is_in_place(record, replay)? {
             return Ok(false);
         }
+        let session = self.loaded(&record.session)?;
+        let next = session.order().next();
         if record.seq > next {
             let what = format!("the line of change {next} is missing");
             return Err(EngineError::Damaged { place: paths::log(&record.session), what });
