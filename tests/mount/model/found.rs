@@ -125,6 +125,22 @@ pub(super) const CASES: &[(&str, usize, &[Op])] = &[
             Op::Exit(2),
         ],
     ),
+    // C7, C11
+    (
+        "what is appended to what is unlinked goes after what another has put into the name that was truncated empty",
+        2,
+        &[
+            Op::Open(1, 1, MAKE_FOR_READING),
+            Op::Open(1, 1, Flags { truncate: true, append: true, ..UPDATE }),
+            Op::Open(1, 1, WRITE),
+            Op::Write(2, 1, None),
+            Op::Sync(2),
+            Op::Unlink(0, 1),
+            Op::Write(1, 1, Some(0)),
+            Op::Read(1, 1, None),
+            Op::Read(1, 2, Some(0)),
+        ],
+    ),
     // C6, C9
     (
         "a name whose first draft was dropped with a killed process is truncated by who holds it still",

@@ -274,7 +274,9 @@ impl World {
         self.nodes[node].left.clone_from(&newest);
         for id in self.handles_on(node) {
             let handle = &mut self.handles[id];
-            if handle.wants_pin() {
+            // What is appended after a truncation that had nothing to empty goes after the newest value, also here (C7).
+            let clean = handle.draft.as_ref().is_some_and(|draft| !draft.dirty && !draft.made);
+            if handle.wants_pin() || (handle.pinned.is_none() && clean) {
                 handle.pinned.clone_from(&newest);
             }
         }
