@@ -7,6 +7,7 @@ mod harness;
 mod access;
 mod append;
 mod attributes;
+mod attribution;
 mod closing;
 mod deaths;
 mod deleted;
