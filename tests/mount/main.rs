@@ -5,6 +5,7 @@
 mod harness;
 
 mod access;
+mod agreement;
 mod append;
 mod attributes;
 mod attribution;
