@@ -114,6 +114,7 @@ mod tests {
         assert!(made.others.is_empty());
     }
 
+    // W4
     #[test]
     fn a_reused_pid_is_another_process() {
         let mut writer = seen(1, "", "");
@@ -121,6 +122,7 @@ mod tests {
         assert_eq!(who("", &seen(1, "", ""), &[writer]).others.len(), 1);
     }
 
+    // W4
     #[test]
     fn a_writer_that_could_not_be_seen_is_not_guessed() {
         let made = who("", &seen(1, "", ""), &[Observed::default()]);

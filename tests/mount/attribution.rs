@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::{self, Mount, eventually};
+use crate::harness::{self, Mount, Sight, eventually};
 
 /// One way to write the key `k` of a directory of its own.
 #[derive(Debug)]
@@ -83,6 +83,7 @@ fn mounted() -> Option<Mount> {
     Some(mount)
 }
 
+// W1, W2, W3
 #[test]
 fn whoever_writes_is_recorded_as_itself_however_it_was_started() {
     let Some(mount) = mounted() else { return };
@@ -93,6 +94,7 @@ fn whoever_writes_is_recorded_as_itself_however_it_was_started() {
     }
 }
 
+// W1, W2
 #[test]
 fn of_all_ways_to_write_at_once_none_is_recorded_as_another() {
     let Some(mount) = mounted() else { return };
@@ -104,5 +106,20 @@ fn of_all_ways_to_write_at_once_none_is_recorded_as_another() {
         for (n, way) in ways::WAYS.iter().enumerate() {
             way.check(&mount, &dir(n));
         }
+    }
+}
+
+// W4
+#[test]
+fn who_cannot_be_read_is_named_neither_as_process_nor_as_a_writer_of_its_own() {
+    for sight in [Sight::Outside, Sight::Hidden] {
+        let Some(mount) = Mount::seen_by(sight, &["--writer-id", "mount"]) else { return };
+        mount.bash("BATON_WRITER_ID=a /bin/echo x > k").ok();
+        let log = mount.log();
+        let line = log.iter().find(|line| line["key"] == "k").expect("a line");
+        assert_eq!(line["writer"]["writer_id"], "mount", "{sight:?}: {line}");
+        // What the request itself says of who sent it is no guess.
+        let known = line.get("process").is_none_or(|process| process.get("exe").is_none() && process["comm"].is_null());
+        assert!(known, "{sight:?}: {line}");
     }
 }
