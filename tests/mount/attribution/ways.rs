@@ -86,6 +86,11 @@ pub(super) const WAYS: &[Way] = &[
         "BATON_WRITER_ID=a $PYTHON -c 'import os, threading\ndef put(): open(\"k\", \"w\").write(str(os.getpid()))\nt = threading.Thread(target=put); t.start(); t.join()'",
         "a",
     ),
+    // A thread that is left when the first one has ended.
+    told(
+        "BATON_WRITER_ID=a $PYTHON -c 'import ctypes, os, platform, threading\ndef put():\n while open(\"/proc/self/stat\").read().rpartition(\")\")[2].split()[0] != \"Z\": pass\n with open(\"k\", \"w\") as f: f.write(str(os.getpid()))\n os._exit(0)\nthreading.Thread(target=put).start()\nctypes.CDLL(None).syscall(60 if platform.machine() == \"x86_64\" else 93, 0)'",
+        "a",
+    ),
     told("$PYTHON -c 'import os; os.environ[\"BATON_WRITER_ID\"] = \"hidden\"; open(\"k\", \"w\").write(str(os.getpid()))'", "")
         .of_nobody(),
     told(
