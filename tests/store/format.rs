@@ -136,6 +136,20 @@ fn f13_a_file_system_that_knows_no_exchange_is_refused_with_words() {
 }
 
 #[test]
+fn f13_a_file_system_with_short_names_is_refused_with_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let watch = Watch::default();
+    let disk = RecordingDisk::open(dir.path(), &watch);
+    let failing = watch.clone();
+    watch.before(move |what| {
+        let long = what.split(['/', ' ']).any(|name| name.len() > 143);
+        failing.fail(long.then_some((0, libc::ENAMETOOLONG)));
+    });
+    let error = LocalEngine::open_on(disk).unwrap_err();
+    assert!(error.to_string().contains("no names of 255 bytes"), "{error}");
+}
+
+#[test]
 fn f14_the_journal_is_what_the_page_says() {
     let (dir, _, engine) = watched();
     commit(&*engine, put("a", b"hello", None));

@@ -79,17 +79,28 @@ fn probe(disk: &dyn Disk) -> Result<()> {
     result
 }
 
-/// Some file systems know no rename but the plain one: what is committed there could never come to its place.
+/// Some file systems know no rename but the plain one, or only shorter names: what is committed there could never come to
+/// its place.
 fn probe_renames(disk: &dyn Disk, probe: &str) -> Result<()> {
-    let words = "the file system of the store cannot exchange two names, by which values are replaced";
-    let other = paths::draft("probe.other");
-    tree::unlink(disk, &other)?;
+    let io = |e: std::io::Error| {
+        let words = match e.raw_os_error() {
+            Some(libc::ENAMETOOLONG) => "the file system of the store has no names of 255 bytes, which keys may need",
+            _ => "the file system of the store cannot exchange two names, by which values are replaced",
+        };
+        EngineError::io(words, e)
+    };
+    let other = paths::draft(&format!("{:o<255}", "probe."));
+    let away = || match disk.unlink(&other) {
+        Err(e) if !tree::is_missing(&e) => Err(io(e)),
+        _ => Ok(()),
+    };
+    away()?;
     let renamed = disk.rename_new(probe, &other).and_then(|()| {
         disk.create(probe, super::tree::PRIVATE)?;
         disk.exchange(probe, &other)
     });
-    tree::unlink(disk, &other)?;
-    renamed.map_err(|e| EngineError::io(words, e))
+    away()?;
+    renamed.map_err(io)
 }
 
 impl LocalEngine {
