@@ -38,7 +38,7 @@ impl World {
                 let replaced = self.processes[process].descriptors.insert(onto, handle);
                 if let Some(replaced) = replaced.filter(|_| old != onto) {
                     self.handles[handle].held_by.insert(process);
-                    self.flush(replaced, process, false, look);
+                    self.flush(replaced, process, None, look);
                     if self.holders(replaced).is_empty() {
                         self.release(replaced);
                     }

@@ -4,6 +4,10 @@ use std::collections::BTreeSet;
 
 use super::{Base, Bytes, HandleId, Key, Line, Look, NodeId, Proc, Value, World};
 
+/// Was it a signal that ended a process?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Killed(bool);
+
 impl World {
     pub(super) fn fresh_id(&mut self) -> u64 {
         self.ids += 1;
@@ -90,7 +94,9 @@ impl World {
     }
 
     /// One descriptor of a handle is gone from `process` (C1, C3).
-    pub(super) fn flush(&mut self, id: HandleId, process: Proc, killed: bool, look: Look<'_>) {
+    /// At its end (`ends`), by a signal or not, all its descriptors are gone before.
+    pub(super) fn flush(&mut self, id: HandleId, process: Proc, ends: Option<Killed>, look: Look<'_>) {
+        let (killed, ends) = (ends == Some(Killed(true)), ends.is_some());
         let Some(draft) = self.handles[id].draft.as_mut() else { return };
         if killed && draft.writers.last().is_none_or(|&last| last == process) {
             draft.killed = true;
@@ -102,7 +108,8 @@ impl World {
         let holders = if self.handles[id].writes { self.holders(id) } else { Vec::new() };
         let unknown = self.note_known(id, process, &holders);
         let named = self.nodes[self.handles[id].node].name;
-        let open_question = if holders.is_empty() { self.shares_its_file(id) } else { unknown && !append };
+        let open_question =
+            if holders.is_empty() { self.shares_its_file(id, ends.then_some(process)) } else { unknown && !append };
         if let (true, Some(key)) = (open_question, named) {
             self.looked += 1;
             let there = look(key);
@@ -142,13 +149,15 @@ impl World {
         strange || holders.iter().any(|holder| !all.contains(holder))
     }
 
-    /// Limits: a process with several write handles on one file and duplicates of their descriptors.
-    pub(super) fn shares_its_file(&self, id: HandleId) -> bool {
+    /// Limits: a process with several write handles on one file and duplicates of their descriptors; one that ends may
+    /// have been taken for a holder of a handle that was closed while it held another.
+    pub(super) fn shares_its_file(&self, id: HandleId, ends: Option<Proc>) -> bool {
         let others = self.handles_on(self.handles[id].node).into_iter().filter(|&other| other != id);
         others.filter(|&other| self.handles[other].writes).any(|other| {
             let opener = self.handles[other].draft.as_ref().map(|draft| draft.opener);
             let holders = self.holders(other);
-            holders.len() != 1 || Some(holders[0]) != opener
+            let mistaken = ends.is_some_and(|ends| !self.handles[other].held_by.contains(&ends));
+            mistaken || holders.len() != 1 || Some(holders[0]) != opener
         })
     }
 
@@ -171,7 +180,7 @@ impl World {
 
     pub(super) fn close(&mut self, process: Proc, fd: i32, look: Look<'_>) {
         let Some(handle) = self.processes[process].descriptors.remove(&fd) else { return };
-        self.flush(handle, process, false, look);
+        self.flush(handle, process, None, look);
         if self.holders(handle).is_empty() {
             self.release(handle);
         }
@@ -182,7 +191,7 @@ impl World {
         let descriptors = std::mem::take(&mut self.processes[process].descriptors);
         let looked = self.looked;
         for &handle in descriptors.values() {
-            self.flush(handle, process, killed, look);
+            self.flush(handle, process, Some(Killed(killed)), look);
         }
         // Of several commits of one key, a limit leaves open which of them was delayed.
         let files: BTreeSet<NodeId> = descriptors.values().map(|&handle| self.handles[handle].node).collect();
