@@ -77,6 +77,8 @@ pub struct Context<'a> {
     pub mount: MountState,
     /// The refusals.
     pub errors: &'a Errors,
+    /// Only what this writer has done, or was refused, is shown.
+    pub only: Option<&'a str>,
     /// Who reads or writes it; decides what the handle shows.
     pub caller: &'a Caller,
     /// The user and group of who reads it: what reading makes is theirs, whether or not their process can be seen.

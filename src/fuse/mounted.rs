@@ -141,11 +141,9 @@ impl Drop for Unmount<'_> {
     }
 }
 
-/// Node numbers start at random, high: `/proc/P/fdinfo` tells files apart by nothing else. Below 2^53, so that
-/// programs that keep them in a floating-point number do not take two files for one.
+/// Node numbers start at random, high: `/proc/P/fdinfo` tells files apart by nothing else.
 fn first_ino() -> u64 {
-    let random = uuid::Uuid::new_v4().as_u128() as u64;
-    (1 << 52) | (random & 0x000f_ffff_f000_0000)
+    super::views::first_ino(uuid::Uuid::new_v4().as_u128() as u64)
 }
 
 /// The mount's root looks like the store's directory.

@@ -111,13 +111,14 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use super::super::views::View;
     use super::*;
 
     const INO: Ino = 7;
     const TRUNC: i32 = libc::O_WRONLY;
 
     fn by(thread: u32, uid: u32) -> Asker {
-        Asker { thread, uid, gid: uid }
+        Asker { thread, uid, gid: uid, view: View::PLAIN }
     }
 
     #[test]
