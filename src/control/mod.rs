@@ -27,6 +27,8 @@ pub struct MountState {
     pub waiting: usize,
     /// Names the kernel remembers.
     pub nodes: usize,
+    /// Writer views of which the kernel remembers something.
+    pub views: usize,
     /// Drafts committed since the mount, by the moment at which they were: `close`, `look`, `release`, `fsync`,
     /// `age`, `write`, `end`.
     pub commits: BTreeMap<&'static str, u64>,

@@ -135,14 +135,7 @@ fn time(time: TimeOrNow) -> SystemTime {
 }
 
 /// Logs a refusal where people find it, and gives its errno.
-fn refused(
-    fs: &Filesystem,
-    op: &'static str,
-    asker: Asker,
-    ino: Ino,
-    name: Option<&str>,
-    refusal: &Refusal,
-) -> Errno {
+fn refused(fs: &Filesystem, op: &'static str, asker: Asker, ino: Ino, name: Option<&str>, refusal: &Refusal) -> Errno {
     fs.note_refusal(op, ino, name, Some(asker), refusal);
     errno(refusal)
 }
@@ -175,10 +168,19 @@ impl fuser::Filesystem for Adapter {
             Err(refusal) => return reply.error(errno(&refusal)),
         };
         if self.fs.is_views(parent) {
-            return answer!(&self.fs, "lookup", asker, parent, None, reply, self.fs.look_up_view(&name), |(view, stat)| {
-                // Counted when it was entered.
-                reply.entry(&ttl(&self.fs, &stat), &file_attr(view, &stat), Generation(0));
-            });
+            return answer!(
+                &self.fs,
+                "lookup",
+                asker,
+                parent,
+                None,
+                reply,
+                self.fs.look_up_view(&name),
+                |(view, stat)| {
+                    // Counted when it was entered.
+                    reply.entry(&ttl(&self.fs, &stat), &file_attr(view, &stat), Generation(0));
+                }
+            );
         }
         let waits = self.fs.waits_at(parent, &name);
         let work = move |fs: &Filesystem| {
@@ -352,9 +354,18 @@ impl fuser::Filesystem for Adapter {
         self.aside(move |fs| {
             let shown = name.as_ref().ok().cloned();
             let made = name.and_then(|name| fs.create(asker, parent, &name, mode, flags));
-            answer!(fs, "create", asker, parent, shown.as_deref(), reply, made, |(stat, handle): (Stat, Arc<Handle>)| {
+            answer!(fs, "create", asker, parent, shown.as_deref(), reply, made, |(stat, handle): (
+                Stat,
+                Arc<Handle>
+            )| {
                 fs.views.looked_up(asker.view);
-                reply.created(&TTL, &file_attr(asker.view, &stat), Generation(0), FileHandle(handle.id), open_flags(&handle));
+                reply.created(
+                    &TTL,
+                    &file_attr(asker.view, &stat),
+                    Generation(0),
+                    FileHandle(handle.id),
+                    open_flags(&handle),
+                );
             });
         });
     }

@@ -198,6 +198,7 @@ impl Filesystem {
             drafts: self.open_drafts().len(),
             waiting: self.waiting.load(Relaxed),
             nodes: self.inodes.count(),
+            views: self.views.count(),
             commits: self.counters.by_moment(),
             drops: self.counters.dropped.load(Relaxed),
             refusals: self.counters.refused.load(Relaxed),

@@ -173,6 +173,11 @@ impl Views {
         }
     }
 
+    /// How many views the kernel remembers something of.
+    pub(super) fn count(&self) -> usize {
+        self.read().by_writer.len()
+    }
+
     /// The writer that a view fixes; `None` in the plain tree.
     ///
     /// # Errors
@@ -251,7 +256,8 @@ mod tests {
             assert_eq!(name_of(writer), name);
             assert_eq!(id(name), Ok(writer.to_owned()));
         }
-        for other in ["%41", "team%2fplanner", "%2E.", "%", "%4", "%zz", "%+5", "%\u{e9}", "", " ", "%20", "%FF", "%00"] {
+        for other in ["%41", "team%2fplanner", "%2E.", "%", "%4", "%zz", "%+5", "%\u{e9}", "", " ", "%20", "%FF", "%00"]
+        {
             assert_eq!(id(other), Err(libc::EINVAL), "{other}");
         }
         assert_eq!(id(&"%2F".repeat(256)), Ok("/".repeat(256)));
@@ -287,6 +293,7 @@ mod tests {
         assert_ne!(views.enter("a").unwrap(), a);
         assert_eq!(views.writer(View::PLAIN), Ok(None));
         views.forget(View::PLAIN, 9);
+        assert_eq!(views.count(), 3);
     }
 
     // V2

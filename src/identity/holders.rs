@@ -178,7 +178,8 @@ fn count_in_table(path: &str, file: SeenAs) -> Option<Table> {
             continue;
         }
         table.open += 1;
-        let Ok(descriptor) = rustix::fs::openat(&dir, entry.file_name(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        let Ok(descriptor) =
+            rustix::fs::openat(&dir, entry.file_name(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         else {
             continue;
         };
