@@ -179,6 +179,24 @@ fn a_view_that_nobody_uses_is_forgotten_and_one_in_use_is_not() {
     assert_eq!((mount.read("k"), mount.writer_of("k")), ("a\nb\n".to_owned(), "used".to_owned()));
 }
 
+// V2: of more writers than can be told apart at one time, if each is met once.
+#[test]
+fn the_kernel_is_asked_to_forget_views_before_there_are_too_many() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("SKIPPED: only root may ask for that");
+    }
+    let Some(mount) = Mount::new() else { return };
+    let point = mount.point();
+    let used = File::open(view(&mount, "used", "")).expect("a view");
+    for n in 0..4200 {
+        fs::metadata(point.join(format!(".baton/as/w{n}"))).expect("a view");
+    }
+    eventually("they are forgotten", || mount.status()["views"].as_u64().is_some_and(|views| views < 500));
+    let open = rustix::fs::openat(&used, "k", rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY, 0o644.into());
+    rustix::io::write(open.expect("create"), b"a").expect("write");
+    assert_eq!(mount.writer_of("k"), "used");
+}
+
 // V3
 #[test]
 fn anothers_value_is_refused_before_anything_is_written() {
@@ -201,7 +219,7 @@ fn anothers_value_is_refused_before_anything_is_written() {
         "echo b > mine; mv mine k",
         "cp plain k",
         "sed -i s/a/b/ k",
-        "python3 -c 'open(\"k\", \"r+\").write(\"b\")'",
+        "python3 -c 'f = open(\"k\", \"r+\"); f.write(\"b\"); f.close()'",
         "echo b > plain",
         "BATON_WRITER_ID=plain /bin/echo b > plain",
     ] {
