@@ -148,6 +148,25 @@ mod tests {
         assert_eq!(opens.take(by(0, 1), INO), Some(30));
     }
 
+    // V6
+    #[test]
+    fn a_truncation_in_one_view_is_that_of_no_open_in_another() {
+        let opens = Openings::default();
+        let view = super::super::views::decode(1 << 32).0;
+        assert!(!view.is_plain());
+        for thread in [1, 0] {
+            let there = Asker { view, ..by(thread, 0) };
+            opens.opened(there, INO, 10, TRUNC);
+            if thread == 0 {
+                opens.opened(by(thread, 0), INO, 20, TRUNC);
+                assert_eq!(opens.take(by(thread, 0), INO), Some(20));
+                assert_eq!(opens.take(there, INO), Some(10));
+            } else {
+                assert_eq!(opens.take(by(thread, 0), INO), None);
+            }
+        }
+    }
+
     #[test]
     fn one_that_is_not_used_is_not_waited_for_for_ever() {
         let opens = Openings::default();

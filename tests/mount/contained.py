@@ -8,6 +8,7 @@ how it was refused, or ESCAPED and what was reached. With names of tries: these 
 
 import ctypes
 import errno
+import itertools
 import json
 import mmap
 import os
@@ -16,6 +17,7 @@ import subprocess
 import sys
 
 me, other, mountpoint, store, batonfs, *only = sys.argv[1:]
+numbers = itertools.count()
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -105,8 +107,9 @@ def by_rename(source, target):
 
 def scratch(text, target):
     """As the neighbour's programs do."""
-    write("s/.x.agent_state_tmp.1", text)
-    return by_rename("s/.x.agent_state_tmp.1", target)
+    temporary = f"s/.x.agent_state_tmp.{next(numbers)}"
+    write(temporary, text)
+    return by_rename(temporary, target)
 
 
 def declare_as_other():

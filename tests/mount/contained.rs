@@ -41,7 +41,8 @@ fn tries(mount: &Mount, as_whom: &str, only: &[&str]) -> Vec<(String, String)> {
 /// A session with a key of `b`'s, under the policy `error`.
 fn mount() -> Option<Mount> {
     let mount = is_root().then(|| Mount::with(&["--conflict-policy", "error"]))??;
-    mount.by("b", "echo theirs > theirs; echo error > .baton/policy").ok();
+    mount.by("a", "echo mine > owned").ok();
+    mount.by("b", "echo theirs > theirs; echo error > .baton/policy; echo theirs | cat > owned").refused("busy");
     Some(mount)
 }
 
@@ -53,6 +54,7 @@ fn is_intact(mount: &Mount) {
     let log = mount.log();
     let by_b: Vec<_> = log.iter().filter(|line| line["writer"]["writer_id"] == "b").collect();
     assert_eq!(by_b.len(), 2, "the key and the policy: {by_b:?}");
+    assert!(mount.errors().contains("\"writer_id\":\"b\""), "{}", mount.errors());
     let sessions = std::fs::read_dir(mount.point()).expect("the root").count();
     assert_eq!(sessions, 1);
 }
