@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -354,6 +354,10 @@ fn a_key_is_one_key_in_all_trees() {
     let numbers: Vec<_> = paths.iter().map(|path| fs::metadata(path).expect("stat").ino()).collect();
     assert!(numbers.iter().all(|&ino| ino < 1 << 53), "{numbers:?}");
     assert!(numbers[0] != numbers[1] && numbers[1] != numbers[2] && numbers[0] != numbers[2]);
+    for (path, ino) in paths.iter().zip(&numbers) {
+        let mut entries = fs::read_dir(path.parent().expect("a session")).expect("a listing").flatten();
+        assert_eq!(entries.find(|entry| entry.file_name() == "k").map(|entry| entry.ino()), Some(*ino), "{path:?}");
+    }
     let mut open: Vec<_> = paths.iter().map(|path| OpenOptions::new().write(true).open(path).expect("open")).collect();
     for (file, text) in open.iter_mut().zip(["plain", "a", "b"]) {
         file.set_len(0).and_then(|()| file.write_all(text.as_bytes())).expect("write");
