@@ -39,3 +39,4 @@ mod unseen;
 mod unseen_rules;
 mod values;
 mod views;
+mod views_shared;
