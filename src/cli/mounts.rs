@@ -17,6 +17,8 @@ const BARE: &str = "fuse";
 pub(super) struct Mount {
     /// Where.
     pub(super) at: PathBuf,
+    /// What of it is seen there: `/`, or the part that is.
+    part: PathBuf,
     /// Of what type.
     pub(super) kind: String,
     /// Of what; for ours the store.
@@ -44,10 +46,11 @@ fn table() -> io::Result<Vec<Mount>> {
 /// `id parent major:minor root mountpoint options [tags...] - type source options`
 fn parse(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let at = path(fields.nth(4)?);
+    let part = path(fields.nth(3)?);
+    let at = path(fields.next()?);
     fields.find(|field| *field == b"-")?;
     let kind = String::from_utf8_lossy(fields.next()?).into_owned();
-    Some(Mount { at, kind, source: path(fields.next()?) })
+    Some(Mount { at, part, kind, source: path(fields.next()?) })
 }
 
 /// Space, tab, newline, backslash and `#` stand there as three octal digits after a backslash.
@@ -94,9 +97,10 @@ pub(super) fn store_at(path: &Path) -> Result<PathBuf, Refusal> {
     let ours = table.iter().rev().find(|mount| mount.is_ours() && root.starts_with(&mount.at));
     match ours {
         None => Ok(root),
-        Some(mount) if mount.at == root => place::canonical(&mount.source),
+        Some(mount) if mount.at == root && mount.part == Path::new("/") => place::canonical(&mount.source),
         Some(mount) => {
-            let words = format!("'{}' is inside the mount at '{}', not a store", path.display(), mount.at.display());
+            let at = mount.at.display();
+            let words = format!("'{}' is inside the mount at '{at}', or a part of one, not a store", path.display());
             Err(Refusal::new(RefusalKind::Usage, words).with_hint(format!("the store is '{}'", mount.source.display())))
         }
     }

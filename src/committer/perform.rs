@@ -11,7 +11,7 @@ use super::refusal::{Refusal, RefusalKind};
 use super::request::{Call, HeldDraft, Reply, Request, Status};
 use super::spool;
 use crate::engine::{AttributeChange, Attributes, EngineError, Receipt, Snapshot, Staged, Tell};
-use crate::identity::Resolver;
+use crate::identity::{Resolver, Who};
 use crate::store::{Base, Caller, Draft, Rule, Store, Write};
 use crate::words::{Claim, Handle, Key, Policy, SessionId};
 
@@ -252,7 +252,7 @@ fn done_before(store: &Store, call: &Call, session: &SessionId) -> Result<Option
 /// Who writes: options stand over the variables of the process's own environment, which the same person set for the
 /// same program. Over another process's they would make a writer that nobody declared.
 fn caller(at: Committer<'_>, peer: Peer, call: &Call, session: &SessionId) -> Result<Caller, Refusal> {
-    let mut seen = at.resolver.observe(peer.pid, peer.uid, peer.gid)?;
+    let mut seen = at.resolver.observe(&Who::new(peer.pid, peer.uid, peer.gid))?;
     let environment = if call.environment.claim.is_empty() { seen.own } else { call.environment.claim.clone() };
     seen.own = over(&call.claim, environment);
     seen.policy = call.policy.or(call.environment.policy).or(seen.policy);

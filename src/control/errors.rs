@@ -21,6 +21,8 @@ pub struct ErrorLine {
     pub errno: i32,
     /// Why; a conflict's words name both writers.
     pub words: String,
+    /// The writer that was refused; null where it was not known at that moment.
+    pub writer_id: Option<String>,
 }
 
 /// The latest refusals of every session.

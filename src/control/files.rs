@@ -34,7 +34,9 @@ pub(super) fn status(context: &Context<'_>) -> Result<Vec<u8>> {
 
 /// The refusals, a JSON object a line.
 pub(super) fn errors(context: &Context<'_>) -> Result<Vec<u8>> {
-    Ok(lines(&context.errors.of(session(context)?)))
+    let mut errors = context.errors.of(session(context)?);
+    errors.retain(|line| is_shown(context, line.writer_id.as_deref()));
+    Ok(lines(&errors))
 }
 
 /// The handle of the calling process.
@@ -47,7 +49,9 @@ pub(super) fn handle(context: &Context<'_>) -> Result<Vec<u8>> {
 
 /// The session's log, a JSON object a line.
 pub(super) fn log(context: &Context<'_>) -> Result<Vec<u8>> {
-    Ok(lines(&context.store.engine().changes(session(context)?, 0)?))
+    let mut log = context.store.engine().changes(session(context)?, 0)?;
+    log.retain(|line| is_shown(context, line.writer.writer_id.as_deref()));
+    Ok(lines(&log))
 }
 
 /// The session's policy.
@@ -64,6 +68,11 @@ pub(super) fn check_policy(text: &str) -> Result<()> {
 pub(super) fn set_policy(context: &Context<'_>, text: &str) -> Result<()> {
     let session = session(context)?;
     context.store.set_policy(session, Policy::parse(text)?, context.caller)
+}
+
+/// Is what this writer did for this reader?
+fn is_shown(context: &Context<'_>, writer_id: Option<&str>) -> bool {
+    context.only.is_none_or(|only| writer_id == Some(only))
 }
 
 fn session<'a>(context: &Context<'a>) -> Result<&'a SessionId> {

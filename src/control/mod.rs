@@ -27,6 +27,8 @@ pub struct MountState {
     pub waiting: usize,
     /// Names the kernel remembers.
     pub nodes: usize,
+    /// Writer views of which the kernel remembers something.
+    pub views: usize,
     /// Drafts committed since the mount, by the moment at which they were: `close`, `look`, `release`, `fsync`,
     /// `age`, `write`, `end`.
     pub commits: BTreeMap<&'static str, u64>,
@@ -77,6 +79,8 @@ pub struct Context<'a> {
     pub mount: MountState,
     /// The refusals.
     pub errors: &'a Errors,
+    /// Only what this writer has done, or was refused, is shown.
+    pub only: Option<&'a str>,
     /// Who reads or writes it; decides what the handle shows.
     pub caller: &'a Caller,
     /// The user and group of who reads it: what reading makes is theirs, whether or not their process can be seen.

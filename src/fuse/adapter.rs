@@ -21,7 +21,9 @@ use fuser::{
 use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Reply, Stat};
 use super::handles::Handle;
+use super::inodes::Ino;
 use super::ops_file::{REQUEST_MAX_BYTES, WriteAt};
+use super::views::{self, View};
 use crate::engine::{AttributeChange, Kind};
 use crate::words::key::NAME_MAX_BYTES;
 
@@ -58,11 +60,6 @@ impl Adapter {
         self.fs.handles.get(handle.0).is_ok_and(|handle| handle.writes)
     }
 
-    /// For how long the kernel may keep what it is told of a node.
-    fn ttl(fs: &Filesystem, stat: &Stat) -> Duration {
-        if stat.kind == Kind::Dir && fs.is_session_or_root(stat.ino) { TTL_SESSION } else { TTL }
-    }
-
     /// Does `work` on a thread of its own, so that requests go on being read.
     fn aside(&self, work: impl FnOnce(&Filesystem) + Send + 'static) {
         let fs = Arc::clone(&self.fs);
@@ -70,8 +67,21 @@ impl Adapter {
     }
 }
 
-fn asker(request: &Request) -> Asker {
-    Asker { thread: request.pid(), uid: request.uid(), gid: request.gid() }
+/// For how long the kernel may keep what it is told of a node.
+fn ttl(fs: &Filesystem, stat: &Stat) -> Duration {
+    if stat.kind == Kind::Dir && fs.is_session_or_root(stat.ino) { TTL_SESSION } else { TTL }
+}
+
+/// Gives the kernel a node of a view.
+fn give(fs: &Filesystem, view: View, stat: &Stat, reply: ReplyEntry) {
+    fs.views.looked_up(view);
+    reply.entry(&ttl(fs, stat), &file_attr(view, stat), Generation(0));
+}
+
+/// Who asks about which node.
+fn asked(request: &Request, node: INodeNo) -> (Asker, Ino) {
+    let (view, ino) = views::decode(node.0);
+    (Asker { thread: request.pid(), uid: request.uid(), gid: request.gid(), view }, ino)
 }
 
 fn errno(refusal: &Refusal) -> Errno {
@@ -84,10 +94,10 @@ fn text(name: &OsStr, missing: i32) -> Reply<String> {
     Ok(text.to_owned())
 }
 
-fn file_attr(stat: &Stat) -> FileAttr {
+fn file_attr(view: View, stat: &Stat) -> FileAttr {
     let mtime = stat.attributes.mtime;
     FileAttr {
-        ino: INodeNo(stat.ino),
+        ino: INodeNo(views::encode(view, stat.ino)),
         size: stat.size_bytes,
         blocks: stat.blocks,
         atime: mtime,
@@ -125,16 +135,16 @@ fn time(time: TimeOrNow) -> SystemTime {
 }
 
 /// Logs a refusal where people find it, and gives its errno.
-fn refused(fs: &Filesystem, op: &'static str, ino: u64, name: Option<&str>, refusal: &Refusal) -> Errno {
-    fs.note_refusal(op, ino, name, refusal);
+fn refused(fs: &Filesystem, op: &'static str, asker: Asker, ino: Ino, name: Option<&str>, refusal: &Refusal) -> Errno {
+    fs.note_refusal(op, ino, name, Some(asker), refusal);
     errno(refusal)
 }
 
 macro_rules! answer {
-    ($fs:expr, $op:literal, $ino:expr, $name:expr, $reply:expr, $result:expr, $ok:expr) => {
+    ($fs:expr, $op:literal, $asker:expr, $ino:expr, $name:expr, $reply:expr, $result:expr, $ok:expr) => {
         match $result {
             Ok(value) => $ok(value),
-            Err(refusal) => $reply.error(refused($fs, $op, $ino, $name, &refusal)),
+            Err(refusal) => $reply.error(refused($fs, $op, $asker, $ino, $name, &refusal)),
         }
     };
 }
@@ -145,31 +155,50 @@ impl fuser::Filesystem for Adapter {
         let _ = config.set_max_background(u16::MAX);
         let _ = config.set_max_write(REQUEST_MAX_BYTES as u32);
         let _ = config.add_capabilities(InitFlags::FUSE_PARALLEL_DIROPS);
+        // A file handle made up from numbers would be a way out of a writer view that is mounted alone.
+        let _ = config.add_capabilities(InitFlags::FUSE_NO_EXPORT_SUPPORT);
         Ok(())
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let (asker, parent) = (asker(request), parent.0);
+        let (asker, parent) = asked(request, parent);
         self.fs.opening_done(asker, None);
         let name = match text(name, libc::ENOENT) {
             Ok(name) => name,
             Err(refusal) => return reply.error(errno(&refusal)),
         };
+        if self.fs.is_views(parent) {
+            return answer!(
+                &self.fs,
+                "lookup",
+                asker,
+                parent,
+                None,
+                reply,
+                self.fs.look_up_view(&name),
+                |(view, stat)| {
+                    // Counted when it was entered.
+                    reply.entry(&ttl(&self.fs, &stat), &file_attr(view, &stat), Generation(0));
+                }
+            );
+        }
         let waits = self.fs.waits_at(parent, &name);
         let work = move |fs: &Filesystem| {
-            answer!(fs, "lookup", parent, Some(&name), reply, fs.lookup(asker, parent, &name), |stat: Stat| {
-                reply.entry(&Self::ttl(fs, &stat), &file_attr(&stat), Generation(0));
+            answer!(fs, "lookup", asker, parent, Some(&name), reply, fs.lookup(asker, parent, &name), |stat: Stat| {
+                give(fs, asker.view, &stat, reply);
             });
         };
         if waits || self.fs.is_control(parent) { self.aside(work) } else { work(&self.fs) }
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
-        self.fs.forget(ino.0, count);
+        let (view, ino) = views::decode(ino.0);
+        self.fs.forget(ino, count);
+        self.fs.views.forget(view, count);
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
-        let (asker, ino) = (asker(request), ino.0);
+        let (asker, ino) = asked(request, ino);
         let work = move |fs: &Filesystem| {
             let stat = match handle {
                 Some(handle) => fs.stat_handle(asker, ino, handle.0),
@@ -178,8 +207,8 @@ impl fuser::Filesystem for Adapter {
                     fs.stat(asker, ino)
                 }
             };
-            answer!(fs, "getattr", ino, None, reply, stat, |stat: Stat| reply
-                .attr(&Self::ttl(fs, &stat), &file_attr(&stat)));
+            answer!(fs, "getattr", asker, ino, None, reply, stat, |stat: Stat| reply
+                .attr(&ttl(fs, &stat), &file_attr(asker.view, &stat)));
         };
         if handle.is_some() || self.fs.waits(ino) || self.fs.is_control(ino) {
             self.aside(work)
@@ -206,19 +235,19 @@ impl fuser::Filesystem for Adapter {
         _flags: Option<fuser::BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let (asker, ino) = (asker(request), ino.0);
+        let (asker, ino) = asked(request, ino);
         let mode = mode.map(|mode| mode & 0o7777);
         let set = AttributeChange { mode, uid, gid, mtime: mtime.map(time), ..AttributeChange::default() };
         let handle = handle.map(|handle| handle.0);
         let opened = self.fs.opened_by(asker, ino, size, handle);
         if let Some(stat) = opened.and_then(|id| self.fs.truncate_at_once(asker, ino, id)) {
-            return reply.attr(&TTL, &file_attr(&stat));
+            return reply.attr(&TTL, &file_attr(asker.view, &stat));
         }
         self.aside(move |fs| {
             let done = fs.change(asker, ino, size, (handle, opened), &set);
             let stat = done.and_then(|()| fs.stat(asker, ino));
-            answer!(fs, "setattr", ino, None, reply, stat, |stat: Stat| reply
-                .attr(&Self::ttl(fs, &stat), &file_attr(&stat)));
+            answer!(fs, "setattr", asker, ino, None, reply, stat, |stat: Stat| reply
+                .attr(&ttl(fs, &stat), &file_attr(asker.view, &stat)));
         });
     }
 
@@ -232,42 +261,42 @@ impl fuser::Filesystem for Adapter {
         _rdev: u32,
         reply: ReplyEntry,
     ) {
-        let (asker, parent) = (asker(request), parent.0);
+        let (asker, parent) = asked(request, parent);
         let name = text(name, libc::EILSEQ);
         self.aside(move |fs| {
             let made = name.and_then(|name| fs.make_node(asker, parent, &name, mode));
-            answer!(fs, "mknod", parent, None, reply, made, |stat: Stat| {
-                reply.entry(&Self::ttl(fs, &stat), &file_attr(&stat), Generation(0));
+            answer!(fs, "mknod", asker, parent, None, reply, made, |stat: Stat| {
+                give(fs, asker.view, &stat, reply);
             });
         });
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
-        let (asker, parent) = (asker(request), parent.0);
+        let (asker, parent) = asked(request, parent);
         let name = text(name, libc::EILSEQ);
         self.aside(move |fs| {
             let made = name.and_then(|name| fs.make_dir(asker, parent, &name, mode));
-            answer!(fs, "mkdir", parent, None, reply, made, |stat: Stat| {
-                reply.entry(&Self::ttl(fs, &stat), &file_attr(&stat), Generation(0));
+            answer!(fs, "mkdir", asker, parent, None, reply, made, |stat: Stat| {
+                give(fs, asker.view, &stat, reply);
             });
         });
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let (asker, parent) = (asker(request), parent.0);
+        let (asker, parent) = asked(request, parent);
         let name = text(name, libc::ENOENT);
         self.aside(move |fs| {
             let done = name.and_then(|name| fs.unlink(asker, parent, &name));
-            answer!(fs, "unlink", parent, None, reply, done, |()| reply.ok());
+            answer!(fs, "unlink", asker, parent, None, reply, done, |()| reply.ok());
         });
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let (asker, parent) = (asker(request), parent.0);
+        let (asker, parent) = asked(request, parent);
         let name = text(name, libc::ENOENT);
         self.aside(move |fs| {
             let done = name.and_then(|name| fs.remove_dir(asker, parent, &name));
-            answer!(fs, "rmdir", parent, None, reply, done, |()| reply.ok());
+            answer!(fs, "rmdir", asker, parent, None, reply, done, |()| reply.ok());
         });
     }
 
@@ -281,24 +310,28 @@ impl fuser::Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let (asker, parent, new_parent) = (asker(request), parent.0, new_parent.0);
+        let ((asker, parent), (new_view, new_parent)) = (asked(request, parent), views::decode(new_parent.0));
+        if new_view != asker.view {
+            // One writer's tree is not another's.
+            return reply.error(Errno::EXDEV);
+        }
         let names = text(name, libc::ENOENT).and_then(|name| Ok((name, text(new_name, libc::EILSEQ)?)));
         self.aside(move |fs| {
             let new_name = names.as_ref().ok().map(|(_, new_name)| new_name.clone());
             let done =
                 names.and_then(|(name, new)| fs.rename(asker, (parent, &name), (new_parent, &new), flags.bits()));
-            answer!(fs, "rename", new_parent, new_name.as_deref(), reply, done, |()| reply.ok());
+            answer!(fs, "rename", asker, new_parent, new_name.as_deref(), reply, done, |()| reply.ok());
         });
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let (asker, ino) = (asker(request), ino.0);
+        let (asker, ino) = asked(request, ino);
         self.fs.opening_done(asker, None);
         let writes = flags.acc_mode() != OpenAccMode::O_RDONLY;
         let seen = if writes { self.fs.seen_lately(asker) } else { None };
         let looks = writes && seen.is_none();
         let work = move |fs: &Filesystem| {
-            answer!(fs, "open", ino, None, reply, fs.open(asker, ino, flags.0, seen), |handle: Arc<Handle>| {
+            answer!(fs, "open", asker, ino, None, reply, fs.open(asker, ino, flags.0, seen), |handle: Arc<Handle>| {
                 reply.opened(FileHandle(handle.id), open_flags(&handle));
             });
         };
@@ -315,14 +348,24 @@ impl fuser::Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let (asker, parent) = (asker(request), parent.0);
+        let (asker, parent) = asked(request, parent);
         self.fs.opening_done(asker, None);
         let name = text(name, libc::EILSEQ);
         self.aside(move |fs| {
             let shown = name.as_ref().ok().cloned();
             let made = name.and_then(|name| fs.create(asker, parent, &name, mode, flags));
-            answer!(fs, "create", parent, shown.as_deref(), reply, made, |(stat, handle): (Stat, Arc<Handle>)| {
-                reply.created(&TTL, &file_attr(&stat), Generation(0), FileHandle(handle.id), open_flags(&handle));
+            answer!(fs, "create", asker, parent, shown.as_deref(), reply, made, |(stat, handle): (
+                Stat,
+                Arc<Handle>
+            )| {
+                fs.views.looked_up(asker.view);
+                reply.created(
+                    &TTL,
+                    &file_attr(asker.view, &stat),
+                    Generation(0),
+                    FileHandle(handle.id),
+                    open_flags(&handle),
+                );
             });
         });
     }
@@ -338,11 +381,12 @@ impl fuser::Filesystem for Adapter {
         lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.fs.opening_done(asker(request), Some((ino.0, handle.0)));
-        let (ino, own) = (ino.0, lock_owner.is_some());
+        let (asker, ino) = asked(request, ino);
+        self.fs.opening_done(asker, Some((ino, handle.0)));
+        let own = lock_owner.is_some();
         let work = move |fs: &Filesystem| {
             let read = fs.read(handle.0, offset, size as usize, own);
-            answer!(fs, "read", ino, None, reply, read, |bytes: Vec<u8>| reply.data(&bytes));
+            answer!(fs, "read", asker, ino, None, reply, read, |bytes: Vec<u8>| reply.data(&bytes));
         };
         // A writer's handle may be in the middle of a commit, or of a look at who writes.
         if self.writes(handle) { self.aside(work) } else { work(&self.fs) }
@@ -360,7 +404,7 @@ impl fuser::Filesystem for Adapter {
         lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let (asker, ino) = (asker(request), ino.0);
+        let (asker, ino) = asked(request, ino);
         self.fs.opening_done(asker, Some((ino, handle.0)));
         let at = WriteAt { offset, append: flags.0 & libc::O_APPEND != 0, lock_owner: lock_owner.map(|owner| owner.0) };
         if self.fs.write_at_once(asker, handle.0, at, data) {
@@ -369,16 +413,16 @@ impl fuser::Filesystem for Adapter {
         let data = data.to_vec();
         self.aside(move |fs| {
             let written = fs.write(asker, handle.0, at, &data);
-            answer!(fs, "write", ino, None, reply, written, |()| reply.written(data.len() as u32));
+            answer!(fs, "write", asker, ino, None, reply, written, |()| reply.written(data.len() as u32));
         });
     }
 
     fn flush(&self, request: &Request, ino: INodeNo, handle: FileHandle, lock_owner: LockOwner, reply: ReplyEmpty) {
-        let (asker, ino) = (asker(request), ino.0);
+        let (asker, ino) = asked(request, ino);
         self.fs.opening_done(asker, Some((ino, handle.0)));
         self.aside(move |fs| {
             let done = fs.flush(asker, handle.0, lock_owner.0);
-            answer!(fs, "close", ino, None, reply, done, |()| reply.ok());
+            answer!(fs, "close", asker, ino, None, reply, done, |()| reply.ok());
         });
     }
 
@@ -402,30 +446,30 @@ impl fuser::Filesystem for Adapter {
         if handle.writes && !self.fs.releases_at_once(&handle) { self.aside(work) } else { work(&self.fs) }
     }
 
-    fn fsync(&self, _request: &Request, ino: INodeNo, handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        let ino = ino.0;
-        self.aside(move |fs| answer!(fs, "fsync", ino, None, reply, fs.fsync(handle.0), |()| reply.ok()));
+    fn fsync(&self, request: &Request, ino: INodeNo, handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let (asker, ino) = asked(request, ino);
+        self.aside(move |fs| answer!(fs, "fsync", asker, ino, None, reply, fs.fsync(handle.0), |()| reply.ok()));
     }
 
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let ino = ino.0;
-        self.fs.opening_done(asker(request), None);
+        let (asker, ino) = asked(request, ino);
+        self.fs.opening_done(asker, None);
         let work = move |fs: &Filesystem| {
-            answer!(fs, "opendir", ino, None, reply, fs.open_dir(ino), |handle: Arc<Handle>| {
+            answer!(fs, "opendir", asker, ino, None, reply, fs.open_dir(asker, ino), |handle: Arc<Handle>| {
                 reply.opened(FileHandle(handle.id), FopenFlags::empty());
             });
         };
         if self.fs.waits_below(ino) { self.aside(work) } else { work(&self.fs) }
     }
 
-    fn readdir(&self, _request: &Request, ino: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let ino = ino.0;
+    fn readdir(&self, request: &Request, ino: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let (asker, ino) = asked(request, ino);
         let work = move |fs: &Filesystem| {
-            let listed = fs.read_dir(handle.0, offset, &mut |ino, next, entry, name| {
-                let ino = if ino == 0 { UNKNOWN_INO } else { ino };
+            let listed = fs.read_dir(asker, handle.0, offset, &mut |ino, next, entry, name| {
+                let ino = if ino == 0 { UNKNOWN_INO } else { views::encode(asker.view, ino) };
                 reply.add(INodeNo(ino), next, kind(entry), name)
             });
-            answer!(fs, "readdir", ino, None, reply, listed, |()| reply.ok());
+            answer!(fs, "readdir", asker, ino, None, reply, listed, |()| reply.ok());
         };
         if offset == 0 && self.fs.waits_below(ino) { self.aside(work) } else { work(&self.fs) }
     }
@@ -435,18 +479,19 @@ impl fuser::Filesystem for Adapter {
         reply.ok();
     }
 
-    fn fsyncdir(&self, _request: &Request, ino: INodeNo, _handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+    fn fsyncdir(&self, request: &Request, ino: INodeNo, _handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         if self.fs.options.sync_every.is_none() {
             // Whatever changes a directory is durable when it returns.
             return reply.ok();
         }
-        let ino = ino.0;
-        self.aside(move |fs| answer!(fs, "fsyncdir", ino, None, reply, fs.sync(), |()| reply.ok()));
+        let (asker, ino) = asked(request, ino);
+        self.aside(move |fs| answer!(fs, "fsyncdir", asker, ino, None, reply, fs.sync(), |()| reply.ok()));
     }
 
-    fn statfs(&self, _request: &Request, ino: INodeNo, reply: ReplyStatfs) {
+    fn statfs(&self, request: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        let (asker, ino) = asked(request, ino);
         let block = |bytes: u64| u32::try_from(bytes).unwrap_or(4096);
-        answer!(&self.fs, "statfs", ino.0, None, reply, self.fs.space(), |space: crate::engine::Space| {
+        answer!(&self.fs, "statfs", asker, ino, None, reply, self.fs.space(), |space: crate::engine::Space| {
             reply.statfs(
                 space.blocks,
                 space.blocks_free,
@@ -470,29 +515,29 @@ impl fuser::Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let (asker, ino, value) = (asker(request), ino.0, value.to_vec());
+        let ((asker, ino), value) = (asked(request, ino), value.to_vec());
         let name = text(name, libc::ENOTSUP);
         self.aside(move |fs| {
             let done = name.and_then(|name| fs.set_xattr(asker, ino, &name, Some(&value), flags));
-            answer!(fs, "setxattr", ino, None, reply, done, |()| reply.ok());
+            answer!(fs, "setxattr", asker, ino, None, reply, done, |()| reply.ok());
         });
     }
 
-    fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let (ino, name) = (ino.0, text(name, libc::ENODATA));
+    fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let ((asker, ino), name) = (asked(request, ino), text(name, libc::ENODATA));
         // The kernel asks for this one at every open that truncates: it is never there.
         let kernels = name.as_ref().is_ok_and(|name| name.starts_with("security."));
         let work = move |fs: &Filesystem| {
             let value = name.and_then(|name| fs.get_xattr(ino, &name));
-            answer!(fs, "getxattr", ino, None, reply, value, |value: Vec<u8>| send_xattr(reply, &value, size));
+            answer!(fs, "getxattr", asker, ino, None, reply, value, |value: Vec<u8>| send_xattr(reply, &value, size));
         };
         if kernels { work(&self.fs) } else { self.aside(work) }
     }
 
-    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let ino = ino.0;
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let (asker, ino) = asked(request, ino);
         self.aside(move |fs| {
-            answer!(fs, "listxattr", ino, None, reply, fs.list_xattrs(ino), |names: Vec<String>| {
+            answer!(fs, "listxattr", asker, ino, None, reply, fs.list_xattrs(ino), |names: Vec<String>| {
                 let list: String = names.iter().flat_map(|name| [name.as_str(), "\0"]).collect();
                 send_xattr(reply, list.as_bytes(), size);
             });
@@ -500,11 +545,11 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let (asker, ino) = (asker(request), ino.0);
+        let (asker, ino) = asked(request, ino);
         let name = text(name, libc::ENODATA);
         self.aside(move |fs| {
             let done = name.and_then(|name| fs.set_xattr(asker, ino, &name, None, 0));
-            answer!(fs, "removexattr", ino, None, reply, done, |()| reply.ok());
+            answer!(fs, "removexattr", asker, ino, None, reply, done, |()| reply.ok());
         });
     }
 
@@ -521,16 +566,16 @@ impl fuser::Filesystem for Adapter {
         if mode & !libc::FALLOC_FL_KEEP_SIZE != 0 {
             return reply.error(Errno::from_i32(libc::EOPNOTSUPP));
         }
-        let (asker, ino) = (asker(request), ino.0);
+        let (asker, ino) = asked(request, ino);
         let end = if mode == 0 { offset.saturating_add(length) } else { 0 };
         self.aside(move |fs| {
             let done = fs.allocate(asker, ino, handle.0, end);
-            answer!(fs, "fallocate", ino, None, reply, done, |()| reply.ok());
+            answer!(fs, "fallocate", asker, ino, None, reply, done, |()| reply.ok());
         });
     }
 
     fn lseek(&self, request: &Request, ino: INodeNo, handle: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        let (asker, ino) = (asker(request), ino.0);
+        let (asker, ino) = asked(request, ino);
         self.aside(move |fs| {
             let size = fs.stat_handle(asker, ino, handle.0).map(|stat| stat.size_bytes as i64);
             let found = size.and_then(|size| match whence {
@@ -559,13 +604,13 @@ impl fuser::Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let (asker, ino) = (asker(request), ino_out.0);
+        let (asker, ino) = asked(request, ino_out);
         self.fs.opening_done(asker, Some((ino, handle_out.0)));
         let size = usize::try_from(length).unwrap_or(usize::MAX);
         let at = WriteAt { offset: offset_out, append: false, lock_owner: None };
         self.aside(move |fs| {
             let copied = fs.copy(asker, (handle_in.0, offset_in), handle_out.0, at, size);
-            answer!(fs, "copy", ino, None, reply, copied, |copied| reply.written(copied));
+            answer!(fs, "copy", asker, ino, None, reply, copied, |copied| reply.written(copied));
         });
     }
 }

@@ -9,9 +9,10 @@ use std::sync::atomic::Ordering;
 use super::OnKill;
 use super::counters::Moment;
 use super::errno::Refusal;
-use super::fs::{Asker, Filesystem, Reply};
+use super::fs::{Asker, Filesystem, Place, Reply};
 use super::handles::{Handle, HandleId, State, Writer};
 use super::inodes::{Ino, Lost, Role};
+use super::views::seen_as;
 use crate::engine::AttributeChange;
 use crate::identity::holders::{self, Closer, Death, Holder};
 use crate::store::{Rule, StoreError, Write};
@@ -64,7 +65,7 @@ impl Filesystem {
             }
             let waits = writer.has_draft() && (writer.flushed || unflushed);
             if waits && let Err(refusal) = self.finish(&handle, writer, Moment::Release) {
-                self.note_refusal("release", handle.ino, None, &refusal);
+                self.note_refusal("release", handle.ino, None, None, &refusal);
             }
             self.wait(&handle, false);
         }
@@ -114,7 +115,7 @@ impl Filesystem {
             let State::Writer(writer) = &mut *state else { continue };
             let left = writer.has_draft() && !self.is_held(&handle, writer, None);
             if left && let Err(refusal) = self.finish(&handle, writer, Moment::Look) {
-                self.note_refusal("close", handle.ino, None, &refusal);
+                self.note_refusal("close", handle.ino, None, None, &refusal);
             }
         }
     }
@@ -222,6 +223,11 @@ impl Filesystem {
 
     /// A handle that was refused: its draft is gone, and it says so from now on. The refusal, for who is answered first.
     pub(super) fn fail(&self, handle: &Handle, writer: &mut Writer, refusal: Refusal) -> Refusal {
+        let place = self.inodes.last_seen(handle.ino).and_then(Place::of);
+        let refusal = match place {
+            Some(place) => refusal.of(&self.caller_of(&place.session, writer)),
+            None => refusal,
+        };
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
         tracing::warn!("{refusal}");
         writer.draft.discard();
@@ -321,7 +327,7 @@ impl Filesystem {
         let pids = with_descendants(pids, flusher);
         let (mut descriptors, mut holding) = (0, Vec::new());
         for &pid in &pids {
-            let Some(held) = holders::writable_descriptors(pid, handle.ino) else {
+            let Some(held) = holders::writable_descriptors(pid, seen_as(handle.ino)) else {
                 if named.contains(&pid) && holders::is_hidden(pid) {
                     self.counters.unseen.fetch_add(1, Ordering::Relaxed);
                     return unseen;
@@ -376,7 +382,7 @@ impl Filesystem {
         }
         let elsewhere = with_descendants(others.iter().flat_map(|other| other.pids()).collect(), None);
         for pid in elsewhere.into_iter().filter(|pid| !pids.contains(pid)) {
-            let held = holders::writable_descriptors(pid, handle.ino).unwrap_or(0);
+            let held = holders::writable_descriptors(pid, seen_as(handle.ino)).unwrap_or(0);
             descriptors += held;
             holding.extend((held > 0).then_some(pid));
         }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::engine::EngineError;
 use crate::identity::IdentityError;
-use crate::store::StoreError;
+use crate::store::{Caller, StoreError};
 use crate::words::{KeyError, SessionError};
 
 /// A refusal as the kernel carries it, with the words behind the number.
@@ -16,12 +16,14 @@ pub struct Refusal {
     pub words: String,
     /// A handle gives its answer once more; it was kept and told before.
     pub again: bool,
+    /// The writer that was refused, where that was known.
+    pub writer_id: Option<String>,
 }
 
 impl Refusal {
     /// A refusal in words of its own.
     pub fn new(errno: i32, words: impl Into<String>) -> Self {
-        Self { errno, words: words.into(), again: false }
+        Self { errno, words: words.into(), again: false, writer_id: None }
     }
 
     /// No such name.
@@ -32,6 +34,12 @@ impl Refusal {
     /// A thing this filesystem has not.
     pub fn has_not(what: &str) -> Self {
         Self::new(libc::EPERM, format!("{what}: this filesystem has regular files and directories only"))
+    }
+
+    /// The same refusal, of this caller.
+    #[must_use]
+    pub fn of(self, caller: &Caller) -> Self {
+        Self { writer_id: caller.author.writer.writer_id.clone(), ..self }
     }
 
     /// The same refusal, given again.

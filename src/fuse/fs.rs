@@ -18,10 +18,11 @@ use super::inodes::{Ino, Inodes, Location, ROOT, Role};
 use super::names::{Held, Names};
 use super::opening::Openings;
 use super::special::Scratches;
+use super::views::{View, Views};
 use super::{OnKill, Options};
 use crate::control::Errors;
 use crate::engine::{Attributes, Engine, Kind};
-use crate::identity::{Observed, Resolver};
+use crate::identity::{Observed, Resolver, Who};
 use crate::store::{Caller, Store};
 use crate::words::{Dir, Key, SessionId};
 
@@ -37,6 +38,8 @@ pub struct Asker {
     pub uid: u32,
     /// Its group id.
     pub gid: u32,
+    /// The writer view its path goes through.
+    pub view: View,
 }
 
 /// What `stat` shows of a node.
@@ -80,6 +83,8 @@ pub struct Filesystem {
     /// The words of the latest refusals, for `.baton/errors`.
     pub(super) errors: Errors,
     pub(super) inodes: Inodes,
+    /// The writer views that the kernel knows.
+    pub(super) views: Views,
 }
 
 /// A key or directory that a node stands for.
@@ -142,6 +147,7 @@ impl Filesystem {
             counters: Counters::default(),
             errors: Errors::default(),
             inodes: Inodes::new(first_ino),
+            views: Views::default(),
         }
     }
 
@@ -184,9 +190,13 @@ impl Filesystem {
         }
     }
 
+    fn who(&self, asker: Asker) -> Reply<Who> {
+        Ok(Who::new(asker.thread, asker.uid, asker.gid).writing_as(self.views.writer(asker.view)?))
+    }
+
     /// Everything about the caller. Not in FLUSH or RELEASE.
     pub(super) fn observe(&self, asker: Asker) -> Reply<Observed> {
-        let seen = self.resolver.observe(asker.thread, asker.uid, asker.gid)?;
+        let seen = self.resolver.observe(&self.who(asker)?)?;
         if seen.process.is_none() {
             self.counters.unseen.fetch_add(1, Ordering::Relaxed);
         }
@@ -195,7 +205,7 @@ impl Filesystem {
 
     /// The same from what was seen of the caller a moment ago and still holds. Waits for nobody.
     pub(super) fn seen_lately(&self, asker: Asker) -> Option<Observed> {
-        self.resolver.seen_lately(asker.thread, asker.uid, asker.gid)
+        self.resolver.seen_lately(&self.who(asker).ok()?)
     }
 
     /// The caller of an operation that is its own commit (delete, rename, mkdir, truncate ...).
@@ -336,7 +346,7 @@ impl Filesystem {
         if writer.has_append_older_than(age)
             && let Err(refusal) = self.commit_draft(handle, writer, Moment::Age)
         {
-            self.note_refusal("append", handle.ino, None, &refusal);
+            self.note_refusal("append", handle.ino, None, None, &refusal);
         }
     }
 }

@@ -8,6 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::views::next_ino;
 use crate::engine::{AttributeChange, Attributes, Snapshot};
 use crate::words::SessionId;
 
@@ -37,6 +38,8 @@ pub enum Role {
     ControlDir,
     /// A control file.
     Control,
+    /// The directory of writer views.
+    Views,
 }
 
 /// A name that no commit has made yet: reserved, and shown only to those who made it.
@@ -368,10 +371,8 @@ impl Table {
             Some(ino) => self.remove(ino, Lost::Taken),
             None => {}
         }
-        let ino = self.forgotten.take(&(parent, name.to_owned(), role)).unwrap_or_else(|| {
-            self.next += 1;
-            self.next - 1
-        });
+        let ino = self.forgotten.take(&(parent, name.to_owned(), role));
+        let ino = ino.filter(|ino| !self.nodes.contains_key(ino)).unwrap_or_else(|| self.number());
         let node = Node {
             parent,
             name: name.to_owned(),
@@ -386,6 +387,17 @@ impl Table {
         self.nodes.insert(ino, node);
         self.link(parent, name, ino);
         ino
+    }
+
+    /// A number that no node has.
+    fn number(&mut self) -> Ino {
+        loop {
+            let ino = self.next;
+            self.next = next_ino(ino);
+            if ino > ROOT && !self.nodes.contains_key(&ino) {
+                return ino;
+            }
+        }
     }
 
     fn looked_up(&mut self, ino: Ino) {
@@ -601,6 +613,16 @@ mod tests {
         inodes.remove(key);
         inodes.forget(key, 1);
         assert_ne!(inodes.look_up(session, "k", Role::Key), key);
+    }
+
+    #[test]
+    fn numbers_that_begin_again_are_those_of_no_node() {
+        let first = u64::from(u32::MAX) - 1;
+        let inodes = Inodes::new(first);
+        let numbers: Vec<_> = ["a", "b", "c"].map(|name| inodes.look_up(ROOT, name, Role::Dir)).to_vec();
+        assert_eq!(numbers, [first, first + 1, ROOT + 1], "0 and the root's are none");
+        inodes.table().next = first;
+        assert_eq!(inodes.look_up(ROOT, "d", Role::Dir), ROOT + 2);
     }
 
     #[test]

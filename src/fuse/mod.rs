@@ -21,10 +21,12 @@ mod ops_names;
 mod ops_tree;
 mod pins;
 mod special;
+mod views;
 
 pub use fs::{Asker, Filesystem, Stat};
 pub use mounted::{Mounted, unmount};
 pub use ops_file::WriteAt;
+pub use views::View;
 
 use crate::words::{Key, SessionId};
 

@@ -1,6 +1,7 @@
 //! A mount from start to end: the session with the kernel, the aging of appends, draining and unmounting.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,9 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::mount::UnmountFlags;
+use rustix::fs::CWD;
+use rustix::mount::{FsPickFlags, UnmountFlags, fsconfig_reconfigure, fspick};
 
 use super::adapter::Adapter;
+use super::views::VIEWS_MAX;
 use super::{Filesystem, OpenDraft, Options};
 use crate::engine::Attributes;
 use crate::identity::Resolver;
@@ -21,6 +24,10 @@ use crate::store::Store;
 const APPEND_AGE: Duration = Duration::from_millis(400);
 /// How often that is looked at, and how often a drain looks.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// From so many writer views on, the kernel is asked to forget those that nobody uses: by itself it would when it needs
+/// memory, which may be later than when there are as many as can be told apart.
+const VIEWS_MANY: usize = 4096;
 
 /// A mounted store.
 #[derive(Debug)]
@@ -141,11 +148,9 @@ impl Drop for Unmount<'_> {
     }
 }
 
-/// Node numbers start at random, high: `/proc/P/fdinfo` tells files apart by nothing else. Below 2^53, so that
-/// programs that keep them in a floating-point number do not take two files for one.
+/// Node numbers start at random, high: `/proc/P/fdinfo` tells files apart by nothing else.
 fn first_ino() -> u64 {
-    let random = uuid::Uuid::new_v4().as_u128() as u64;
-    (1 << 52) | (random & 0x000f_ffff_f000_0000)
+    super::views::first_ino(uuid::Uuid::new_v4().as_u128() as u64)
 }
 
 /// The mount's root looks like the store's directory.
@@ -163,12 +168,29 @@ fn root_attributes(store: &Path) -> Attributes {
 fn age_appends(fs: Arc<Filesystem>) -> io::Result<(mpsc::Sender<()>, JoinHandle<()>)> {
     let (stop, stopped) = mpsc::channel();
     let thread = std::thread::Builder::new().name("appends".to_owned()).spawn(move || {
+        let mut many = VIEWS_MANY;
         while stopped.recv_timeout(LOOK_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
             fs.commit_aged_appends(APPEND_AGE);
             fs.resolver.forget_old();
+            let views = fs.views.count();
+            if views >= many {
+                let fs = Arc::clone(&fs);
+                blocking::unblock(move || forget_unused(&fs.mountpoint)).detach();
+            }
+            // Those that are in use stay: it is asked again when there are twice as many.
+            many = if views >= many { (2 * views).min(VIEWS_MAX / 2) } else { many.min((4 * views).max(VIEWS_MANY)) };
         }
     })?;
     Ok((stop, thread))
+}
+
+/// Has the kernel drop the names that it keeps for nobody, as at any change of a mount's options: here of none. Only who
+/// may mount may ask for that.
+fn forget_unused(mountpoint: &Path) {
+    let picked = fspick(CWD, mountpoint, FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_SYMLINK_NOFOLLOW);
+    if let Err(e) = picked.and_then(|mount| fsconfig_reconfigure(mount.as_fd())) {
+        tracing::debug!("the kernel was not asked to forget what nobody uses: {e}");
+    }
 }
 
 /// A sync begins when the last one began so long ago, or when that ends.

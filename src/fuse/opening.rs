@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::fs::Asker;
 use super::handles::HandleId;
 use super::inodes::Ino;
+use super::views::View;
 
 /// An O_TRUNC follows its open by one round trip: a handle that nobody has used for so long was opened without one.
 const UNUSED: Duration = Duration::from_millis(100);
@@ -24,15 +25,15 @@ pub(super) struct Openings {
 
 #[derive(Debug, Default)]
 struct Table {
-    by_thread: HashMap<u32, (Ino, HandleId)>,
+    by_thread: HashMap<u32, (View, Ino, HandleId)>,
     unseen: HashMap<Place, (HandleId, Instant)>,
 }
 
-/// A node and a user.
-type Place = (Ino, u32, u32);
+/// A node in a view, and a user.
+type Place = (Ino, View, u32, u32);
 
 fn place(asker: Asker, ino: Ino) -> Place {
-    (ino, asker.uid, asker.gid)
+    (ino, asker.view, asker.uid, asker.gid)
 }
 
 impl Openings {
@@ -44,7 +45,7 @@ impl Openings {
     pub(super) fn opened(&self, asker: Asker, ino: Ino, id: HandleId, flags: i32) {
         let mut table = self.table();
         if asker.thread != 0 {
-            table.by_thread.insert(asker.thread, (ino, id));
+            table.by_thread.insert(asker.thread, (asker.view, ino, id));
             return;
         }
         // An O_TRUNC on a handle for reading is a truncation like any other, and one beside O_APPEND is too rare to
@@ -63,7 +64,8 @@ impl Openings {
     pub(super) fn take(&self, asker: Asker, ino: Ino) -> Option<HandleId> {
         let mut table = self.table();
         if asker.thread != 0 {
-            return table.by_thread.remove(&asker.thread).filter(|&(opened, _)| opened == ino).map(|(_, id)| id);
+            let (view, opened, id) = table.by_thread.remove(&asker.thread)?;
+            return (view == asker.view && opened == ino).then_some(id);
         }
         table.left(place(asker, ino))?;
         let (id, _) = table.unseen.remove(&place(asker, ino))?;
@@ -85,7 +87,7 @@ impl Openings {
     /// The handle is gone.
     pub(super) fn closed(&self, ino: Ino, id: HandleId) {
         let mut table = self.table();
-        table.by_thread.retain(|_, &mut (_, other)| other != id);
+        table.by_thread.retain(|_, &mut (_, _, other)| other != id);
         self.forget_unseen(&mut table, ino, id);
     }
 
@@ -117,7 +119,7 @@ mod tests {
     const TRUNC: i32 = libc::O_WRONLY;
 
     fn by(thread: u32, uid: u32) -> Asker {
-        Asker { thread, uid, gid: uid }
+        Asker { thread, uid, gid: uid, view: View::PLAIN }
     }
 
     #[test]
@@ -144,6 +146,25 @@ mod tests {
         assert_eq!(opens.take(by(0, 0), INO), Some(20));
         assert_eq!(opens.take(by(0, 0), INO), None);
         assert_eq!(opens.take(by(0, 1), INO), Some(30));
+    }
+
+    // V6
+    #[test]
+    fn a_truncation_in_one_view_is_that_of_no_open_in_another() {
+        let opens = Openings::default();
+        let view = super::super::views::decode(1 << 32).0;
+        assert!(!view.is_plain());
+        for thread in [1, 0] {
+            let there = Asker { view, ..by(thread, 0) };
+            opens.opened(there, INO, 10, TRUNC);
+            if thread == 0 {
+                opens.opened(by(thread, 0), INO, 20, TRUNC);
+                assert_eq!(opens.take(by(thread, 0), INO), Some(20));
+                assert_eq!(opens.take(there, INO), Some(10));
+            } else {
+                assert_eq!(opens.take(by(thread, 0), INO), None);
+            }
+        }
     }
 
     #[test]

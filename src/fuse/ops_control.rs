@@ -5,23 +5,37 @@ use super::fs::{Asker, Filesystem, Place, Reply, Stat};
 use super::handles::State;
 use super::inodes::{Ino, ROOT, Role};
 use super::ops_tree::{dir_stat, file_stat};
+use super::views::View;
 use crate::control::{self, Control, ErrorLine};
 use crate::engine::{Attributes, DirEntry, Kind, Staged};
 use crate::identity::Observed;
 use crate::words::SessionId;
 
+/// The directory of writer views, in the mount's own control directory.
+const VIEWS_DIR: &str = "as";
+
+fn has_views(view: View, scope: Option<&SessionId>) -> bool {
+    view.is_plain() && scope.is_none()
+}
+
 impl Filesystem {
-    pub(super) fn control_role(&self, dir: Ino, name: &str) -> Reply<Role> {
+    /// What a name in a control directory is. In a view nothing makes a session of itself, and there are no further views.
+    pub(super) fn control_role(&self, view: View, dir: Ino, name: &str) -> Reply<Role> {
         let scope = self.control_scope(dir)?;
-        match control::find(scope.as_ref(), name) {
-            Some(_) => Ok(Role::Control),
-            None => Err(Refusal::not_found(name)),
+        if has_views(view, scope.as_ref()) && name == VIEWS_DIR {
+            return Ok(Role::Views);
         }
+        let found = control::find(scope.as_ref(), name).filter(|control| view.is_plain() || !control.makes());
+        found.map(|_| Role::Control).ok_or_else(|| Refusal::not_found(name))
     }
 
-    pub(super) fn control_entries(&self, dir: Ino) -> Reply<Vec<DirEntry>> {
+    pub(super) fn control_entries(&self, view: View, dir: Ino) -> Reply<Vec<DirEntry>> {
         let scope = self.control_scope(dir)?;
-        Ok(control::names(scope.as_ref()).map(|name| DirEntry { name: name.to_owned(), kind: Kind::File }).collect())
+        let there = |name: &&str| matches!(self.control_role(view, dir, name), Ok(Role::Control));
+        let files = control::names(scope.as_ref()).filter(there);
+        let views = has_views(view, scope.as_ref()).then_some((VIEWS_DIR, Kind::Dir));
+        let entries = files.map(|name| (name, Kind::File)).chain(views);
+        Ok(entries.map(|(name, kind)| DirEntry { name: name.to_owned(), kind }).collect())
     }
 
     /// The session whose control directory this is; `None` for the mount's own.
@@ -32,15 +46,16 @@ impl Filesystem {
 
     pub(super) fn control_stat(&self, asker: Asker, ino: Ino) -> Reply<Stat> {
         let parent = self.inodes.parent(ino);
-        if self.role(ino)? == Role::ControlDir {
-            let attributes = self.dir_attributes(parent)?;
+        if let Role::ControlDir | Role::Views = self.role(ino)? {
+            let of = if self.is_views(ino) { ROOT } else { parent };
+            let attributes = self.dir_attributes(of)?;
             return Ok(dir_stat(ino, Attributes { mode: attributes.mode & !0o222, ..attributes }));
         }
         let of = self.inodes.parent(parent);
         let attributes = self.dir_attributes(of)?;
         let control = self.control_of(ino)?.0;
         let mode = match (control.is_switch(), control.makes()) {
-            (true, _) => attributes.mode & 0o666,
+            (true, _) if asker.view.is_plain() => attributes.mode & 0o666,
             // Reading it makes a session: that is for who could make it by name, the writers of the directory.
             (_, true) => (attributes.mode & 0o222) << 1,
             _ => attributes.mode & 0o444,
@@ -74,11 +89,13 @@ impl Filesystem {
         // The mount's own files are of no session: who makes one belongs to that one.
         let session = scope.clone().unwrap_or_else(SessionId::fresh);
         let caller = self.caller_seen(&session, seen);
+        let only = self.views.writer(asker.view)?;
         let context = control::Context {
             store: &self.store,
             session: scope.as_ref(),
             mount: self.mount_state(),
             errors: &self.errors,
+            only: only.as_deref(),
             caller: &caller,
             owner: (asker.uid, asker.gid),
         };
@@ -96,6 +113,7 @@ impl Filesystem {
             return Ok(State::Fixed(Staged::from(bytes)));
         }
         match self.control_of(ino)?.0.is_switch() {
+            true if !asker.view.is_plain() => Err(Refusal::new(libc::EPERM, "a writer view sets no switch")),
             true => Ok(State::Switch { text: Vec::new(), by }),
             false => Err(Refusal::new(libc::EPERM, "this control file is for reading")),
         }
@@ -123,7 +141,14 @@ impl Filesystem {
     }
 
     /// Keeps the words behind an errno where `.baton/errors` shows them.
-    pub fn note_refusal(&self, op: &'static str, ino: Ino, name: Option<&str>, refusal: &Refusal) {
+    pub fn note_refusal(
+        &self,
+        op: &'static str,
+        ino: Ino,
+        name: Option<&str>,
+        asker: Option<Asker>,
+        refusal: &Refusal,
+    ) {
         if refusal.is_everyday() {
             return;
         }
@@ -141,11 +166,21 @@ impl Filesystem {
         let line = ErrorLine {
             time_ms: crate::words::record::now_ms(),
             op,
-            key: place.path,
+            key: place.path.clone(),
             errno: refusal.errno,
             words: refusal.words.clone(),
+            writer_id: refusal.writer_id.clone().or_else(|| self.writer_lately(&place.session, asker?)),
         };
         self.errors.add(&place.session, line);
+    }
+
+    /// Who asks, as far as that is known without looking: in a view always.
+    fn writer_lately(&self, session: &SessionId, asker: Asker) -> Option<String> {
+        if let Ok(Some(writer)) = self.views.writer(asker.view) {
+            return Some(writer.to_string());
+        }
+        let seen = self.seen_lately(asker)?;
+        self.caller_seen(session, &seen).author.writer.writer_id
     }
 
     fn mount_state(&self) -> control::MountState {
@@ -163,6 +198,7 @@ impl Filesystem {
             drafts: self.open_drafts().len(),
             waiting: self.waiting.load(Relaxed),
             nodes: self.inodes.count(),
+            views: self.views.count(),
             commits: self.counters.by_moment(),
             drops: self.counters.dropped.load(Relaxed),
             refusals: self.counters.refused.load(Relaxed),

@@ -46,7 +46,9 @@ impl Filesystem {
             self.writable()?;
         }
         let state = match role {
-            Role::Dir | Role::MetaDir | Role::ControlDir => return Err(Refusal::new(libc::EISDIR, "is a directory")),
+            Role::Dir | Role::MetaDir | Role::ControlDir | Role::Views => {
+                return Err(Refusal::new(libc::EISDIR, "is a directory"));
+            }
             Role::Control => self.open_control(asker, ino, writes)?,
             Role::Sidecar if writes => {
                 return Err(Refusal::new(
@@ -230,8 +232,13 @@ impl Filesystem {
         match self.store.check(&place.session, &place.key()?, &by) {
             // A shell's forked child that has not exec'd yet, or a shell that is about to exec a command with other
             // declarations, is not the one who will write: the first write will tell.
-            Err(StoreError::Conflict { .. }) if !writer.opener.execed || identity::may_declare(asker.thread) => Ok(()),
-            checked => Ok(checked?),
+            // Where the path says who writes, all that is no matter.
+            Err(StoreError::Conflict { .. })
+                if !writer.opener.fixed && (!writer.opener.execed || identity::may_declare(asker.thread)) =>
+            {
+                Ok(())
+            }
+            checked => checked.map_err(|error| Refusal::from(error).of(&by)),
         }
     }
 
@@ -430,7 +437,7 @@ impl Filesystem {
                 Err(StoreError::Outdated { .. }) => {}
                 Ok(Some(())) => return Ok(()),
                 Ok(None) => return self.truncate_fresh(asker, ino, size),
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(Refusal::from(error).of(&by)),
             }
         }
     }

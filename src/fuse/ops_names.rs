@@ -112,7 +112,9 @@ impl Filesystem {
                 }
                 return Ok(());
             }
-            Role::Dir | Role::MetaDir | Role::ControlDir => return Err(Refusal::new(libc::EISDIR, "is a directory")),
+            Role::Dir | Role::MetaDir | Role::ControlDir | Role::Views => {
+                return Err(Refusal::new(libc::EISDIR, "is a directory"));
+            }
             Role::Sidecar | Role::Control => {
                 return Err(Refusal::new(libc::EPERM, format!("'{name}' goes with what it belongs to")));
             }
@@ -139,7 +141,7 @@ impl Filesystem {
         self.writable()?;
         match self.find_role(asker, parent, name)? {
             Role::Dir => {}
-            Role::MetaDir | Role::ControlDir => {
+            Role::MetaDir | Role::ControlDir | Role::Views => {
                 return Err(Refusal::new(libc::ENOTEMPTY, format!("'{name}' goes with what it belongs to")));
             }
             _ => return Err(Refusal::new(libc::ENOTDIR, format!("'{name}' is not a directory"))),
@@ -264,9 +266,9 @@ impl Filesystem {
                 Err(StoreError::Engine(EngineError::NotFound(_)))
                     if from.ino.is_some_and(|ino| self.inodes_fresh(ino)) =>
                 {
-                    self.store.check(session, &target, &by)?;
+                    self.store.check(session, &target, &by).map_err(|error| Refusal::from(error).of(&by))?;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(Refusal::from(error).of(&by)),
             }
             self.move_node(from, to);
         }
@@ -365,7 +367,7 @@ impl Filesystem {
             return Ok(());
         }
         match to.role {
-            Some(Role::Dir | Role::MetaDir | Role::ControlDir) => {
+            Some(Role::Dir | Role::MetaDir | Role::ControlDir | Role::Views) => {
                 Err(Refusal::new(libc::EISDIR, format!("'{}' is a directory", to.name)))
             }
             Some(Role::Control) => Err(Refusal::new(libc::EPERM, format!("'{}' cannot be replaced", to.name))),
@@ -383,7 +385,7 @@ impl Filesystem {
         let version = {
             let _names = self.names.change_two((from.parent, &from.name), (to.parent, &to.name));
             let _leaving = self.leave(self.inodes.find(to.parent, &to.name))?;
-            let version = self.commit_scratch(ino, &self.place_of(to)?, &by)?;
+            let version = self.commit_scratch(asker.view, ino, &self.place_of(to)?, &by)?;
             self.move_node(from, to);
             self.inodes.committed(ino);
             version

@@ -8,6 +8,7 @@ use super::fs::{Asker, Filesystem, Reply, Stat};
 use super::handles::{Handle, HandleId, State};
 use super::inodes::{Fresh, Ino, Left, ROOT, Role};
 use super::special;
+use super::views::{self, View, seen_as};
 use crate::engine::{Attributes, DirEntry, Entry, Kind, Space};
 use crate::identity::holders;
 use crate::words::SessionId;
@@ -37,6 +38,22 @@ impl Filesystem {
         stat
     }
 
+    /// Is this the directory of writer views?
+    #[must_use]
+    pub fn is_views(&self, ino: Ino) -> bool {
+        self.inodes.role(ino) == Some(Role::Views)
+    }
+
+    /// Finds the view of a writer: its root is the mount's once more. The kernel counts it as looked up.
+    ///
+    /// # Errors
+    /// EINVAL for a name of no writer, ENAMETOOLONG, ENFILE.
+    pub fn look_up_view(&self, name: &str) -> Reply<(View, Stat)> {
+        let view = self.views.enter(&views::writer_of(name)?)?;
+        self.inodes.looked_up(ROOT);
+        Ok((view, dir_stat(ROOT, self.root.clone())))
+    }
+
     /// What a name is; ENOENT when this caller cannot see it.
     pub(super) fn find_role(&self, asker: Asker, parent: Ino, name: &str) -> Reply<Role> {
         self.find_entry(asker, parent, name).map(|(role, _)| role)
@@ -46,7 +63,8 @@ impl Filesystem {
     fn find_entry(&self, asker: Asker, parent: Ino, name: &str) -> Reply<(Role, Option<Entry>)> {
         let not_found = || Refusal::not_found(name);
         match self.role(parent)? {
-            Role::ControlDir => return Ok((self.control_role(parent, name)?, None)),
+            Role::ControlDir => return Ok((self.control_role(asker.view, parent, name)?, None)),
+            Role::Views => return Err(not_found()),
             Role::Dir | Role::MetaDir => {}
             Role::Key | Role::Sidecar | Role::Scratch | Role::Control => {
                 return Err(Refusal::new(libc::ENOTDIR, "not a directory"));
@@ -83,7 +101,7 @@ impl Filesystem {
         creators.contains(&pid)
             || self.writers_on(ino).iter().any(|handle| handle.may_be_held_by(pid))
             // Who has only inherited a descriptor has taken part in nothing yet.
-            || holders::holds(pid, ino)
+            || holders::holds(pid, seen_as(ino))
     }
 
     /// The kernel forgets some of its lookups of a node.
@@ -101,7 +119,7 @@ impl Filesystem {
             return Ok(dir_stat(ino, self.root.clone()));
         }
         match role {
-            Role::Control | Role::ControlDir => self.control_stat(asker, ino),
+            Role::Control | Role::ControlDir | Role::Views => self.control_stat(asker, ino),
             Role::MetaDir => Ok(dir_stat(ino, self.meta_dir_attributes(&self.place(ino)?)?)),
             Role::Sidecar => {
                 let (bytes, attributes) = self.sidecar(&self.place(ino)?)?;
@@ -208,14 +226,14 @@ impl Filesystem {
     ///
     /// # Errors
     /// ENOENT, ENOTDIR.
-    pub fn open_dir(&self, ino: Ino) -> Reply<Arc<Handle>> {
-        let entries = self.list(ino)?;
+    pub fn open_dir(&self, asker: Asker, ino: Ino) -> Reply<Arc<Handle>> {
+        let entries = self.list(asker.view, ino)?;
         let handle = self.handles.open(ino, false, State::Directory { entries, begun: false });
         self.inodes.add_handle(ino, handle.id);
         Ok(handle)
     }
 
-    fn list(&self, ino: Ino) -> Reply<Vec<DirEntry>> {
+    fn list(&self, view: View, ino: Ino) -> Reply<Vec<DirEntry>> {
         for child in self.inodes.children(ino) {
             self.look_again(child);
         }
@@ -225,8 +243,8 @@ impl Filesystem {
                 let place = self.place(ino)?;
                 self.engine().read_dir(&place.session, &place.dir()?)?
             }
-            (_, Role::ControlDir) => self.control_entries(ino)?,
-            (_, Role::MetaDir) => Vec::new(),
+            (_, Role::ControlDir) => self.control_entries(view, ino)?,
+            (_, Role::MetaDir | Role::Views) => Vec::new(),
             _ => return Err(Refusal::new(libc::ENOTDIR, "not a directory")),
         })
     }
@@ -236,7 +254,13 @@ impl Filesystem {
     ///
     /// # Errors
     /// EBADF.
-    pub fn read_dir(&self, id: HandleId, offset: u64, add: &mut dyn FnMut(Ino, u64, Kind, &str) -> bool) -> Reply<()> {
+    pub fn read_dir(
+        &self,
+        asker: Asker,
+        id: HandleId,
+        offset: u64,
+        add: &mut dyn FnMut(Ino, u64, Kind, &str) -> bool,
+    ) -> Reply<()> {
         let handle = self.handles.get(id)?;
         let mut state = handle.state();
         let State::Directory { entries, begun } = &mut *state else {
@@ -245,7 +269,7 @@ impl Filesystem {
         if offset == 0 && std::mem::replace(begun, true) {
             // A directory that is gone has no entries, and is no error to who has it open.
             *entries = self
-                .list(handle.ino)
+                .list(asker.view, handle.ino)
                 .or_else(|gone| if gone.errno == libc::ENOENT { Ok(Vec::new()) } else { Err(gone) })?;
         }
         let dots = [(handle.ino, "."), (self.inodes.parent(handle.ino), "..")];

@@ -11,6 +11,7 @@ use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Place, Reply};
 use super::handles::State;
 use super::inodes::{Ino, Role};
+use super::views::View;
 use crate::engine::{self, Attributes, Head, Kind, Staged};
 use crate::store::{Base, Caller, Draft, Rule, Write};
 use crate::words::key::{META_DIR, TMP_MARK};
@@ -27,16 +28,18 @@ pub(super) const SCRATCH_MAX_BYTES: usize = 255;
 pub(super) struct Scratches {
     /// Bytes of its temporary files, by node.
     bytes: Mutex<HashMap<Ino, Staged>>,
-    /// The process and version of its last commit of a key.
-    undeclared: Mutex<HashMap<(SessionId, Key), (u32, Version)>>,
+    /// The process, its view and the version of its last commit of a key.
+    undeclared: Mutex<HashMap<(SessionId, Key), Undeclared>>,
 }
+
+type Undeclared = ((u32, View), Version);
 
 impl Scratches {
     fn bytes(&self) -> MutexGuard<'_, HashMap<Ino, Staged>> {
         self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn undeclared(&self) -> MutexGuard<'_, HashMap<(SessionId, Key), (u32, Version)>> {
+    fn undeclared(&self) -> MutexGuard<'_, HashMap<(SessionId, Key), Undeclared>> {
         self.undeclared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -112,9 +115,10 @@ impl Filesystem {
         Ok(())
     }
 
-    /// The neighbour renames its temporary file onto a key: its commit, checked by itself. The bytes are those of
+    /// The neighbour renames its temporary file onto a key: its commit, checked by itself; in a view, where that would be
+    /// a claim, by us. The bytes are those of
     /// [`Filesystem::keep_open_scratch`]; the version made.
-    pub(super) fn commit_scratch(&self, ino: Ino, to: &Place, by: &Caller) -> Reply<Version> {
+    pub(super) fn commit_scratch(&self, view: View, ino: Ino, to: &Place, by: &Caller) -> Reply<Version> {
         let key = to.key()?;
         let fresh = self.fresh_attributes(ino);
         let write = Write {
@@ -125,16 +129,16 @@ impl Filesystem {
             set: engine::AttributeChange { mtime: Some(fresh.mtime), ..Default::default() },
             fresh,
             own: false,
-            rule: Rule::NeighbourChecked,
+            rule: if view.is_plain() { Rule::NeighbourChecked } else { Rule::Policy },
         };
-        let committed = self.store.write(write, by)?;
+        let committed = self.store.write(write, by).map_err(|error| Refusal::from(error).of(by))?;
         self.scratches.remove(ino);
         let pid = by.author.process.as_ref().map_or(0, |process| process.pid);
         let mut undeclared = self.scratches.undeclared();
         if undeclared.len() >= UNDECLARED_MAX {
             undeclared.clear();
         }
-        undeclared.insert((to.session.clone(), key), (pid, committed.version));
+        undeclared.insert((to.session.clone(), key), ((pid, view), committed.version));
         Ok(committed.version)
     }
 
@@ -148,7 +152,7 @@ impl Filesystem {
     }
 
     /// The neighbour puts a sidecar in place: it declares the writer of the version that the same process has just
-    /// committed, and nothing else.
+    /// committed, and nothing else. In a view, where the path has said who writes, it declares nothing.
     ///
     /// # Errors
     /// EPERM for any other sidecar; EINVAL when it is none.
@@ -167,12 +171,14 @@ impl Filesystem {
         let pid = seen.process.as_ref().map_or(0, |process| process.pid);
         let place = (to.session.clone(), key);
         let found = self.scratches.undeclared().get(&place).copied();
-        let (_, version) = found.filter(|&(committer, _)| committer == pid).ok_or_else(refused)?;
+        let (_, version) = found.filter(|&(committer, _)| committer == (pid, asker.view)).ok_or_else(refused)?;
         let bytes = self.scratches.read(ino).read_all()?;
         let sidecar: Sidecar = serde_json::from_slice(&bytes)
             .map_err(|e| Refusal::new(libc::EINVAL, format!("the sidecar of '{}' is not one: {e}", place.1)))?;
-        let author = Author { writer: sidecar.writer, process: seen.process, others: Vec::new() };
-        self.store.declare(&place.0, &place.1, version, &Caller::new(author, None))?;
+        if asker.view.is_plain() {
+            let author = Author { writer: sidecar.writer, process: seen.process, others: Vec::new() };
+            self.store.declare(&place.0, &place.1, version, &Caller::new(author, None))?;
+        }
         self.scratches.undeclared().remove(&place);
         self.scratches.remove(ino);
         Ok(())

@@ -111,27 +111,42 @@ impl PartialEq for Holder {
 
 impl Eq for Holder {}
 
-/// How many descriptors open for writing process `pid` has of the file with inode number `ino`. Mounts are not told
+/// A file as a descriptor's `fdinfo` shows it: by its inode number, whatever stands in some of its bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeenAs {
+    /// The number, with these bits 0.
+    pub ino: u64,
+    /// The bits that do not count.
+    pub but: u64,
+}
+
+impl SeenAs {
+    fn is(self, number: u64) -> bool {
+        number & !self.but == self.ino
+    }
+}
+
+/// How many descriptors open for writing process `pid` has of a file. Mounts are not told
 /// apart: the same file has another mount id in another mount namespace. `None` when its table cannot be read.
 #[must_use]
-pub fn writable_descriptors(pid: u32, ino: u64) -> Option<usize> {
-    descriptors(pid, ino, |table| table.writable)
+pub fn writable_descriptors(pid: u32, file: SeenAs) -> Option<usize> {
+    descriptors(pid, file, |table| table.writable)
 }
 
-/// Has process `pid` the file with inode number `ino` open, for whatever? Not where its table cannot be read.
+/// Has process `pid` a file open, for whatever? Not where its table cannot be read.
 #[must_use]
-pub fn holds(pid: u32, ino: u64) -> bool {
-    descriptors(pid, ino, |table| table.of_file).is_some_and(|held| held > 0)
+pub fn holds(pid: u32, file: SeenAs) -> bool {
+    descriptors(pid, file, |table| table.of_file).is_some_and(|held| held > 0)
 }
 
-fn descriptors(pid: u32, ino: u64, counted: impl Fn(&Table) -> usize) -> Option<usize> {
-    let table = count_in_table(&format!("/proc/{pid}/fdinfo"), ino)?;
+fn descriptors(pid: u32, file: SeenAs, counted: impl Fn(&Table) -> usize) -> Option<usize> {
+    let table = count_in_table(&format!("/proc/{pid}/fdinfo"), file)?;
     if table.open > 0 {
         return Some(counted(&table));
     }
     // A first thread that has ended has no table any more, the threads that go on have theirs.
     let others = numbers(&format!("/proc/{pid}/task"))?.into_iter().filter(|tid| *tid != pid);
-    let tables = others.filter_map(|tid| count_in_table(&format!("/proc/{pid}/task/{tid}/fdinfo"), ino));
+    let tables = others.filter_map(|tid| count_in_table(&format!("/proc/{pid}/task/{tid}/fdinfo"), file));
     Some(tables.map(|table| counted(&table)).max().unwrap_or(0))
 }
 
@@ -150,7 +165,7 @@ struct Table {
     writable: usize,
 }
 
-fn count_in_table(path: &str, ino: u64) -> Option<Table> {
+fn count_in_table(path: &str, file: SeenAs) -> Option<Table> {
     let dir = open_dir(path)?;
     let mut table = Table::default();
     let mut names = [MaybeUninit::<u8>::uninit(); 4096];
@@ -163,12 +178,13 @@ fn count_in_table(path: &str, ino: u64) -> Option<Table> {
             continue;
         }
         table.open += 1;
-        let Ok(file) = rustix::fs::openat(&dir, entry.file_name(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        let Ok(descriptor) =
+            rustix::fs::openat(&dir, entry.file_name(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         else {
             continue;
         };
-        let Ok(len) = rustix::io::read(&file, &mut info) else { continue };
-        if let Some(writable) = info.get(..len).and_then(|text| is_writable(text, ino)) {
+        let Ok(len) = rustix::io::read(&descriptor, &mut info) else { continue };
+        if let Some(writable) = info.get(..len).and_then(|text| is_writable(text, file)) {
             table.of_file += 1;
             table.writable += usize::from(writable);
         }
@@ -178,14 +194,14 @@ fn count_in_table(path: &str, ino: u64) -> Option<Table> {
 
 /// Does this text of a descriptor's `fdinfo` (`flags:` in octal, `ino:` in decimal, first among its lines) show the
 /// file open for writing? `None` when it is another file's.
-fn is_writable(info: &[u8], ino: u64) -> Option<bool> {
+fn is_writable(info: &[u8], file: SeenAs) -> Option<bool> {
     let (mut writable, mut same) = (false, false);
     for line in info.split(|byte| *byte == b'\n') {
         if let Some(flags) = line.strip_prefix(b"flags:") {
             // The two lowest bits are the access mode: 1 for writing only, 2 for both ways.
             writable = flags.last().is_some_and(|digit| matches!(digit & 3, 1 | 2));
         } else if let Some(number) = line.strip_prefix(b"ino:") {
-            same = std::str::from_utf8(number).is_ok_and(|number| number.trim().parse() == Ok(ino));
+            same = std::str::from_utf8(number).is_ok_and(|number| number.trim().parse().is_ok_and(|ino| file.is(ino)));
         }
     }
     same.then_some(writable)

@@ -10,6 +10,7 @@ mod resolve;
 #[cfg(test)]
 mod testing;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use memory::Memory;
@@ -27,13 +28,50 @@ pub enum IdentityError {
     Policy(#[from] UnknownPolicy),
 }
 
+/// Who is to be looked at, as a FUSE request or a socket's peer tells it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Who {
+    /// The thread; 0 when it is not known.
+    pub tid: u32,
+    /// Its user id.
+    pub uid: u32,
+    /// Its group id.
+    pub gid: u32,
+    /// The writer that the path it took fixes: its environment is then asked for its policy alone.
+    pub writer: Option<Arc<str>>,
+}
+
+impl Who {
+    /// A thread that declares its writer itself.
+    #[must_use]
+    pub fn new(tid: u32, uid: u32, gid: u32) -> Self {
+        Self { tid, uid, gid, writer: None }
+    }
+
+    /// The same for a path that fixes the writer.
+    #[must_use]
+    pub fn writing_as(self, writer: Option<Arc<str>>) -> Self {
+        Self { writer, ..self }
+    }
+
+    /// What is known before anything is seen of it.
+    fn unseen(&self) -> Observed {
+        let fixed = self.writer.is_some();
+        let own = Claim { writer_id: self.writer.as_deref().map(str::to_owned), ..Claim::default() };
+        Observed { own, fixed, ..Observed::default() }
+    }
+}
+
 /// What was seen of a calling process at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
     /// Facts; `None` when the caller is outside our pid namespace, hidden or gone.
     pub process: Option<Process>,
     /// What its own environment declares (empty when nothing, or when it could not be read).
+    /// Where the path fixes the writer: that one alone.
     pub own: Claim,
+    /// The path fixes the writer.
+    pub fixed: bool,
     /// What the nearest ancestor that declares anything declares; looked for only when `own` is empty.
     pub inherited: Claim,
     /// `BATON_CONFLICT_POLICY` of its own environment, else of the nearest ancestor that sets it.
@@ -62,8 +100,7 @@ impl Resolver {
         Self { defaults, limit, eyes: resolve::Eyes::default() }
     }
 
-    /// Everything about the process of thread `tid` (as a FUSE request or a socket peer gives it; 0: unknown).
-    /// Only while that thread waits for our answer to something other than a FLUSH or RELEASE.
+    /// Everything about the process of a thread. Only while that thread waits for our answer to something other than a FLUSH or RELEASE.
     ///
     /// What could not be read within the limit, because it is gone, hidden or waits for an exec to end, is left out:
     /// first the ancestors, then the environment, at last the process.
@@ -71,15 +108,15 @@ impl Resolver {
     /// # Errors
     /// [`IdentityError`]: what it declares cannot be used; or what its nearest ancestor that declares anything does,
     /// where the process itself declares nothing.
-    pub fn observe(&self, tid: u32, uid: u32, gid: u32) -> Result<Observed, IdentityError> {
-        self.eyes.observe(self.limit, tid, uid, gid)
+    pub fn observe(&self, who: &Who) -> Result<Observed, IdentityError> {
+        self.eyes.observe(self.limit, who)
     }
 
     /// What [`Resolver::observe`] has said of this caller a moment ago, where it still holds: neither it nor its parent has
     /// exec'd or ended since. Never waits, and is allowed in any moment.
     #[must_use]
-    pub fn seen_lately(&self, tid: u32, uid: u32, gid: u32) -> Option<Observed> {
-        self.eyes.seen_lately((tid, uid, gid))
+    pub fn seen_lately(&self, who: &Who) -> Option<Observed> {
+        self.eyes.seen_lately(who)
     }
 
     /// Lets go of what [`Resolver::seen_lately`] would not tell any more. To be called now and then.

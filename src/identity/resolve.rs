@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::bounded::{Bounded, Progress};
 use super::memory::Hold;
-use super::{IdentityError, Observed, environ, proc};
+use super::{IdentityError, Observed, Who, environ, proc};
 use crate::words::{Claim, Policy, Process};
 
 /// More levels than any tree of shells, build tools and agents has.
@@ -29,37 +29,34 @@ pub(super) type Sight = Result<Observed, IdentityError>;
 pub(super) struct Eyes {
     threads: Bounded,
     ancestry: Arc<Remembered>,
-    lately: Mutex<HashMap<Caller, (Instant, Observed)>>,
+    lately: Mutex<HashMap<Who, (Instant, Observed)>>,
 }
-
-/// A thread, a user and a group, as a request has them.
-type Caller = (u32, u32, u32);
 
 impl Eyes {
     /// As [`super::Resolver::observe`]. What was seen when `limit` passed is the answer, less what came after it.
-    pub(super) fn observe(&self, limit: Duration, tid: u32, uid: u32, gid: u32) -> Sight {
-        if tid == 0 {
-            return Ok(Observed::default());
+    pub(super) fn observe(&self, limit: Duration, who: &Who) -> Sight {
+        if who.tid == 0 {
+            return Ok(who.unseen());
         }
-        if let Some(seen) = self.seen_lately((tid, uid, gid)) {
+        if let Some(seen) = self.seen_lately(who) {
             return Ok(seen);
         }
-        let (ancestry, since) = (Arc::clone(&self.ancestry), Instant::now());
-        let seen = self.threads.ask(limit, move |progress| look(tid, uid, gid, &ancestry, progress));
+        let (ancestry, since, asked) = (Arc::clone(&self.ancestry), Instant::now(), who.clone());
+        let seen = self.threads.ask(limit, move |progress| look(&asked, &ancestry, progress));
         if let Some(Ok(seen)) = &seen {
-            self.remember((tid, uid, gid), since, seen);
+            self.remember(who, since, seen);
         }
-        seen.unwrap_or_else(|| Ok(Observed::default()))
+        seen.unwrap_or_else(|| Ok(who.unseen()))
     }
 
-    fn lately(&self) -> MutexGuard<'_, HashMap<Caller, (Instant, Observed)>> {
+    fn lately(&self) -> MutexGuard<'_, HashMap<Who, (Instant, Observed)>> {
         self.lately.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// As [`super::Resolver::seen_lately`]. Further above than its parent an ancestor may have exec'd: so not for longer
     /// than what ancestors declare is kept.
-    pub(super) fn seen_lately(&self, caller: Caller) -> Option<Observed> {
-        let (_, seen) = self.lately().get(&caller).filter(|(since, _)| since.elapsed() < ANCESTRY_KEPT).cloned()?;
+    pub(super) fn seen_lately(&self, who: &Who) -> Option<Observed> {
+        let (_, seen) = self.lately().get(who).filter(|(since, _)| since.elapsed() < ANCESTRY_KEPT).cloned()?;
         seen.memory.is_in_use().then_some(seen)
     }
 
@@ -68,7 +65,7 @@ impl Eyes {
         self.lately().retain(|_, (since, _)| since.elapsed() < ANCESTRY_KEPT);
     }
 
-    fn remember(&self, caller: Caller, since: Instant, seen: &Observed) {
+    fn remember(&self, who: &Who, since: Instant, seen: &Observed) {
         // What was read of a process that went on meanwhile may be of two programs.
         if !seen.memory.is_in_use() {
             return;
@@ -78,7 +75,7 @@ impl Eyes {
             lately.retain(|_, (since, seen)| since.elapsed() < ANCESTRY_KEPT && seen.memory.is_in_use());
         }
         if lately.len() < CALLERS_MAX {
-            lately.insert(caller, (since, seen.clone()));
+            lately.insert(who.clone(), (since, seen.clone()));
         }
     }
 
@@ -96,11 +93,12 @@ fn exec_print(tid: u32) -> Option<u64> {
 }
 
 /// Reads in the order in which it can block: what never does, then the caller's own files, then its ancestors'.
-fn look(tid: u32, uid: u32, gid: u32, ancestry: &Remembered, progress: &Progress<Sight>) {
+fn look(who: &Who, ancestry: &Remembered, progress: &Progress<Sight>) {
+    let &Who { tid, uid, gid, .. } = who;
     let Some(status) = proc::status(tid) else { return };
     let Some(pid) = proc::status_number(&status, "Tgid") else { return };
     let process = Process { pid, uid: Some(uid), gid: Some(gid), comm: proc::comm(pid), ..Process::default() };
-    let mut seen = Observed { process: Some(process), ..Observed::default() };
+    let mut seen = Observed { process: Some(process), ..who.unseen() };
     progress.say(Ok(seen.clone()));
 
     let hold = Hold::of(pid, proc::status_number(&status, "Threads"));
@@ -115,9 +113,8 @@ fn look(tid: u32, uid: u32, gid: u32, ancestry: &Remembered, progress: &Progress
         process.exe = proc::exe(tid);
     }
     seen.execed = stat.execed;
-    match declared(&environ.unwrap_or_default()) {
-        Ok((own, policy)) => (seen.own, seen.policy) = (own, policy),
-        Err(error) => return progress.say(Err(error)),
+    if let Err(error) = declare(&mut seen, &environ.unwrap_or_default()) {
+        return progress.say(Err(error));
     }
     if !seen.own.is_empty() && seen.policy.is_some() {
         return progress.say(Ok(Observed { memory, ..seen }));
@@ -127,8 +124,13 @@ fn look(tid: u32, uid: u32, gid: u32, ancestry: &Remembered, progress: &Progress
     progress.say(seen.map(|seen| Observed { memory, ..seen }));
 }
 
-fn declared(environ: &[u8]) -> Result<(Claim, Option<Policy>), IdentityError> {
-    Ok((environ::claim(environ)?, environ::policy(environ)?))
+/// Takes what the process's own environment declares; its ids are of no meaning where the path fixes the writer.
+fn declare(seen: &mut Observed, environ: &[u8]) -> Result<(), IdentityError> {
+    if !seen.fixed {
+        seen.own = environ::claim(environ)?;
+    }
+    seen.policy = environ::policy(environ)?;
+    Ok(())
 }
 
 /// Fills what the process itself left open. What it need not inherit cannot be wrong.

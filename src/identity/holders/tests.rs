@@ -4,6 +4,10 @@ use std::os::unix::fs::MetadataExt;
 use super::super::testing::Script;
 use super::*;
 
+fn number(ino: u64) -> SeenAs {
+    SeenAs { ino, but: 0 }
+}
+
 /// A file of the test's own and its inode number.
 fn file() -> (tempfile::NamedTempFile, u64) {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -100,10 +104,10 @@ fn only_descriptors_that_can_write_this_file_count() {
     let script = format!("exec 4>{0} 5<{0} 6<>{0} 7>>{0} 8>{1}; exec 9>&4; echo 1; $w", path(&file), path(&other));
     let mut script = Script::start(&script, &[]);
     script.number();
-    assert_eq!(writable_descriptors(script.pid(), ino), Some(4), "4, 6, 7 and 9");
-    assert_eq!(writable_descriptors(script.pid(), other_ino), Some(1));
-    assert_eq!(writable_descriptors(script.pid(), u64::MAX), Some(0));
-    assert_eq!(writable_descriptors(u32::MAX, ino), None);
+    assert_eq!(writable_descriptors(script.pid(), number(ino)), Some(4), "4, 6, 7 and 9");
+    assert_eq!(writable_descriptors(script.pid(), number(other_ino)), Some(1));
+    assert_eq!(writable_descriptors(script.pid(), number(u64::MAX)), Some(0));
+    assert_eq!(writable_descriptors(u32::MAX, number(ino)), None);
 }
 
 #[test]
@@ -111,7 +115,7 @@ fn a_table_longer_than_one_read_of_it_is_counted_whole() {
     let (file, ino) = file();
     let held: Vec<File> = (0..700).map(|_| OpenOptions::new().append(true).open(file.path()).unwrap()).collect();
     let one_more = 1; // the temporary file itself
-    assert_eq!(writable_descriptors(std::process::id(), ino), Some(held.len() + one_more));
+    assert_eq!(writable_descriptors(std::process::id(), number(ino)), Some(held.len() + one_more));
 }
 
 #[test]
@@ -121,10 +125,10 @@ fn a_child_holds_what_it_was_given_and_the_parent_closed() {
     let mut script = Script::start(&script, &[]);
     script.number();
     script.number();
-    assert_eq!(writable_descriptors(script.pid(), ino), Some(0));
+    assert_eq!(writable_descriptors(script.pid(), number(ino)), Some(0));
     let children = descendants(script.pid());
     assert_eq!(children.len(), 1);
-    assert_eq!(writable_descriptors(children[0], ino), Some(1));
+    assert_eq!(writable_descriptors(children[0], number(ino)), Some(1));
 }
 
 #[test]
@@ -183,12 +187,15 @@ fn the_dying_tell_how() {
 
 #[test]
 fn flags_are_octal_and_only_the_access_mode_counts() {
-    assert_eq!(is_writable(b"pos:\t0\nflags:\t0100001\nmnt_id:\t29\nino:\t7\n", 7), Some(true));
-    assert_eq!(is_writable(b"pos:\t0\nflags:\t02102002\nmnt_id:\t29\nino:\t7\n", 7), Some(true));
-    assert_eq!(is_writable(b"pos:\t0\nflags:\t0100000\nmnt_id:\t29\nino:\t7\n", 7), Some(false));
-    assert_eq!(is_writable(b"pos:\t0\nflags:\t012000000\nmnt_id:\t29\nino:\t7\n", 7), Some(false), "O_PATH");
-    assert_eq!(is_writable(b"pos:\t0\nflags:\t0100001\nmnt_id:\t29\nino:\t77\n", 7), None);
-    assert_eq!(is_writable(b"", 7), None);
+    assert_eq!(is_writable(b"pos:\t0\nflags:\t0100001\nmnt_id:\t29\nino:\t7\n", number(7)), Some(true));
+    assert_eq!(is_writable(b"pos:\t0\nflags:\t02102002\nmnt_id:\t29\nino:\t7\n", number(7)), Some(true));
+    assert_eq!(is_writable(b"pos:\t0\nflags:\t0100000\nmnt_id:\t29\nino:\t7\n", number(7)), Some(false));
+    assert_eq!(is_writable(b"pos:\t0\nflags:\t012000000\nmnt_id:\t29\nino:\t7\n", number(7)), Some(false), "O_PATH");
+    assert_eq!(is_writable(b"pos:\t0\nflags:\t0100001\nmnt_id:\t29\nino:\t77\n", number(7)), None);
+    let in_view = SeenAs { ino: 7, but: 0xf0 };
+    assert_eq!(is_writable(b"pos:\t0\nflags:\t0100001\nmnt_id:\t29\nino:\t39\n", in_view), Some(true));
+    assert_eq!(is_writable(b"pos:\t0\nflags:\t0100001\nmnt_id:\t29\nino:\t38\n", in_view), None);
+    assert_eq!(is_writable(b"", number(7)), None);
 }
 
 #[test]

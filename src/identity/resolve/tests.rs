@@ -1,7 +1,7 @@
 use std::sync::mpsc::channel;
 
 use super::super::testing::Script;
-use super::super::{IdentityError, Resolver};
+use super::super::{IdentityError, Resolver, Who};
 use super::*;
 use crate::words::{ClaimError, UnknownPolicy};
 
@@ -13,7 +13,7 @@ fn eyes() -> Resolver {
 }
 
 fn see(tid: u32) -> Observed {
-    eyes().observe(tid, 7, 8).unwrap()
+    eyes().observe(&Who::new(tid, 7, 8)).unwrap()
 }
 
 fn writer(claim: &Claim) -> Option<&str> {
@@ -117,7 +117,7 @@ fn a_process_that_ended_declares_nothing() {
 fn what_cannot_be_used_is_said() {
     let mut script = Script::start("echo 1; $w", &[("BATON_CONFLICT_POLICY", "sometimes")]);
     script.number();
-    let refused = eyes().observe(script.pid(), 0, 0);
+    let refused = eyes().observe(&Who::new(script.pid(), 0, 0));
     assert_eq!(refused, Err(IdentityError::Policy(UnknownPolicy("sometimes".to_owned()))));
 }
 
@@ -128,7 +128,7 @@ fn an_ancestors_bad_claim_hurts_only_who_needs_it() {
     // A shell's background children read from /dev/null, so the first one would not wait: it waits on our pipe by hand.
     let script = script.replacen("$w' &", "$w' <&3 &", 1);
     let mut script = Script::start(&format!("exec 3<&0; {script}"), &[("BATON_WRITER_ID", &long)]);
-    let sights = [script.number(), script.number()].map(|pid| eyes().observe(pid, 0, 0));
+    let sights = [script.number(), script.number()].map(|pid| eyes().observe(&Who::new(pid, 0, 0)));
     let refused = sights.iter().filter(|sight| matches!(sight, Err(IdentityError::Claim(ClaimError::TooLong { .. }))));
     assert_eq!(refused.count(), 1);
     assert_eq!(sights.iter().filter(|sight| sight.is_ok()).count(), 1);
@@ -140,12 +140,12 @@ fn an_exec_changes_the_print_and_nothing_else_does() {
     let mut script = Script::start(script, &[]);
     script.number();
     let eyes = eyes();
-    let before = eyes.observe(script.pid(), 0, 0).unwrap();
+    let before = eyes.observe(&Who::new(script.pid(), 0, 0)).unwrap();
     assert_eq!(eyes.environment_print(script.pid()), Some(before.environment));
     assert_eq!(eyes.environment_print(script.pid()), Some(before.environment));
     script.say("go");
     script.number();
-    let after = eyes.observe(script.pid(), 0, 0).unwrap();
+    let after = eyes.observe(&Who::new(script.pid(), 0, 0)).unwrap();
     assert_ne!(eyes.environment_print(script.pid()), Some(before.environment));
     assert_eq!(eyes.environment_print(script.pid()), Some(after.environment));
     assert_eq!(writer(&after.own), Some("after"));
