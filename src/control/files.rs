@@ -1,7 +1,10 @@
 //! What each control file reads as, and what writing a switch does.
 
+use std::ops::ControlFlow;
+
 use super::{Context, Result};
 use crate::engine::{Attributes, EngineError};
+use crate::handoff;
 use crate::words::{Handle, Policy, SessionId};
 
 /// A UUID and a line end.
@@ -32,6 +35,13 @@ pub(super) fn status(context: &Context<'_>) -> Result<Vec<u8>> {
     })))
 }
 
+/// The latest handoff of every session whose handoff the reader may read, a JSON object a line.
+pub(super) fn handoffs(context: &Context<'_>) -> Result<Vec<u8>> {
+    let may = |attributes: &Attributes, bit| attributes.allows(context.owner, bit);
+    let readable = |session: &Attributes, handoff: &Attributes| may(session, 0o1) && may(handoff, 0o4);
+    Ok(lines(&handoff::latest(context.store, readable)?))
+}
+
 /// The refusals, a JSON object a line.
 pub(super) fn errors(context: &Context<'_>) -> Result<Vec<u8>> {
     Ok(lines(&context.errors.of(session(context)?)))
@@ -47,7 +57,12 @@ pub(super) fn handle(context: &Context<'_>) -> Result<Vec<u8>> {
 
 /// The session's log, a JSON object a line.
 pub(super) fn log(context: &Context<'_>) -> Result<Vec<u8>> {
-    Ok(lines(&context.store.engine().changes(session(context)?, 0)?))
+    let mut text = Vec::new();
+    context.store.engine().each_change(session(context)?, 0, &mut |line| {
+        push_line(&mut text, &line);
+        ControlFlow::Continue(())
+    })?;
+    Ok(text)
 }
 
 /// The session's policy.
@@ -78,6 +93,13 @@ fn document(value: &impl serde::Serialize) -> Vec<u8> {
 }
 
 fn lines<T: serde::Serialize>(of: &[T]) -> Vec<u8> {
-    let lines = of.iter().filter_map(|line| serde_json::to_string(line).ok());
-    lines.flat_map(|line| [line, "\n".to_owned()]).collect::<String>().into_bytes()
+    let mut text = Vec::new();
+    of.iter().for_each(|line| push_line(&mut text, line));
+    text
+}
+
+fn push_line(text: &mut Vec<u8>, line: &impl serde::Serialize) {
+    // Serialising strings and numbers into memory cannot fail.
+    text.extend(serde_json::to_vec(line).unwrap_or_default());
+    text.push(b'\n');
 }

@@ -125,16 +125,27 @@ fn time(time: TimeOrNow) -> SystemTime {
 }
 
 /// Logs a refusal where people find it, and gives its errno.
-fn refused(fs: &Filesystem, op: &'static str, ino: u64, name: Option<&str>, refusal: &Refusal) -> Errno {
-    fs.note_refusal(op, ino, name, refusal);
+fn refused(
+    fs: &Filesystem,
+    asker: Option<Asker>,
+    op: &'static str,
+    ino: u64,
+    name: Option<&str>,
+    refusal: &Refusal,
+) -> Errno {
+    fs.note_refusal(asker, op, ino, name, refusal);
     errno(refusal)
 }
 
 macro_rules! answer {
     ($fs:expr, $op:literal, $ino:expr, $name:expr, $reply:expr, $result:expr, $ok:expr) => {
+        answer!($fs, None, $op, $ino, $name, $reply, $result, $ok)
+    };
+    // Where it may be asked why it was refused, and by whom.
+    ($fs:expr, $asker:expr, $op:literal, $ino:expr, $name:expr, $reply:expr, $result:expr, $ok:expr) => {
         match $result {
             Ok(value) => $ok(value),
-            Err(refusal) => $reply.error(refused($fs, $op, $ino, $name, &refusal)),
+            Err(refusal) => $reply.error(refused($fs, $asker, $op, $ino, $name, &refusal)),
         }
     };
 }
@@ -217,7 +228,7 @@ impl fuser::Filesystem for Adapter {
         self.aside(move |fs| {
             let done = fs.change(asker, ino, size, (handle, opened), &set);
             let stat = done.and_then(|()| fs.stat(asker, ino));
-            answer!(fs, "setattr", ino, None, reply, stat, |stat: Stat| reply
+            answer!(fs, Some(asker), "setattr", ino, None, reply, stat, |stat: Stat| reply
                 .attr(&Self::ttl(fs, &stat), &file_attr(&stat)));
         });
     }
@@ -236,7 +247,7 @@ impl fuser::Filesystem for Adapter {
         let name = text(name, libc::EILSEQ);
         self.aside(move |fs| {
             let made = name.and_then(|name| fs.make_node(asker, parent, &name, mode));
-            answer!(fs, "mknod", parent, None, reply, made, |stat: Stat| {
+            answer!(fs, Some(asker), "mknod", parent, None, reply, made, |stat: Stat| {
                 reply.entry(&Self::ttl(fs, &stat), &file_attr(&stat), Generation(0));
             });
         });
@@ -247,7 +258,7 @@ impl fuser::Filesystem for Adapter {
         let name = text(name, libc::EILSEQ);
         self.aside(move |fs| {
             let made = name.and_then(|name| fs.make_dir(asker, parent, &name, mode));
-            answer!(fs, "mkdir", parent, None, reply, made, |stat: Stat| {
+            answer!(fs, Some(asker), "mkdir", parent, None, reply, made, |stat: Stat| {
                 reply.entry(&Self::ttl(fs, &stat), &file_attr(&stat), Generation(0));
             });
         });
@@ -258,7 +269,7 @@ impl fuser::Filesystem for Adapter {
         let name = text(name, libc::ENOENT);
         self.aside(move |fs| {
             let done = name.and_then(|name| fs.unlink(asker, parent, &name));
-            answer!(fs, "unlink", parent, None, reply, done, |()| reply.ok());
+            answer!(fs, Some(asker), "unlink", parent, None, reply, done, |()| reply.ok());
         });
     }
 
@@ -267,7 +278,7 @@ impl fuser::Filesystem for Adapter {
         let name = text(name, libc::ENOENT);
         self.aside(move |fs| {
             let done = name.and_then(|name| fs.remove_dir(asker, parent, &name));
-            answer!(fs, "rmdir", parent, None, reply, done, |()| reply.ok());
+            answer!(fs, Some(asker), "rmdir", parent, None, reply, done, |()| reply.ok());
         });
     }
 
@@ -287,7 +298,7 @@ impl fuser::Filesystem for Adapter {
             let new_name = names.as_ref().ok().map(|(_, new_name)| new_name.clone());
             let done =
                 names.and_then(|(name, new)| fs.rename(asker, (parent, &name), (new_parent, &new), flags.bits()));
-            answer!(fs, "rename", new_parent, new_name.as_deref(), reply, done, |()| reply.ok());
+            answer!(fs, Some(asker), "rename", new_parent, new_name.as_deref(), reply, done, |()| reply.ok());
         });
     }
 
@@ -298,7 +309,9 @@ impl fuser::Filesystem for Adapter {
         let seen = if writes { self.fs.seen_lately(asker) } else { None };
         let looks = writes && seen.is_none();
         let work = move |fs: &Filesystem| {
-            answer!(fs, "open", ino, None, reply, fs.open(asker, ino, flags.0, seen), |handle: Arc<Handle>| {
+            answer!(fs, Some(asker), "open", ino, None, reply, fs.open(asker, ino, flags.0, seen), |handle: Arc<
+                Handle,
+            >| {
                 reply.opened(FileHandle(handle.id), open_flags(&handle));
             });
         };
@@ -321,7 +334,10 @@ impl fuser::Filesystem for Adapter {
         self.aside(move |fs| {
             let shown = name.as_ref().ok().cloned();
             let made = name.and_then(|name| fs.create(asker, parent, &name, mode, flags));
-            answer!(fs, "create", parent, shown.as_deref(), reply, made, |(stat, handle): (Stat, Arc<Handle>)| {
+            answer!(fs, Some(asker), "create", parent, shown.as_deref(), reply, made, |(stat, handle): (
+                Stat,
+                Arc<Handle>
+            )| {
                 reply.created(&TTL, &file_attr(&stat), Generation(0), FileHandle(handle.id), open_flags(&handle));
             });
         });
@@ -369,7 +385,7 @@ impl fuser::Filesystem for Adapter {
         let data = data.to_vec();
         self.aside(move |fs| {
             let written = fs.write(asker, handle.0, at, &data);
-            answer!(fs, "write", ino, None, reply, written, |()| reply.written(data.len() as u32));
+            answer!(fs, Some(asker), "write", ino, None, reply, written, |()| reply.written(data.len() as u32));
         });
     }
 
@@ -378,7 +394,7 @@ impl fuser::Filesystem for Adapter {
         self.fs.opening_done(asker, Some((ino, handle.0)));
         self.aside(move |fs| {
             let done = fs.flush(asker, handle.0, lock_owner.0);
-            answer!(fs, "close", ino, None, reply, done, |()| reply.ok());
+            answer!(fs, Some(asker), "close", ino, None, reply, done, |()| reply.ok());
         });
     }
 
@@ -474,7 +490,7 @@ impl fuser::Filesystem for Adapter {
         let name = text(name, libc::ENOTSUP);
         self.aside(move |fs| {
             let done = name.and_then(|name| fs.set_xattr(asker, ino, &name, Some(&value), flags));
-            answer!(fs, "setxattr", ino, None, reply, done, |()| reply.ok());
+            answer!(fs, Some(asker), "setxattr", ino, None, reply, done, |()| reply.ok());
         });
     }
 
@@ -504,7 +520,7 @@ impl fuser::Filesystem for Adapter {
         let name = text(name, libc::ENODATA);
         self.aside(move |fs| {
             let done = name.and_then(|name| fs.set_xattr(asker, ino, &name, None, 0));
-            answer!(fs, "removexattr", ino, None, reply, done, |()| reply.ok());
+            answer!(fs, Some(asker), "removexattr", ino, None, reply, done, |()| reply.ok());
         });
     }
 
@@ -525,7 +541,7 @@ impl fuser::Filesystem for Adapter {
         let end = if mode == 0 { offset.saturating_add(length) } else { 0 };
         self.aside(move |fs| {
             let done = fs.allocate(asker, ino, handle.0, end);
-            answer!(fs, "fallocate", ino, None, reply, done, |()| reply.ok());
+            answer!(fs, Some(asker), "fallocate", ino, None, reply, done, |()| reply.ok());
         });
     }
 
@@ -565,7 +581,7 @@ impl fuser::Filesystem for Adapter {
         let at = WriteAt { offset: offset_out, append: false, lock_owner: None };
         self.aside(move |fs| {
             let copied = fs.copy(asker, (handle_in.0, offset_in), handle_out.0, at, size);
-            answer!(fs, "copy", ino, None, reply, copied, |copied| reply.written(copied));
+            answer!(fs, Some(asker), "copy", ino, None, reply, copied, |copied| reply.written(copied));
         });
     }
 }

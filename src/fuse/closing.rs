@@ -64,7 +64,7 @@ impl Filesystem {
             }
             let waits = writer.has_draft() && (writer.flushed || unflushed);
             if waits && let Err(refusal) = self.finish(&handle, writer, Moment::Release) {
-                self.note_refusal("release", handle.ino, None, &refusal);
+                self.note_refusal(None, "release", handle.ino, None, &refusal);
             }
             self.wait(&handle, false);
         }
@@ -114,7 +114,7 @@ impl Filesystem {
             let State::Writer(writer) = &mut *state else { continue };
             let left = writer.has_draft() && !self.is_held(&handle, writer, None);
             if left && let Err(refusal) = self.finish(&handle, writer, Moment::Look) {
-                self.note_refusal("close", handle.ino, None, &refusal);
+                self.note_refusal(None, "close", handle.ino, None, &refusal);
             }
         }
     }
@@ -221,8 +221,11 @@ impl Filesystem {
     }
 
     /// A handle that was refused: its draft is gone, and it says so from now on. The refusal, for who is answered first.
-    pub(super) fn fail(&self, handle: &Handle, writer: &mut Writer, refusal: Refusal) -> Refusal {
+    pub(super) fn fail(&self, handle: &Handle, writer: &mut Writer, mut refusal: Refusal) -> Refusal {
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
+        // Who closes, or hears of it later, need not be who wrote.
+        let session = self.inodes.last_seen(handle.ino).and_then(|at| at.session);
+        refusal.who = session.map(|session| Box::new(self.caller_of(&session, writer).author));
         tracing::warn!("{refusal}");
         writer.draft.discard();
         writer.failed = Some(refusal.clone());

@@ -336,7 +336,7 @@ impl Filesystem {
         if writer.has_append_older_than(age)
             && let Err(refusal) = self.commit_draft(handle, writer, Moment::Age)
         {
-            self.note_refusal("append", handle.ino, None, &refusal);
+            self.note_refusal(None, "append", handle.ino, None, &refusal);
         }
     }
 }

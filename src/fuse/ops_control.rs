@@ -8,7 +8,7 @@ use super::ops_tree::{dir_stat, file_stat};
 use crate::control::{self, Control, ErrorLine};
 use crate::engine::{Attributes, DirEntry, Kind, Staged};
 use crate::identity::Observed;
-use crate::words::SessionId;
+use crate::words::{Author, SessionId};
 
 impl Filesystem {
     pub(super) fn control_role(&self, dir: Ino, name: &str) -> Reply<Role> {
@@ -123,7 +123,14 @@ impl Filesystem {
     }
 
     /// Keeps the words behind an errno where `.baton/errors` shows them.
-    pub fn note_refusal(&self, op: &'static str, ino: Ino, name: Option<&str>, refusal: &Refusal) {
+    pub fn note_refusal(
+        &self,
+        asker: Option<Asker>,
+        op: &'static str,
+        ino: Ino,
+        name: Option<&str>,
+        refusal: &Refusal,
+    ) {
         if refusal.is_everyday() {
             return;
         }
@@ -138,14 +145,24 @@ impl Filesystem {
         if !matches!(self.engine().entry(&place.session, ""), Ok(Some(_))) {
             return;
         }
+        let author = self.refused_author(&place.session, asker, refusal);
         let line = ErrorLine {
             time_ms: crate::words::record::now_ms(),
             op,
             key: place.path,
             errno: refusal.errno,
             words: refusal.words.clone(),
+            uid: author.process.and_then(|process| process.uid).or(asker.map(|asker| asker.uid)),
+            writer: author.writer,
         };
         self.errors.add(&place.session, line);
+    }
+
+    /// Who was refused, without looking at anybody: this may be in the middle of an exec.
+    fn refused_author(&self, session: &SessionId, asker: Option<Asker>, refusal: &Refusal) -> Author {
+        let known = refusal.who.as_deref().cloned();
+        let seen = || self.seen_lately(asker?).map(|seen| self.caller_seen(session, &seen).author);
+        known.or_else(seen).unwrap_or_default()
     }
 
     fn mount_state(&self) -> control::MountState {
