@@ -255,6 +255,33 @@ fn a_follower_ends_when_nobody_reads_it_any_more() {
 
 /// K52
 #[test]
+fn a_follower_of_a_session_that_is_removed_ends_with_4() {
+    let Some(mount) = mounted::bench() else { return };
+    mount.mount(&[]).done();
+    let mut following = Following::start(&mount.bench, &["log", "@", "s", "--follow", "--json"]);
+    assert_eq!(following.next()["seq"], 1);
+    std::fs::remove_dir(mount.at.join("s")).unwrap();
+    assert_eq!(following.child.wait().unwrap().code(), Some(4));
+}
+
+/// K50
+#[test]
+fn a_terminal_is_shown_colours_unless_it_wants_none() {
+    let bench = Bench::with_session();
+    let shown = |before: &str| {
+        let line = format!("{before} '{}' log '{}' s", env!("CARGO_BIN_EXE_batonfs"), bench.store().display());
+        let mut command = std::process::Command::new("script");
+        command.args(["-qec", &line, "/dev/null"]).env_remove("NO_COLOR").stdin(std::process::Stdio::null());
+        command.output().map(|output| String::from_utf8(output.stdout).unwrap())
+    };
+    let Ok(coloured) = shown("env") else { return eprintln!("SKIPPED: no 'script' here, which makes a terminal") };
+    assert!(coloured.contains("mkdir") && coloured.contains("\x1b[36m"), "{coloured:?}");
+    let plain = shown("env NO_COLOR=1").unwrap();
+    assert!(plain.contains("mkdir") && !plain.contains('\x1b'), "{plain:?}");
+}
+
+/// K52
+#[test]
 fn a_follower_goes_on_through_a_mount_from_its_start_to_its_end() {
     let Some(mount) = mounted::bench() else { return };
     let following = Following::start(&mount.bench, &["log", "@", "s", "--follow", "--json"]);

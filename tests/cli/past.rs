@@ -160,6 +160,25 @@ fn a_restored_version_comes_back_with_its_bytes_mode_time_and_xattrs_as_the_next
     });
 }
 
+/// K48
+#[test]
+fn a_restored_version_has_the_owner_it_had() {
+    const NOBODY: u32 = 65_534;
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return eprintln!("SKIPPED: only root can give a file away");
+    }
+    both(|bench| {
+        let file = bench.store().join("s/k");
+        bench.write("k", "one", "a").done();
+        std::os::unix::fs::chown(&file, Some(NOBODY), Some(NOBODY)).unwrap();
+        bench.write("k", "second", "a").done();
+        std::os::unix::fs::chown(&file, Some(0), Some(0)).unwrap();
+        bench.run(&["restore", "@", "s", "k", "1"]).done();
+        let restored = fs::metadata(&file).unwrap();
+        assert_eq!((restored.uid(), restored.gid()), (NOBODY, NOBODY));
+    });
+}
+
 /// K48 K7
 #[test]
 fn a_restore_meets_the_conflict_rule_as_any_write_does() {

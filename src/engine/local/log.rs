@@ -211,7 +211,7 @@ impl Log {
     /// The beginning of a line that is not after the one that follows change `after`, and near it: whoever follows a long
     /// log, or reads it in parts, must not read all of it each time. Numbers grow, so halves tell.
     fn near(&self, after: Seq) -> Result<u64> {
-        let Some(file) = &self.file else { return Ok(0) };
+        let Some(file) = self.file.as_ref().filter(|_| after > 0) else { return Ok(0) };
         let (mut low, mut high) = (0, self.len);
         let mut window = vec![0; CHUNK_BYTES];
         while high - low > CHUNK_BYTES as u64 {
