@@ -247,14 +247,13 @@ fn restore(
     let earlier = past::version(at.store, session, key, version)?;
     let mut stage = at.store.engine().stage();
     stage.copy_from(&earlier)?;
-    let attributes = earlier.head.attributes;
     let write = Write {
         session,
         key,
         draft: Draft::Whole(stage.freeze()),
         base: Base::Fresh,
-        set: AttributeChange { mtime: Some(attributes.mtime), ..AttributeChange::default() },
-        fresh: attributes,
+        set: AttributeChange::default(),
+        fresh: earlier.head.attributes,
         own: true,
         rule: Rule::Policy,
     };
