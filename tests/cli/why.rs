@@ -81,9 +81,13 @@ fn a_refusal_at_close_is_the_writers_whoever_closes() {
     let told = why(&mount, &["--writer-id", "b", "--json"]).done().json();
     assert_eq!((&told["key"], &told["errno"]), (&json!("__handoff.json"), &json!(22)), "{told}");
     assert!(told["words"].as_str().unwrap().contains("summary must be a JSON object"), "{told}");
+    // Long after its last write, by a shell that ignores what its close is told.
+    script(&mount, "late", "{ printf '{\"n\": '; sleep 0.3; } > __handoff.json");
+    let told = why(&mount, &["--writer-id", "late", "--json"]).done().json();
+    assert_eq!(told["errno"], 22, "{told}");
     let errors = std::fs::read_to_string(mount.at.join("s/.baton/errors")).unwrap();
     let line: Value = serde_json::from_str(errors.lines().last().unwrap()).unwrap();
-    assert_eq!(line["writer"]["writer_id"], "b", "{line}");
+    assert_eq!(line["writer"]["writer_id"], "late", "{line}");
     assert_eq!(line["uid"], told["uid"]);
 }
 
