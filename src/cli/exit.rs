@@ -24,6 +24,8 @@ pub enum Exit {
     Damaged = 6,
     /// The store, the mountpoint or the mount is in use.
     InUse = 7,
+    /// `wait`: the time is over.
+    TimedOut = 8,
     /// `run`: the command was found and cannot be run.
     CannotRun = 126,
     /// `run`: there is no such command.

@@ -2,21 +2,30 @@
 #![doc = include_str!("CONTRACT.md")]
 
 mod delete;
+mod diff;
 mod exit;
 mod handoff;
+mod handoffs;
+mod history;
 mod init;
 mod list;
+mod log;
+mod looking;
 mod mount;
 mod mounts;
 mod options;
 mod output;
 mod policy;
 mod read;
+mod restore;
 mod resume;
 mod run;
 mod status;
+mod table;
 mod umount;
 mod verify;
+mod wait;
+mod why;
 mod write;
 
 use std::process::ExitCode;
@@ -40,7 +49,7 @@ struct Cli {
 }
 
 const AFTER_HELP: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 conflict, 4 not found, 5 invalid handoff, \
-     6 store damaged, 7 in use.\nWho writes: --writer-id and its like, else BATON_WRITER_ID, BATON_STAGE_ID, \
+     6 store damaged, 7 in use, 8 timed out.\nWho writes: --writer-id and its like, else BATON_WRITER_ID, BATON_STAGE_ID, \
      BATON_WORKER_ID, BATON_SESSION_ID; how strict: --conflict-policy, BATON_CONFLICT_POLICY.";
 
 #[derive(Debug, Subcommand)]
@@ -55,6 +64,13 @@ enum Command {
     Delete(delete::Args),
     List(list::Args),
     Handoff(handoff::Args),
+    Log(log::Args),
+    History(history::Args),
+    Diff(diff::Args),
+    Restore(restore::Args),
+    Wait(wait::Args),
+    Why(why::Args),
+    Handoffs(handoffs::Args),
     Policy(policy::Args),
     Status(status::Args),
     Verify(verify::Args),
@@ -78,6 +94,13 @@ pub fn main() -> ExitCode {
         Command::Delete(args) => delete::run(args),
         Command::List(args) => list::run(args),
         Command::Handoff(args) => handoff::run(args),
+        Command::Log(args) => log::run(args),
+        Command::History(args) => history::run(args),
+        Command::Diff(args) => diff::run(args),
+        Command::Restore(args) => restore::run(args),
+        Command::Wait(args) => wait::run(args),
+        Command::Why(args) => why::run(args),
+        Command::Handoffs(args) => handoffs::run(args),
         Command::Policy(args) => policy::run(args),
         Command::Status(args) => status::run(args),
         Command::Verify(args) => verify::run(args),

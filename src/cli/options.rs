@@ -59,7 +59,7 @@ pub(super) struct KeyArg {
 impl KeyArg {
     /// The key, normalised.
     pub(super) fn key(&self) -> Result<Key, Refusal> {
-        Ok(Key::parse(&self.key).map_err(StoreError::from)?)
+        key(&self.key)
     }
 }
 
@@ -150,6 +150,11 @@ pub(super) fn unexpected(reply: &Reply) -> Refusal {
 /// A session id, of good form.
 pub(super) fn session(raw: &str) -> Result<SessionId, Refusal> {
     Ok(SessionId::parse(raw).map_err(StoreError::from)?)
+}
+
+/// A key, normalised.
+pub(super) fn key(raw: &str) -> Result<Key, Refusal> {
+    Ok(Key::parse(raw).map_err(StoreError::from)?)
 }
 
 /// A policy.

@@ -12,10 +12,19 @@ use crate::engine::Recovery;
 /// # Errors
 /// Anything else that keeps data from being written, or from being read where it comes from.
 pub(super) fn data(give: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Refusal> {
+    still(give).map(drop)
+}
+
+/// The same where more may follow; `false` when nobody reads any more.
+///
+/// # Errors
+/// As [`data`].
+pub(super) fn still(give: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<bool, Refusal> {
     let mut stdout = io::BufWriter::new(io::stdout().lock());
     match give(&mut stdout).and_then(|()| stdout.flush()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Refusal::failed("writing to stdout", e)),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(Refusal::failed("writing to stdout", e)),
     }
 }
 
@@ -36,6 +45,25 @@ pub(super) fn json(value: &impl Serialize) -> Result<(), Refusal> {
         serde_json::to_writer(&mut *to, value)?;
         to.write_all(b"\n")
     })
+}
+
+/// Writes values as JSON, a line each; `false` when nobody reads any more.
+///
+/// # Errors
+/// As [`data`].
+pub(super) fn json_lines<T: Serialize>(values: &[T]) -> Result<bool, Refusal> {
+    still(|to| {
+        values.iter().try_for_each(|value| {
+            serde_json::to_writer(&mut *to, value)?;
+            to.write_all(b"\n")
+        })
+    })
+}
+
+/// A name may hold what would break a line or a terminal.
+pub(super) fn plain(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
 }
 
 /// Says something to the person. There is nobody to tell when that fails.

@@ -1,8 +1,9 @@
-//! `batonfs read`: the newest version of a key, byte for byte, or nothing at all.
+//! `batonfs read`: one version of a key, byte for byte, or nothing at all.
 
 use super::options::{KeyArg, SessionArg, StoreArg, perform, unexpected};
 use super::{Ended, Exit, output};
 use crate::committer::{Call, Request};
+use crate::words::Version;
 
 /// Print the value of a key
 #[derive(Debug, clap::Args)]
@@ -13,11 +14,18 @@ pub(super) struct Args {
     session: SessionArg,
     #[command(flatten)]
     key: KeyArg,
+    /// An earlier version, as 'history' tells; the newest where none is given
+    #[arg(long, value_name = "N")]
+    version: Option<Version>,
 }
 
 pub(super) fn run(args: &Args) -> Ended {
-    let call = Call::new(Request::Read { session: args.session.id()?, key: args.key.key()? });
-    match perform(&args.store.root()?, call)? {
+    let (session, key) = (args.session.id()?, args.key.key()?);
+    let request = match args.version {
+        None => Request::Read { session, key },
+        Some(version) => Request::ReadVersion { session, key, version },
+    };
+    match perform(&args.store.root()?, Call::new(request))? {
         (_, Some(value)) => output::data(|to| value.give(to)).map(|()| Exit::Done),
         (reply, None) => Err(unexpected(&reply)),
     }

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use super::options::StoreArg;
+use super::output::plain;
 use super::{Ended, Exit, output};
 use crate::committer::{Reply, verify};
 use crate::engine::{Checked, Finding, Report};
@@ -68,12 +69,6 @@ fn line(finding: &Finding) -> String {
     let Finding { rule, place, what, remedy, harm, repairable } = finding;
     let mended = if *repairable { "; --repair does" } else { "" };
     plain(&format!("{}: {place}: {what} ({rule}); {remedy}{mended}", harm.as_str()))
-}
-
-/// A name may hold what would break a line or a terminal.
-fn plain(text: &str) -> String {
-    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    text.chars().map(shown).collect()
 }
 
 fn checked_words(checked: &Checked) -> String {

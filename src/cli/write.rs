@@ -45,7 +45,12 @@ pub(super) fn run(args: &Args) -> Ended {
 pub(super) fn write(root: &Path, call: Call, (session_id, key): (&SessionId, &Key), json: bool) -> Ended {
     let body = spool::take(&mut std::io::stdin().lock(), root).map_err(|e| Refusal::failed("taking stdin in", e))?;
     let (reply, _) = perform_with(root, call, &body)?;
-    let Reply::Written { version, seq, warning } = &reply else { return Err(unexpected(&reply)) };
+    made(&reply, (session_id, key), json)
+}
+
+/// Says what was made.
+pub(super) fn made(reply: &Reply, (session_id, key): (&SessionId, &Key), json: bool) -> Ended {
+    let Reply::Written { version, seq, warning } = reply else { return Err(unexpected(reply)) };
     if let Some(words) = warning {
         output::say(&format!("warning: {words}"));
     }

@@ -8,6 +8,7 @@
 
 pub mod client;
 pub mod lock;
+mod past;
 pub mod perform;
 pub mod place;
 pub mod protocol;
@@ -15,6 +16,7 @@ pub mod refusal;
 pub mod request;
 pub mod server;
 pub mod spool;
+pub mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,8 +26,9 @@ pub use lock::{Attempt, Holder, Lock};
 pub use perform::{Host, Peer};
 pub use place::Place;
 pub use refusal::{Refusal, RefusalKind};
-pub use request::{Call, Declared, HeldDraft, Reply, Request, Status};
+pub use request::{Call, Declared, HeldDraft, Refused, Reply, Request, Shown, Status, Wanted};
 pub use server::{Server, Service};
+pub use watch::{Watch, Woken};
 
 use crate::engine::local::{LocalEngine, Opening};
 use crate::engine::{self, Engine, Report, Tell};

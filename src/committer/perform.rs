@@ -8,12 +8,13 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::refusal::{Refusal, RefusalKind};
-use super::request::{Call, HeldDraft, Reply, Request, Status};
-use super::spool;
+use super::request::{Call, HeldDraft, Refused, Reply, Request, Status};
+use super::{past, spool};
 use crate::engine::{AttributeChange, Attributes, EngineError, Receipt, Snapshot, Staged, Tell};
+use crate::handoff;
 use crate::identity::{Resolver, Who};
 use crate::store::{Base, Caller, Draft, Rule, Store, Write};
-use crate::words::{Claim, Handle, Key, Policy, SessionId};
+use crate::words::{Claim, Handle, Key, Policy, SessionId, Version};
 
 /// Who asks, as the kernel says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +46,9 @@ pub trait Host: Send + Sync + Debug {
 
     /// Waits until no draft is open, at most `limit`; what is open then.
     fn drain(&self, limit: Duration) -> Vec<HeldDraft>;
+
+    /// What the mount has refused lately, in one session or in all, the newest of each last.
+    fn refusals(&self, session: Option<&SessionId>) -> Vec<Refused>;
 
     /// Takes the mount away, unless somebody is in it.
     ///
@@ -108,11 +112,25 @@ pub fn execute_telling(
         Request::Init { session } => init(at, peer, call, session),
         Request::Resume { session } => resume(at, peer, call, session),
         Request::Read { session, key } => read(at.store, session, key),
+        Request::ReadVersion { session, key, version } => {
+            let value = past::version(at.store, session, key, *version)?;
+            Ok(Answer { reply: Reply::Value, value: Some(value) })
+        }
         Request::Write { session, key } => {
             let written = write(at, peer, call, (session, key), body)?;
             at.store.engine().sync()?;
             Ok(written)
         }
+        Request::Restore { session, key, version } => {
+            let written = restore(at, peer, call, (session, key), *version)?;
+            at.store.engine().sync()?;
+            Ok(written)
+        }
+        Request::Head { session, key } => past::head(at.store, session, key),
+        Request::Kept { session, key } => past::kept(at.store, session, key),
+        Request::Changes { session, after, wanted } => past::changes(at.store, session, *after, wanted),
+        Request::Handoffs => Ok(Reply::Handoffs(handoff::latest(at.store, |_, _| true)?).into()),
+        Request::Why { session } => past::refusal(at, peer, call, session.as_ref()),
         Request::Delete { session, key } => delete(at, peer, call, session, key),
         Request::List { session } => {
             at.store.resume(session)?;
@@ -128,7 +146,7 @@ pub fn execute_telling(
 /// Would this change anything? Finding a session made does not.
 fn changes(store: &Store, call: &Call) -> Result<bool, Refusal> {
     Ok(match &call.request {
-        Request::Write { .. } | Request::Delete { .. } => true,
+        Request::Write { .. } | Request::Restore { .. } | Request::Delete { .. } => true,
         Request::Policy { set, .. } => set.is_some(),
         Request::Verify { repair } => *repair,
         Request::Init { session } => {
@@ -136,7 +154,13 @@ fn changes(store: &Store, call: &Call) -> Result<bool, Refusal> {
         }
         Request::Resume { .. }
         | Request::Read { .. }
+        | Request::ReadVersion { .. }
+        | Request::Head { .. }
+        | Request::Kept { .. }
+        | Request::Changes { .. }
         | Request::List { .. }
+        | Request::Handoffs
+        | Request::Why { .. }
         | Request::Status
         | Request::Unmount { .. } => false,
     })
@@ -174,7 +198,7 @@ fn read(store: &Store, session: &SessionId, key: &Key) -> Result<Answer, Refusal
     Ok(Answer { reply: Reply::Value, value: Some(value) })
 }
 
-fn no_key(session: &SessionId, key: &Key) -> Refusal {
+pub(super) fn no_key(session: &SessionId, key: &Key) -> Refusal {
     Refusal::new(RefusalKind::NotFound, format!("key '{key}' not found in session '{session}'"))
 }
 
@@ -203,7 +227,41 @@ fn write(
         set: AttributeChange { mtime: Some(SystemTime::now()), ..AttributeChange::default() },
         rule: Rule::Policy,
     };
-    let made = at.store.write(write, &caller)?;
+    commit(at.store, write, &caller)
+}
+
+/// Makes an earlier version the next one. Its bytes never leave the store, and its attributes come with them.
+fn restore(
+    at: Committer<'_>,
+    peer: Peer,
+    call: &Call,
+    (session, key): (&SessionId, &Key),
+    version: Version,
+) -> Result<Answer, Refusal> {
+    at.store.resume(session)?;
+    if let Some(receipt) = done_before(at.store, call, session)? {
+        return Ok(Reply::Written { version: receipt.version, seq: receipt.seq, warning: None }.into());
+    }
+    let caller = caller(at, peer, call, session)?;
+    at.store.check(session, key, &caller)?;
+    let earlier = past::version(at.store, session, key, version)?;
+    let mut stage = at.store.engine().stage();
+    stage.copy_from(&earlier)?;
+    let write = Write {
+        session,
+        key,
+        draft: Draft::Whole(stage.freeze()),
+        base: Base::Fresh,
+        set: AttributeChange::default(),
+        fresh: earlier.head.attributes,
+        own: true,
+        rule: Rule::Policy,
+    };
+    commit(at.store, write, &caller)
+}
+
+fn commit(store: &Store, write: Write<'_>, caller: &Caller) -> Result<Answer, Refusal> {
+    let made = store.write(write, caller)?;
     Ok(Reply::Written { version: Some(made.version), seq: made.seq, warning: made.warning }.into())
 }
 
@@ -260,7 +318,7 @@ fn caller(at: Committer<'_>, peer: Peer, call: &Call, session: &SessionId) -> Re
     Ok(Caller { author, policy, operation: call.operation })
 }
 
-fn over(options: &Claim, environment: Claim) -> Claim {
+pub(super) fn over(options: &Claim, environment: Claim) -> Claim {
     Claim {
         writer_id: options.writer_id.clone().or(environment.writer_id),
         stage_id: options.stage_id.clone().or(environment.stage_id),

@@ -7,7 +7,8 @@ use uuid::Uuid;
 
 use super::refusal::Refusal;
 use crate::engine::{Checked, Report};
-use crate::words::{Claim, Handle, Key, Policy, Seq, SessionId, Version};
+use crate::handoff::Latest;
+use crate::words::{Claim, Handle, Key, LogLine, Policy, Seq, SessionId, Version, Writer};
 
 /// One operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +30,54 @@ pub enum Request {
         session: SessionId,
         /// The key.
         key: Key,
+    },
+    /// A version of a key that is kept; its bytes follow the answer.
+    ReadVersion {
+        /// The session.
+        session: SessionId,
+        /// The key.
+        key: Key,
+        /// Which.
+        version: Version,
+    },
+    /// Makes a version that is kept the key's next one, with its attributes.
+    Restore {
+        /// The session.
+        session: SessionId,
+        /// The key.
+        key: Key,
+        /// Which.
+        version: Version,
+    },
+    /// What there is to say of a key's newest version, without its bytes.
+    Head {
+        /// The session.
+        session: SessionId,
+        /// The key.
+        key: Key,
+    },
+    /// The versions of a key whose bytes are kept.
+    Kept {
+        /// The session.
+        session: SessionId,
+        /// The key.
+        key: Key,
+    },
+    /// What changed after a change. An answer has a part of it where it is long.
+    Changes {
+        /// The session.
+        session: SessionId,
+        /// The number of that change; 0 for all there are.
+        after: Seq,
+        /// Which of them.
+        wanted: Wanted,
+    },
+    /// The latest handoff of every session that has one.
+    Handoffs,
+    /// The last refusal of who asks.
+    Why {
+        /// The session it was in; any where none is given.
+        session: Option<SessionId>,
     },
     /// Makes the bytes that follow the key's next version.
     Write {
@@ -80,11 +129,16 @@ impl Request {
             Self::Init { session }
             | Self::Resume { session }
             | Self::Read { session, .. }
+            | Self::ReadVersion { session, .. }
+            | Self::Restore { session, .. }
+            | Self::Head { session, .. }
+            | Self::Kept { session, .. }
+            | Self::Changes { session, .. }
             | Self::Write { session, .. }
             | Self::Delete { session, .. }
             | Self::List { session }
             | Self::Policy { session, .. } => Some(session),
-            Self::Status | Self::Verify { .. } | Self::Unmount { .. } => None,
+            Self::Handoffs | Self::Why { .. } | Self::Status | Self::Verify { .. } | Self::Unmount { .. } => None,
         }
     }
 
@@ -94,7 +148,13 @@ impl Request {
         match self {
             Self::Init { .. } => "init",
             Self::Resume { .. } => "resume",
-            Self::Read { .. } => "read",
+            Self::Read { .. } | Self::ReadVersion { .. } => "read",
+            Self::Restore { .. } => "restore",
+            Self::Head { .. } => "wait",
+            Self::Kept { .. } => "history",
+            Self::Changes { .. } => "log",
+            Self::Handoffs => "handoffs",
+            Self::Why { .. } => "why",
             Self::Write { .. } => "write",
             Self::Delete { .. } => "delete",
             Self::List { .. } => "list",
@@ -194,6 +254,66 @@ impl std::fmt::Display for HeldDraft {
     }
 }
 
+/// Which changes are wanted; all of them where nothing is said.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Those of this key, and the renames of directories above it.
+    #[serde(default)]
+    pub key: Option<Key>,
+    /// Those by the writer of this id.
+    #[serde(default)]
+    pub writer: Option<String>,
+    /// Those at this time or later, in milliseconds since 1970.
+    #[serde(default)]
+    pub since_ms: Option<u64>,
+}
+
+impl Wanted {
+    /// Is this one of them?
+    #[must_use]
+    pub fn takes(&self, line: &LogLine) -> bool {
+        self.key.as_ref().is_none_or(|key| line.touches(key.as_str()))
+            && self.writer.as_ref().is_none_or(|id| line.writer.writer_id.as_ref() == Some(id))
+            && self.since_ms.is_none_or(|since_ms| line.time_ms >= since_ms)
+    }
+}
+
+/// The newest version of a key, without its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// Its number.
+    pub version: Version,
+    /// Its place in the session's order.
+    pub seq: Seq,
+    /// Its size.
+    pub size_bytes: u64,
+    /// When it was committed, in seconds since 1970.
+    pub committed_at_s: u64,
+    /// Who made it.
+    pub writer: Writer,
+}
+
+/// What a mount has refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// In which session.
+    pub session_id: SessionId,
+    /// Milliseconds since 1970.
+    pub time_ms: u64,
+    /// What was asked.
+    pub op: String,
+    /// Of which key or directory; empty for the session itself.
+    pub key: String,
+    /// The errno's number.
+    pub errno: i32,
+    /// Why.
+    pub words: String,
+    /// Who asked, as declared.
+    pub writer: Writer,
+    /// Their user id, where it is known.
+    pub uid: Option<u32>,
+}
+
 /// What a store is and who holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -232,6 +352,23 @@ pub enum Reply {
         /// The words of a conflict that was accepted under `warn`.
         warning: Option<String>,
     },
+    /// To head; `None` when there is no such key.
+    Head(Option<Shown>),
+    /// To kept, oldest first.
+    Kept(Vec<Version>),
+    /// To changes.
+    Changes {
+        /// Those that are wanted, oldest first.
+        lines: Vec<LogLine>,
+        /// The last one that was looked at: the next question goes on after it.
+        upto: Seq,
+        /// Are there more after it already?
+        more: bool,
+    },
+    /// To handoffs, sorted by session.
+    Handoffs(Vec<Latest>),
+    /// To why; `None` when nothing was refused.
+    Refusal(Option<Refused>),
     /// To delete.
     Deleted,
     /// To list, sorted bytewise.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
-use crate::words::SessionId;
+use crate::words::{SessionId, Writer};
 
 /// How many refusals of a session are kept.
 const KEPT: usize = 256;
@@ -21,8 +21,10 @@ pub struct ErrorLine {
     pub errno: i32,
     /// Why; a conflict's words name both writers.
     pub words: String,
-    /// The writer that was refused; null where it was not known at that moment.
-    pub writer_id: Option<String>,
+    /// Who asked, as declared; empty when that is not known.
+    pub writer: Writer,
+    /// Their user id, where it is known.
+    pub uid: Option<u32>,
 }
 
 /// The latest refusals of every session.
@@ -45,6 +47,13 @@ impl Errors {
     /// A session was removed: what was refused in it is of no use to one that gets its name.
     pub fn forget(&self, session: &SessionId) {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).remove(session);
+    }
+
+    /// The refusals of all sessions, those of each oldest first.
+    #[must_use]
+    pub fn all(&self) -> Vec<(SessionId, ErrorLine)> {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().flat_map(|(session, lines)| lines.iter().map(|line| (session.clone(), line.clone()))).collect()
     }
 
     /// The refusals of a session, oldest first.

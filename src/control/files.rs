@@ -1,7 +1,10 @@
 //! What each control file reads as, and what writing a switch does.
 
+use std::ops::ControlFlow;
+
 use super::{Context, Result};
 use crate::engine::{Attributes, EngineError};
+use crate::handoff;
 use crate::words::{Handle, Policy, SessionId};
 
 /// A UUID and a line end.
@@ -32,10 +35,17 @@ pub(super) fn status(context: &Context<'_>) -> Result<Vec<u8>> {
     })))
 }
 
+/// The latest handoff of every session whose handoff the reader may read, a JSON object a line.
+pub(super) fn handoffs(context: &Context<'_>) -> Result<Vec<u8>> {
+    let may = |attributes: &Attributes, bit| attributes.allows(context.owner, bit);
+    let readable = |session: &Attributes, handoff: &Attributes| may(session, 0o1) && may(handoff, 0o4);
+    Ok(lines(&handoff::latest(context.store, readable)?))
+}
+
 /// The refusals, a JSON object a line.
 pub(super) fn errors(context: &Context<'_>) -> Result<Vec<u8>> {
     let mut errors = context.errors.of(session(context)?);
-    errors.retain(|line| is_shown(context, line.writer_id.as_deref()));
+    errors.retain(|line| is_shown(context, line.writer.writer_id.as_deref()));
     Ok(lines(&errors))
 }
 
@@ -49,9 +59,14 @@ pub(super) fn handle(context: &Context<'_>) -> Result<Vec<u8>> {
 
 /// The session's log, a JSON object a line.
 pub(super) fn log(context: &Context<'_>) -> Result<Vec<u8>> {
-    let mut log = context.store.engine().changes(session(context)?, 0)?;
-    log.retain(|line| is_shown(context, line.writer.writer_id.as_deref()));
-    Ok(lines(&log))
+    let mut text = Vec::new();
+    context.store.engine().each_change(session(context)?, 0, &mut |line| {
+        if is_shown(context, line.writer.writer_id.as_deref()) {
+            push_line(&mut text, &line);
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(text)
 }
 
 /// The session's policy.
@@ -87,6 +102,13 @@ fn document(value: &impl serde::Serialize) -> Vec<u8> {
 }
 
 fn lines<T: serde::Serialize>(of: &[T]) -> Vec<u8> {
-    let lines = of.iter().filter_map(|line| serde_json::to_string(line).ok());
-    lines.flat_map(|line| [line, "\n".to_owned()]).collect::<String>().into_bytes()
+    let mut text = Vec::new();
+    of.iter().for_each(|line| push_line(&mut text, line));
+    text
+}
+
+fn push_line(text: &mut Vec<u8>, line: &impl serde::Serialize) {
+    // Serialising strings and numbers into memory cannot fail.
+    text.extend(serde_json::to_vec(line).unwrap_or_default());
+    text.push(b'\n');
 }

@@ -112,6 +112,7 @@ pub struct Control {
 const TABLE: &[Control] = &[
     Control { name: "new", of_session: false, makes: true, read: files::new, write: None, check: None },
     Control { name: "status", of_session: false, makes: false, read: files::status, write: None, check: None },
+    Control { name: "handoffs", of_session: false, makes: false, read: files::handoffs, write: None, check: None },
     Control { name: "errors", of_session: true, makes: false, read: files::errors, write: None, check: None },
     Control { name: "handle", of_session: true, makes: false, read: files::handle, write: None, check: None },
     Control { name: "log", of_session: true, makes: false, read: files::log, write: None, check: None },

@@ -2,6 +2,7 @@
 //! Must not know files; what it leaves out is only durability.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -558,12 +559,18 @@ impl Engine for MemoryEngine {
         Ok(self.read(session, |s| s.receipts.get(&operation).copied()).flatten())
     }
 
-    fn changes(&self, session: &SessionId, after: Seq) -> Result<Vec<LogLine>> {
-        let lines = |s: &Session| {
+    fn each_change(
+        &self,
+        session: &SessionId,
+        after: Seq,
+        each: &mut dyn FnMut(LogLine) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let given = |s: &Session| {
             s.root.as_ref()?;
-            Some(s.log.iter().filter(|line| line.seq > after).cloned().collect())
+            let _ = s.log.iter().filter(|line| line.seq > after).cloned().try_for_each(each);
+            Some(())
         };
-        self.read(session, lines).flatten().ok_or_else(|| EngineError::NotFound(session.to_string()))
+        self.read(session, given).flatten().ok_or_else(|| EngineError::NotFound(session.to_string()))
     }
 
     fn policy(&self, session: &SessionId) -> Result<Policy> {

@@ -14,6 +14,7 @@ pub mod recovery;
 pub mod value;
 
 use std::fmt::Debug;
+use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
 
 pub use error::EngineError;
@@ -230,11 +231,30 @@ pub trait Engine: Send + Sync + Debug {
     /// [`EngineError::Io`].
     fn receipt(&self, session: &SessionId, operation: uuid::Uuid) -> Result<Option<Receipt>>;
 
-    /// The session's changes after sequence number `after`, oldest first ("what changed after N").
+    /// Gives the session's changes after sequence number `after` to `each`, oldest first, until it has enough ("what
+    /// changed after N"). The session takes no change meanwhile, so `each` must not use the engine.
     ///
     /// # Errors
     /// [`EngineError::NotFound`] when there is no such session; [`EngineError::Io`].
-    fn changes(&self, session: &SessionId, after: Seq) -> Result<Vec<LogLine>>;
+    fn each_change(
+        &self,
+        session: &SessionId,
+        after: Seq,
+        each: &mut dyn FnMut(LogLine) -> ControlFlow<()>,
+    ) -> Result<()>;
+
+    /// The same, all at once in memory: for logs that are known to be short.
+    ///
+    /// # Errors
+    /// As [`Engine::each_change`].
+    fn changes(&self, session: &SessionId, after: Seq) -> Result<Vec<LogLine>> {
+        let mut lines = Vec::new();
+        self.each_change(session, after, &mut |line| {
+            lines.push(line);
+            ControlFlow::Continue(())
+        })?;
+        Ok(lines)
+    }
 
     /// The session's policy; `Ignore` when none was set.
     ///

@@ -43,6 +43,19 @@ pub const XATTRS_MAX_BYTES: usize = 2048;
 const XATTR_OVERHEAD_BYTES: usize = 24;
 
 impl Attributes {
+    /// Do the mode bits let this user and group do what `bit` says (4 read, 2 write, 1 search)? The user's further groups
+    /// are not known here: what only they allow is not allowed.
+    #[must_use]
+    pub fn allows(&self, (uid, gid): (u32, u32), bit: u32) -> bool {
+        let shift = match () {
+            () if uid == 0 => return true,
+            () if uid == self.uid => 6,
+            () if gid == self.gid => 3,
+            () => 0,
+        };
+        self.mode >> shift & bit == bit
+    }
+
     fn xattrs_fit(&self) -> bool {
         let sizes = self.xattrs.iter().map(|(name, value)| name.len() + value.len() + XATTR_OVERHEAD_BYTES);
         sizes.sum::<usize>() <= XATTRS_MAX_BYTES

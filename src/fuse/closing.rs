@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use super::OnKill;
 use super::counters::Moment;
 use super::errno::Refusal;
-use super::fs::{Asker, Filesystem, Place, Reply};
+use super::fs::{Asker, Filesystem, Reply};
 use super::handles::{Handle, HandleId, State, Writer};
 use super::inodes::{Ino, Lost, Role};
 use super::views::seen_as;
@@ -222,13 +222,11 @@ impl Filesystem {
     }
 
     /// A handle that was refused: its draft is gone, and it says so from now on. The refusal, for who is answered first.
-    pub(super) fn fail(&self, handle: &Handle, writer: &mut Writer, refusal: Refusal) -> Refusal {
-        let place = self.inodes.last_seen(handle.ino).and_then(Place::of);
-        let refusal = match place {
-            Some(place) => refusal.of(&self.caller_of(&place.session, writer)),
-            None => refusal,
-        };
+    pub(super) fn fail(&self, handle: &Handle, writer: &mut Writer, mut refusal: Refusal) -> Refusal {
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
+        // Who closes, or hears of it later, need not be who wrote.
+        let session = self.inodes.last_seen(handle.ino).and_then(|at| at.session);
+        refusal.who = session.map(|session| Box::new(self.caller_of(&session, writer).author));
         tracing::warn!("{refusal}");
         writer.draft.discard();
         writer.failed = Some(refusal.clone());

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::engine::EngineError;
 use crate::identity::IdentityError;
 use crate::store::{Caller, StoreError};
-use crate::words::{KeyError, SessionError};
+use crate::words::{Author, KeyError, SessionError};
 
 /// A refusal as the kernel carries it, with the words behind the number.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,14 +16,14 @@ pub struct Refusal {
     pub words: String,
     /// A handle gives its answer once more; it was kept and told before.
     pub again: bool,
-    /// The writer that was refused, where that was known.
-    pub writer_id: Option<String>,
+    /// Who was refused, where a handle knows it better than who asks shows.
+    pub who: Option<Box<Author>>,
 }
 
 impl Refusal {
     /// A refusal in words of its own.
     pub fn new(errno: i32, words: impl Into<String>) -> Self {
-        Self { errno, words: words.into(), again: false, writer_id: None }
+        Self { errno, words: words.into(), again: false, who: None }
     }
 
     /// No such name.
@@ -39,7 +39,7 @@ impl Refusal {
     /// The same refusal, of this caller.
     #[must_use]
     pub fn of(self, caller: &Caller) -> Self {
-        Self { writer_id: caller.author.writer.writer_id.clone(), ..self }
+        Self { who: Some(Box::new(caller.author.clone())), ..self }
     }
 
     /// The same refusal, given again.
@@ -107,6 +107,36 @@ impl From<IdentityError> for Refusal {
     fn from(error: IdentityError) -> Self {
         Self::new(libc::EINVAL, error.to_string())
     }
+}
+
+/// What can be done after a refusal with this errno, where something can.
+#[must_use]
+pub fn hint(errno: i32) -> Option<&'static str> {
+    Some(match errno {
+        libc::EBUSY => {
+            "the value was not changed: read it again and write then, or write another key; the strictest of \
+             BATON_CONFLICT_POLICY, the session's .baton/policy and the mount's --conflict-policy decides"
+        }
+        libc::EINVAL => {
+            "the value was not changed: a handoff is one JSON object, a policy is ignore, warn or error, a declared id \
+             has at most 256 bytes"
+        }
+        libc::EPERM => {
+            "there are regular files and directories only, and the names of .baton and .agent_state_meta are reserved: \
+             choose another name, or keep such files outside the mount"
+        }
+        libc::EACCES => "the mode or owner of the file or a directory above does not let this user do it",
+        libc::EXDEV => "nothing is moved from one session to another: copy it, then delete it",
+        libc::EROFS => "the store is mounted read-only: unmount it, and mount it without --read-only",
+        libc::ENOSPC | libc::EDQUOT => "make room on the file system of the store; the xattrs of a key have 2 KiB",
+        libc::EFBIG => "the file system of the store holds no file that large",
+        libc::ENAMETOOLONG => "a name has at most 250 bytes, a key 3800",
+        libc::EILSEQ => "a name has to be UTF-8",
+        libc::ENODEV => "shared mappings do not work here: map privately, or copy the file elsewhere",
+        libc::ENOTDIR | libc::EISDIR => "a key stands where a directory is needed, or a directory where a key is",
+        libc::EIO => "the store itself failed: .baton/daemon.log in it says more, 'batonfs verify' checks it",
+        _ => return None,
+    })
 }
 
 fn key_errno(error: &KeyError) -> i32 {

@@ -190,7 +190,7 @@ impl Filesystem {
         }
     }
 
-    fn who(&self, asker: Asker) -> Reply<Who> {
+    pub(super) fn who(&self, asker: Asker) -> Reply<Who> {
         Ok(Who::new(asker.thread, asker.uid, asker.gid).writing_as(self.views.writer(asker.view)?))
     }
 

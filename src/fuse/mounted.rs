@@ -16,9 +16,11 @@ use rustix::mount::{FsPickFlags, UnmountFlags, fsconfig_reconfigure, fspick};
 use super::adapter::Adapter;
 use super::views::VIEWS_MAX;
 use super::{Filesystem, OpenDraft, Options};
+use crate::control::ErrorLine;
 use crate::engine::Attributes;
 use crate::identity::Resolver;
 use crate::store::Store;
+use crate::words::SessionId;
 
 /// How old an append may get before it is committed although its file is still open.
 const APPEND_AGE: Duration = Duration::from_millis(400);
@@ -75,6 +77,14 @@ impl Mounted {
     #[must_use]
     pub fn open_drafts(&self) -> Vec<OpenDraft> {
         self.fs.open_drafts()
+    }
+
+    /// What was refused lately, in one session or in all, the newest of each last.
+    #[must_use]
+    pub fn refusals(&self, session: Option<&SessionId>) -> Vec<(SessionId, ErrorLine)> {
+        let of =
+            |session: &SessionId| self.fs.errors.of(session).into_iter().map(|line| (session.clone(), line)).collect();
+        session.map_or_else(|| self.fs.errors.all(), of)
     }
 
     /// Waits until no draft is open, at most `limit`; what is still open then.

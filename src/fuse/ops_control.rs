@@ -9,7 +9,7 @@ use super::views::View;
 use crate::control::{self, Control, ErrorLine};
 use crate::engine::{Attributes, DirEntry, Kind, Staged};
 use crate::identity::Observed;
-use crate::words::SessionId;
+use crate::words::{Author, SessionId};
 
 /// The directory of writer views, in the mount's own control directory.
 const VIEWS_DIR: &str = "as";
@@ -163,24 +163,30 @@ impl Filesystem {
         if !matches!(self.engine().entry(&place.session, ""), Ok(Some(_))) {
             return;
         }
+        let author = self.refused_author(&place.session, asker, refusal);
         let line = ErrorLine {
             time_ms: crate::words::record::now_ms(),
             op,
             key: place.path.clone(),
             errno: refusal.errno,
             words: refusal.words.clone(),
-            writer_id: refusal.writer_id.clone().or_else(|| self.writer_lately(&place.session, asker?)),
+            uid: author.process.and_then(|process| process.uid).or(asker.map(|asker| asker.uid)),
+            writer: author.writer,
         };
         self.errors.add(&place.session, line);
     }
 
-    /// Who asks, as far as that is known without looking: in a view always.
-    fn writer_lately(&self, session: &SessionId, asker: Asker) -> Option<String> {
-        if let Ok(Some(writer)) = self.views.writer(asker.view) {
-            return Some(writer.to_string());
-        }
-        let seen = self.seen_lately(asker)?;
-        self.caller_seen(session, &seen).author.writer.writer_id
+    /// Who was refused, without looking at anybody: this may be in the middle of an exec. In a view the writer is known.
+    fn refused_author(&self, session: &SessionId, asker: Option<Asker>, refusal: &Refusal) -> Author {
+        let known = refusal.who.as_deref().cloned();
+        let seen = || {
+            let asker = asker?;
+            let lately = self.seen_lately(asker);
+            let seen =
+                lately.or_else(|| self.who(asker).ok().filter(|who| who.writer.is_some()).map(|who| who.unseen()));
+            seen.map(|seen| self.caller_seen(session, &seen).author)
+        };
+        known.or_else(seen).unwrap_or_default()
     }
 
     fn mount_state(&self) -> control::MountState {

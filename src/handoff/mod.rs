@@ -7,8 +7,10 @@
 mod check;
 mod envelope;
 mod json;
+mod latest;
 mod typed;
 
+pub use latest::{Latest, latest};
 use uuid::Uuid;
 
 use self::json::{Json, Object};

@@ -55,7 +55,8 @@ impl Who {
     }
 
     /// What is known before anything is seen of it.
-    fn unseen(&self) -> Observed {
+    #[must_use]
+    pub fn unseen(&self) -> Observed {
         let fixed = self.writer.is_some();
         let own = Claim { writer_id: self.writer.as_deref().map(str::to_owned), ..Claim::default() };
         Observed { own, fixed, ..Observed::default() }

@@ -37,8 +37,28 @@ pub enum Op {
     Drop,
 }
 
+impl Op {
+    /// The word for it, as the log says it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Put => "put",
+            Self::Append => "append",
+            Self::Delete => "delete",
+            Self::Rename => "rename",
+            Self::Mkdir => "mkdir",
+            Self::Rmdir => "rmdir",
+            Self::Attributes => "attributes",
+            Self::Declare => "declare",
+            Self::Policy => "policy",
+            Self::Adopt => "adopt",
+            Self::Drop => "drop",
+        }
+    }
+}
+
 /// One line of a session's log.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
     /// Place in the session's order.
     pub seq: Seq,
@@ -70,6 +90,31 @@ pub struct LogLine {
     pub conflict: Option<String>,
     /// The operation id by which a caller can ask again.
     pub operation: String,
+}
+
+impl LogLine {
+    /// Where a directory had been whose renaming brought `path` to the name it has: that name of `path` before it.
+    #[must_use]
+    pub fn name_before(&self, path: &str) -> Option<String> {
+        let to = self.to.as_ref().filter(|_| self.renames_dir())?;
+        Some(format!("{}/{}", self.key, below(to, path)?))
+    }
+
+    /// Did it happen to what is at `path`, or to a directory above it that was renamed?
+    #[must_use]
+    pub fn touches(&self, path: &str) -> bool {
+        let names = || std::iter::once(&self.key).chain(&self.to);
+        names().any(|name| name == path) || self.renames_dir() && names().any(|name| below(name, path).is_some())
+    }
+
+    fn renames_dir(&self) -> bool {
+        self.op == Op::Rename && self.version.is_none()
+    }
+}
+
+/// The rest of a path that is below a directory.
+fn below<'a>(dir: &str, path: &'a str) -> Option<&'a str> {
+    path.strip_prefix(dir)?.strip_prefix('/')
 }
 
 /// Milliseconds since 1970, now; 0 when the clock stands before that.

@@ -11,14 +11,19 @@ mod committer;
 mod contract;
 mod environment;
 mod full;
+mod handoffs;
+mod log;
 mod mount_refused;
 mod mounted;
 mod operations;
+mod past;
 mod policies;
 mod recovery;
 mod scenarios;
 mod streams;
 mod verify;
+mod wait;
+mod why;
 
 /// A file of tests that nobody lists here would never run.
 #[test]

@@ -21,13 +21,13 @@ use crate::committer::hold;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A store and a place to mount it, which is no mount any more when this goes.
-struct Mount {
-    bench: Bench,
-    at: PathBuf,
+pub(crate) struct Mount {
+    pub(crate) bench: Bench,
+    pub(crate) at: PathBuf,
 }
 
 /// `None`, said aloud, where nothing can be mounted.
-fn bench() -> Option<Mount> {
+pub(crate) fn bench() -> Option<Mount> {
     if !Path::new("/dev/fuse").exists() {
         eprintln!("SKIPPED: no /dev/fuse here");
         return None;
@@ -39,11 +39,11 @@ fn bench() -> Option<Mount> {
 }
 
 impl Mount {
-    fn place(&self) -> &str {
+    pub(crate) fn place(&self) -> &str {
         self.at.to_str().unwrap()
     }
 
-    fn mount(&self, options: &[&str]) -> Ran {
+    pub(crate) fn mount(&self, options: &[&str]) -> Ran {
         self.bench.run(&[&["mount", "@", self.place()], options].concat())
     }
 
@@ -163,7 +163,8 @@ fn a_store_that_is_mounted_read_only_is_changed_by_no_operation_either() {
     let words = ["is mounted read-only"];
     mount.bench.write("k", "x", "w").refused(1, &words);
     mount.bench.feed(&["handoff", "@", "s"], "{}").refused(1, &words);
-    for args in [&["delete", "@", "s", "k"][..], &["policy", "@", "s", "warn"], &["init", "@", "t"]] {
+    let restore = ["restore", "@", "s", "k", "1"];
+    for args in [&["delete", "@", "s", "k"][..], &restore, &["policy", "@", "s", "warn"], &["init", "@", "t"]] {
         mount.bench.run(args).refused(1, &words);
     }
     mount.bench.run(&["init", "@", "s", "--policy", "error"]).refused(1, &words);

@@ -16,6 +16,7 @@ fn under_error_another_writer_is_refused_and_the_value_stays() {
     assert_eq!(mount.writer_of("k"), "a");
     assert_eq!(mount.versions("k"), [1]);
     assert!(mount.errors().contains(CONFLICT), "{}", mount.errors());
+    assert!(mount.errors().contains(r#""writer":{"writer_id":"b","#), "{}", mount.errors());
 }
 
 #[test]

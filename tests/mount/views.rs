@@ -356,7 +356,7 @@ fn log_and_errors_show_the_writers_own_lines() {
     assert_eq!(lines(&mount, "nobody", ".baton/log"), [Value::Null; 0]);
     let by = |writer: &str| -> Vec<String> {
         let errors = lines(&mount, writer, ".baton/errors");
-        assert!(errors.iter().all(|line| line["writer_id"] == *writer), "{errors:?}");
+        assert!(errors.iter().all(|line| line["writer"]["writer_id"] == *writer), "{errors:?}");
         errors.iter().filter_map(|line| Some(line["key"].as_str()?.to_owned())).collect()
     };
     assert_eq!((by("a"), by("b"), by("nobody")), (vec!["b".to_owned()], vec!["a".to_owned(); 3], vec![]));

@@ -1,9 +1,10 @@
 //! Every sentence of the engine's promise, on every engine.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use batonfs::engine::{AttributeChange, Attributes, Change, Engine, EngineError, Kind, Staged, XATTRS_MAX_BYTES};
-use batonfs::words::{Op, Policy, SessionId};
+use batonfs::words::{LogLine, Op, Policy, SessionId};
 
 use crate::engines::*;
 
@@ -394,6 +395,24 @@ fn the_log_tells_every_change_in_order_without_gaps() {
         assert_eq!(told, expected);
         assert_eq!(engine.changes(&session(), 8).unwrap(), lines[8..]);
         assert_eq!(engine.changes(&session(), 10).unwrap(), vec![]);
+    });
+}
+
+#[test]
+fn changes_are_given_one_by_one_until_there_is_enough() {
+    on_all(|engine| {
+        for n in 0..5 {
+            commit(engine, put("k", b"v", (n > 0).then_some(n)));
+        }
+        for (after, enough, expected) in [(0, 9, &[1, 2, 3, 4, 5, 6][..]), (2, 2, &[3, 4]), (5, 1, &[6]), (6, 1, &[])] {
+            let mut given = Vec::new();
+            let mut each = |line: LogLine| {
+                given.push(line.seq);
+                if given.len() == enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            engine.each_change(&session(), after, &mut each).unwrap();
+            assert_eq!(given, expected, "after {after}");
+        }
     });
 }
 

@@ -1,12 +1,14 @@
 //! What a log shows of its own damage: each line has a checksum, and its end is noted.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use batonfs::engine::local::{LocalEngine, verify};
 use batonfs::engine::{Engine, EngineError, Finding, Report};
 use batonfs::words::SessionId;
 
+use crate::disks::{RecordingDisk, Watch};
 use crate::engines::*;
 
 const LOG: &str = ".baton/sessions/s/log";
@@ -142,5 +144,50 @@ fn a_check_beside_an_open_engine_tells_of_a_lost_end_and_of_the_rest() {
         let beside = checked(dir.path(), false);
         assert_eq!(report.findings, beside.findings, "{kept} lines");
         assert_eq!(rules(&report.findings), ["F43", "F1"], "{kept} lines");
+    }
+}
+
+/// A log of so many lines, one of them longer than what is read at a time.
+fn long_log(dir: &Path, lines: u64) {
+    let mut text = fs::read_to_string(dir.join(LOG)).unwrap();
+    for seq in text.lines().count() as u64 + 1..=lines {
+        let words = "w".repeat(if seq == lines / 3 { 100_000 } else { (seq % 50) as usize });
+        let line = format!(
+            r#"{{"seq":{seq},"time_ms":1,"op":"drop","key":"k","writer":{{}},"conflict":"{words}","operation":"{seq}","crc":"}}"#
+        );
+        text.push_str(&sealed(&line));
+        text.push('\n');
+    }
+    fs::write(dir.join(LOG), text).unwrap();
+}
+
+// F5
+#[test]
+fn what_came_after_a_change_is_found_without_reading_what_came_before_it() {
+    const LINES: u64 = 50_000;
+    let dir = store();
+    long_log(dir.path(), LINES);
+    let watch = Watch::default();
+    let engine = LocalEngine::open_on(RecordingDisk::open(dir.path(), &watch)).unwrap();
+    let first_after = |after| {
+        let mut first = None;
+        watch.take_looked();
+        engine
+            .each_change(&session(), after, &mut |line| {
+                first = Some(line.seq);
+                ControlFlow::Break(())
+            })
+            .unwrap();
+        (first, watch.take_looked().1)
+    };
+    let around = |middle: u64| middle.saturating_sub(2)..middle + 2;
+    for after in around(0).chain(around(LINES / 3)).chain(around(LINES / 2)).chain(around(LINES - 2)) {
+        assert_eq!(first_after(after).0, Some(after + 1));
+    }
+    assert_eq!(first_after(LINES).0, None);
+    let size = fs::metadata(dir.path().join(LOG)).unwrap().len();
+    for after in [LINES / 2, LINES - 2] {
+        let read = first_after(after).1;
+        assert!(read < size / 5, "{read} of {size} bytes were read for what came after {after}");
     }
 }

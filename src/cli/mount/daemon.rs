@@ -12,13 +12,15 @@ use super::checks::Plan;
 use super::log;
 use super::signals::Signals;
 use crate::committer::{
-    Attempt, HeldDraft, Holder, Host, Lock, Place, Refusal, RefusalKind, Server, Service, client, open_deferring_store,
-    open_store,
+    Attempt, HeldDraft, Holder, Host, Lock, Place, Refusal, RefusalKind, Refused, Server, Service, client,
+    open_deferring_store, open_store,
 };
+use crate::control::ErrorLine;
 use crate::engine::Recovery;
 use crate::engine::local::Opening;
 use crate::fuse::{Mounted, OpenDraft};
 use crate::identity::Resolver;
+use crate::words::SessionId;
 
 /// How often the end looks for a second signal while it waits for drafts.
 const GLANCE: Duration = Duration::from_millis(100);
@@ -189,6 +191,20 @@ impl Host for MountHost {
 
     fn drain(&self, limit: Duration) -> Vec<HeldDraft> {
         self.mounted.drain(limit).into_iter().map(held).collect()
+    }
+
+    fn refusals(&self, session: Option<&SessionId>) -> Vec<Refused> {
+        let refused = |(session_id, line): (SessionId, ErrorLine)| Refused {
+            session_id,
+            time_ms: line.time_ms,
+            op: line.op.to_owned(),
+            key: line.key,
+            errno: line.errno,
+            words: line.words,
+            writer: line.writer,
+            uid: line.uid,
+        };
+        self.mounted.refusals(session).into_iter().map(refused).collect()
     }
 
     fn unmount(&self) -> io::Result<()> {

@@ -1,5 +1,7 @@
 //! The log of one session: a line of JSON for each change, in order. Knows the file; must not know what changes do.
 
+use std::ops::ControlFlow;
+
 use super::super::{EngineError, Receipt, Result};
 use super::disk::{Access, Disk, DiskFile};
 use super::paths;
@@ -8,8 +10,6 @@ use crate::words::{LogLine, Seq, SessionId};
 
 /// How much is read at a time.
 const CHUNK_BYTES: usize = 1 << 16;
-/// How many lines apart the remembered places are.
-const PLACE_EVERY: u64 = 256;
 /// The xattr that says where a log ended at the last checkpoint: the number of its last line, in digits.
 const END: &str = "user.batonfs.end";
 /// Bytes of a line's end: `,"crc":"` and the CRC-32C, as eight hexadecimal digits, of all before; then `"}`.
@@ -22,8 +22,6 @@ pub(super) struct Log {
     file: Option<Box<dyn DiskFile>>,
     len: u64,
     last: Seq,
-    /// Where the lines after some numbers begin, so that whoever follows a long log need not read it all.
-    places: Vec<(Seq, u64)>,
     /// The number of its last line at the last checkpoint.
     noted: Option<Seq>,
 }
@@ -79,7 +77,7 @@ impl Log {
             Ok(file) => file,
             Err(e) if super::tree::is_missing(&e) => {
                 let session = session.clone();
-                return Ok(Self { session, file: None, len: 0, last: 0, places: Vec::new(), noted: None });
+                return Ok(Self { session, file: None, len: 0, last: 0, noted: None });
             }
             Err(e) => return Err(EngineError::io(format!("opening {path}"), e)),
         };
@@ -90,7 +88,7 @@ impl Log {
             file.set_len(len).map_err(io)?;
         }
         let noted = noted_end(&*file).map_err(io)?;
-        Ok(Self { session: session.clone(), file: Some(file), len, last, places: vec![(last, len)], noted })
+        Ok(Self { session: session.clone(), file: Some(file), len, last, noted })
     }
 
     /// Cuts the line of change `first` and all after it, whatever a crash has made of them: they are to be written again.
@@ -104,7 +102,7 @@ impl Log {
         if len < self.len {
             file.set_len(len).map_err(io)?;
         }
-        (self.len, self.last, self.places) = (len, last, vec![(last, len)]);
+        (self.len, self.last) = (len, last);
         // What was noted beyond it is in the journal, which says it again.
         self.noted.take_if(|noted| *noted >= first);
         Ok(())
@@ -191,19 +189,52 @@ impl Log {
         written.map_err(io)?;
         self.len += bytes.len() as u64;
         self.last = line.seq;
-        if line.seq.is_multiple_of(PLACE_EVERY) {
-            self.places.push((self.last, self.len));
-        }
         Ok(())
     }
 
-    /// Gives every line after number `after` to `each`, oldest first, and perhaps some before it.
+    /// Gives every line after number `after` to `each`, oldest first, until it has enough; whether it had.
     ///
     /// # Errors
     /// [`EngineError::Io`]; [`EngineError::Damaged`] at a line that is none.
-    pub(super) fn each(&self, after: Seq, each: impl FnMut(LogLine)) -> Result<()> {
-        let known = self.places.iter().rev().find(|(seq, _)| *seq <= after);
-        self.each_between(known.map_or(0, |(_, at)| *at), self.len, each)
+    pub(super) fn each(&self, after: Seq, mut each: impl FnMut(LogLine) -> ControlFlow<()>) -> Result<ControlFlow<()>> {
+        let mut flow = ControlFlow::Continue(());
+        self.each_raw(self.near(after)?, self.len, |raw| {
+            let line = self.line(raw)?;
+            if line.seq > after {
+                flow = each(line);
+            }
+            Ok(flow.is_continue())
+        })?;
+        Ok(flow)
+    }
+
+    /// The beginning of a line that is not after the one that follows change `after`, and near it: whoever follows a long
+    /// log, or reads it in parts, must not read all of it each time. Numbers grow, so halves tell.
+    fn near(&self, after: Seq) -> Result<u64> {
+        let Some(file) = self.file.as_ref().filter(|_| after > 0) else { return Ok(0) };
+        let (mut low, mut high) = (0, self.len);
+        let mut window = vec![0; CHUNK_BYTES];
+        while high - low > CHUNK_BYTES as u64 {
+            let middle = low + (high - low) / 2;
+            let got = file.read_at(middle, &mut window).map_err(|e| self.reading(e))?;
+            let mut lines = window.get(..got).unwrap_or_default().split_inclusive(|byte| *byte == b'\n');
+            // The first is the end of a line.
+            let (Some(begun), Some(raw)) = (lines.next(), lines.next()) else { break };
+            let Some(line) = raw.strip_suffix(b"\n").and_then(said) else { break };
+            if line.seq <= after {
+                low = middle + begun.len() as u64;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+
+    fn line(&self, raw: &[u8]) -> Result<LogLine> {
+        said(raw).ok_or_else(|| EngineError::Damaged {
+            place: paths::log(&self.session),
+            what: "a line is not as it was written".to_owned(),
+        })
     }
 
     /// Gives every line between two bytes, where lines begin or end, to `each`, oldest first.
@@ -212,11 +243,7 @@ impl Log {
     /// As [`Log::each`].
     pub(super) fn each_between(&self, from: u64, to: u64, mut each: impl FnMut(LogLine)) -> Result<()> {
         self.each_raw(from, to, |raw| {
-            let line = said(raw).ok_or_else(|| EngineError::Damaged {
-                place: paths::log(&self.session),
-                what: "a line is not as it was written".to_owned(),
-            })?;
-            each(line);
+            each(self.line(raw)?);
             Ok(true)
         })
     }

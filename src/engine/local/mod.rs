@@ -36,6 +36,7 @@ mod verify;
 mod versions;
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
@@ -63,6 +64,12 @@ const JOURNAL_WORTH_BYTES: u64 = 512 << 10;
 const SESSIONS_MAX: usize = 128;
 /// So much of a log is read, where the last version of a key is asked for, before a table of versions is worth it.
 const TAIL_BYTES: u64 = 64 << 10;
+
+/// Where a session's log is, below the store: whoever waits for a change may watch it, and asks when it was written to.
+#[must_use]
+pub fn log_place(session: &SessionId) -> String {
+    paths::log(session)
+}
 
 /// What whoever opens a store may choose.
 #[derive(Clone, Copy)]
@@ -367,12 +374,17 @@ impl Engine for LocalEngine {
         self.session(session)?.order().receipt(&operation.to_string())
     }
 
-    fn changes(&self, session: &SessionId, after: Seq) -> Result<Vec<LogLine>> {
+    fn each_change(
+        &self,
+        session: &SessionId,
+        after: Seq,
+        each: &mut dyn FnMut(LogLine) -> ControlFlow<()>,
+    ) -> Result<()> {
         self.require(session)?;
         let session = self.session(session)?;
         // Its lines are told where they are, in the log or not.
         let _ = self.try_again(&session);
-        session.order().changes(after)
+        session.order().each_change(after, each)
     }
 
     fn policy(&self, session: &SessionId) -> Result<Policy> {

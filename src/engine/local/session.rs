@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -380,21 +381,29 @@ impl Order {
         self.versions.saved(disk, &self.log);
     }
 
-    /// The changes after `after` that readers can see.
+    /// Gives the changes after `after` that readers can see to `each`, until it has enough.
+    ///
+    /// # Errors
+    /// As [`Log::each`].
+    pub(super) fn each_change(&self, after: Seq, each: &mut dyn FnMut(LogLine) -> ControlFlow<()>) -> Result<()> {
+        if after < self.log.last() && self.log.each(after, &mut *each)?.is_break() {
+            return Ok(());
+        }
+        let seen = self.pending.iter().take_while(|pending| pending.state != Progress::UnderWay);
+        let _ = seen.map(|pending| pending.line.clone()).filter(|line| line.seq > after).try_for_each(each);
+        Ok(())
+    }
+
+    /// All of them.
     ///
     /// # Errors
     /// As [`Log::each`].
     pub(super) fn changes(&self, after: Seq) -> Result<Vec<LogLine>> {
         let mut lines = Vec::new();
-        if after < self.log.last() {
-            self.log.each(after, |line| {
-                if line.seq > after {
-                    lines.push(line);
-                }
-            })?;
-        }
-        let seen = self.pending.iter().take_while(|pending| pending.state != Progress::UnderWay);
-        lines.extend(seen.filter(|pending| pending.line.seq > after).map(|pending| pending.line.clone()));
+        self.each_change(after, &mut |line| {
+            lines.push(line);
+            ControlFlow::Continue(())
+        })?;
         Ok(lines)
     }
 

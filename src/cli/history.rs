@@ -1,0 +1,103 @@
+//! `batonfs history`: the versions of a key, newest first, and which of them can be read still.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::looking::Changes;
+use super::options::{KeyArg, SessionArg, StoreArg, perform, unexpected};
+use super::table::Style;
+use super::{Ended, Exit, output};
+use crate::committer::{Call, Refusal, RefusalKind, Reply, Request, Wanted};
+use crate::words::{Key, LogLine, Op, Seq, SessionId, Version};
+
+/// List the versions of a key, newest first
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    store: StoreArg,
+    #[command(flatten)]
+    session: SessionArg,
+    #[command(flatten)]
+    key: KeyArg,
+    /// Print a JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// A change of the key.
+#[derive(Debug, Serialize)]
+struct Row {
+    #[serde(flatten)]
+    line: LogLine,
+    /// The bytes of its version are there.
+    kept: bool,
+}
+
+pub(super) fn run(args: &Args) -> Ended {
+    let (root, session, key) = (args.store.root()?, args.session.id()?, args.key.key()?);
+    let kept = kept(&root, &session, &key)?;
+    let rows = rows(lines(&root, &session, &key)?, kept);
+    if rows.is_empty() {
+        let words = format!("key '{key}' not found in session '{session}'");
+        return Err(Refusal::new(RefusalKind::NotFound, words));
+    }
+    if args.json {
+        output::json_lines(&rows)?;
+        return Ok(Exit::Done);
+    }
+    let style = Style::of_stdout();
+    output::data(|to| {
+        style.head(true, to)?;
+        rows.iter().try_for_each(|row| style.change(&row.line, Some(row.kept), to))
+    })?;
+    Ok(Exit::Done)
+}
+
+/// The versions whose bytes are kept.
+pub(super) fn kept(root: &Path, session: &SessionId, key: &Key) -> Result<Vec<Version>, Refusal> {
+    let call = Call::new(Request::Kept { session: session.clone(), key: key.clone() });
+    match perform(root, call)?.0 {
+        Reply::Kept(kept) => Ok(kept),
+        reply => Err(unexpected(&reply)),
+    }
+}
+
+/// The changes of a key, also those under the names that it had before directories were renamed.
+fn lines(root: &Path, session: &SessionId, key: &Key) -> Result<Vec<LogLine>, Refusal> {
+    let (mut all, mut name, mut before) = (Vec::new(), key.as_str().to_owned(), Seq::MAX);
+    while let Ok(key) = Key::literal(&name) {
+        let wanted = Wanted { key: Some(key), ..Wanted::default() };
+        let mut of_name = Vec::new();
+        Changes { root, session, wanted, upto: 0 }.each(|lines| {
+            of_name.extend(lines.into_iter().filter(|line| line.seq < before));
+            Ok(true)
+        })?;
+        let moved = of_name.iter().rev().find_map(|line| Some((line.seq, line.name_before(&name)?)));
+        all.extend(of_name.into_iter().filter_map(|line| own(line, &name)));
+        let Some(moved) = moved else { break };
+        (before, name) = moved;
+    }
+    all.sort_unstable_by_key(|line| std::cmp::Reverse(line.seq));
+    Ok(all)
+}
+
+/// A line of the key itself: a version of it, or that it went.
+fn own(line: LogLine, name: &str) -> Option<LogLine> {
+    let makes = line.to.as_deref().unwrap_or(&line.key) == name;
+    match (line.op, line.version) {
+        (_, Some(_)) if makes => Some(line),
+        (Op::Delete, _) if makes => Some(line),
+        // The version is that of the name that it led to.
+        (Op::Rename, Some(_)) => Some(LogLine { version: None, size_bytes: None, ..line }),
+        _ => None,
+    }
+}
+
+/// Of two lines with one number, under two names, the newer one is the version that is kept.
+fn rows(lines: Vec<LogLine>, kept: Vec<Version>) -> Vec<Row> {
+    let mut kept: BTreeSet<Version> = kept.into_iter().collect();
+    let mut row = |line: LogLine| Row { kept: line.version.is_some_and(|version| kept.remove(&version)), line };
+    lines.into_iter().map(&mut row).collect()
+}
