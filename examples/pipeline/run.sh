@@ -3,7 +3,8 @@
 # usage: run.sh     BATONFS names the command where it is not on the PATH
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-export BATONFS=${BATONFS:-batonfs}
+BATONFS=$(realpath "$(command -v "${BATONFS:-batonfs}")")
+export BATONFS
 
 place=$(mktemp -d "${TMPDIR:-/tmp}/batonfs-pipeline.XXXXXX")
 follower=

@@ -1,7 +1,7 @@
 //! The refusals of a mount, by session: the words behind an errno, for who asks after it.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::words::{SessionId, Writer};
 
@@ -29,37 +29,49 @@ pub struct ErrorLine {
 
 /// The latest refusals of every session.
 #[derive(Debug, Default)]
-pub struct Errors {
-    lines: Mutex<HashMap<SessionId, VecDeque<ErrorLine>>>,
+pub struct Errors(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// The number of the last one of all: numbers grow, and none is given twice.
+    last: u64,
+    lines: HashMap<SessionId, VecDeque<(u64, ErrorLine)>>,
 }
 
 impl Errors {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Keeps a refusal.
     pub fn add(&self, session: &SessionId, line: ErrorLine) {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_session = lines.entry(session.clone()).or_default();
+        let mut kept = self.kept();
+        kept.last += 1;
+        let number = kept.last;
+        let of_session = kept.lines.entry(session.clone()).or_default();
         if of_session.len() == KEPT {
             of_session.pop_front();
         }
-        of_session.push_back(line);
+        of_session.push_back((number, line));
     }
 
     /// A session was removed: what was refused in it is of no use to one that gets its name.
     pub fn forget(&self, session: &SessionId) {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).remove(session);
+        self.kept().lines.remove(session);
     }
 
     /// The refusals of all sessions, those of each oldest first.
     #[must_use]
     pub fn all(&self) -> Vec<(SessionId, ErrorLine)> {
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().flat_map(|(session, lines)| lines.iter().map(|line| (session.clone(), line.clone()))).collect()
+        let kept = self.kept();
+        kept.lines.iter().flat_map(|(id, lines)| lines.iter().map(|(_, line)| (id.clone(), line.clone()))).collect()
     }
 
-    /// The refusals of a session, oldest first.
+    /// The refusals of a session after a number, oldest first, each with its own.
     #[must_use]
-    pub fn of(&self, session: &SessionId) -> Vec<ErrorLine> {
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.get(session).map(|lines| lines.iter().cloned().collect()).unwrap_or_default()
+    pub fn after(&self, session: &SessionId, number: u64) -> Vec<(u64, ErrorLine)> {
+        let kept = self.kept();
+        let lines = kept.lines.get(session).into_iter().flatten();
+        lines.filter(|(of, _)| *of > number).cloned().collect()
     }
 }

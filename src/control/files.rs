@@ -7,6 +7,9 @@ use crate::engine::{Attributes, EngineError};
 use crate::handoff;
 use crate::words::{Handle, Policy, SessionId};
 
+/// How many lines of a log are read at a time.
+const PAGE_LINES: usize = 512;
+
 /// A UUID and a line end.
 pub(super) const NEW_BYTES: u64 = 37;
 
@@ -42,11 +45,16 @@ pub(super) fn handoffs(context: &Context<'_>) -> Result<Vec<u8>> {
     Ok(lines(&handoff::latest(context.store, readable)?))
 }
 
-/// The refusals, a JSON object a line.
-pub(super) fn errors(context: &Context<'_>) -> Result<Vec<u8>> {
-    let mut errors = context.errors.of(session(context)?);
-    errors.retain(|line| is_shown(context, line.writer.writer_id.as_deref()));
-    Ok(lines(&errors))
+/// The refusals after a number, a JSON object a line.
+pub(super) fn errors(context: &Context<'_>, after: u64, text: &mut Vec<u8>) -> Result<u64> {
+    let mut last = after;
+    for (number, line) in context.errors.after(session(context)?, after) {
+        if is_shown(context, line.writer.writer_id.as_deref()) {
+            push_line(text, &line);
+        }
+        last = number;
+    }
+    Ok(last)
 }
 
 /// The handle of the calling process.
@@ -57,16 +65,17 @@ pub(super) fn handle(context: &Context<'_>) -> Result<Vec<u8>> {
     Ok(document(&Handle::new(backend, root, session, policy, context.caller.author.writer.clone())))
 }
 
-/// The session's log, a JSON object a line.
-pub(super) fn log(context: &Context<'_>) -> Result<Vec<u8>> {
-    let mut text = Vec::new();
-    context.store.engine().each_change(session(context)?, 0, &mut |line| {
+/// A page of the session's log after a change, a JSON object a line. The session takes no change while one is made.
+pub(super) fn log(context: &Context<'_>, after: u64, text: &mut Vec<u8>) -> Result<u64> {
+    let (mut last, mut left) = (after, PAGE_LINES);
+    context.store.engine().each_change(session(context)?, after, &mut |line| {
         if is_shown(context, line.writer.writer_id.as_deref()) {
-            push_line(&mut text, &line);
+            push_line(text, &line);
         }
-        ControlFlow::Continue(())
+        (last, left) = (line.seq, left - 1);
+        if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
-    Ok(text)
+    Ok(last)
 }
 
 /// The session's policy.

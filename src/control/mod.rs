@@ -3,11 +3,14 @@
 
 mod errors;
 mod files;
+mod sizes;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use errors::{ErrorLine, Errors};
+pub use sizes::Sizes;
+use sizes::sized;
 
 use crate::store::{Caller, Store, StoreError};
 use crate::words::SessionId;
@@ -79,6 +82,8 @@ pub struct Context<'a> {
     pub mount: MountState,
     /// The refusals.
     pub errors: &'a Errors,
+    /// How long the logs are.
+    pub sizes: &'a Sizes,
     /// Only what this writer has done, or was refused, is shown.
     pub only: Option<&'a str>,
     /// Who reads or writes it; decides what the handle shows.
@@ -91,6 +96,8 @@ pub struct Context<'a> {
 pub type Result<T> = std::result::Result<T, StoreError>;
 
 type Read = fn(&Context<'_>) -> Result<Vec<u8>>;
+/// Puts some of the lines after a number behind a text, and gives the number of the last; the same number at the end.
+type Next = fn(&Context<'_>, u64, &mut Vec<u8>) -> Result<u64>;
 type Write = fn(&Context<'_>, &str) -> Result<()>;
 type Check = fn(&str) -> Result<()>;
 
@@ -101,26 +108,38 @@ pub struct Control {
     pub name: &'static str,
     /// Is it a session's, or the mount's own?
     of_session: bool,
-    /// Reading it makes something: its size is known before.
-    makes: bool,
-    read: Read,
+    shows: Shows,
     write: Option<Write>,
     check: Option<Check>,
 }
 
+/// What a control file reads as.
+#[derive(Debug)]
+enum Shows {
+    /// A text as it is at the open.
+    Text(Read),
+    /// What the open has made: its size is known before.
+    Made(Read),
+    /// Lines that others come after, for as long as it is open.
+    Lines(Next),
+    /// The same, and none of them ever goes or changes.
+    AllLines(Next),
+}
+
+use Shows::{AllLines, Lines, Made, Text};
+
 /// Every control file there is.
 const TABLE: &[Control] = &[
-    Control { name: "new", of_session: false, makes: true, read: files::new, write: None, check: None },
-    Control { name: "status", of_session: false, makes: false, read: files::status, write: None, check: None },
-    Control { name: "handoffs", of_session: false, makes: false, read: files::handoffs, write: None, check: None },
-    Control { name: "errors", of_session: true, makes: false, read: files::errors, write: None, check: None },
-    Control { name: "handle", of_session: true, makes: false, read: files::handle, write: None, check: None },
-    Control { name: "log", of_session: true, makes: false, read: files::log, write: None, check: None },
+    Control { name: "new", of_session: false, shows: Made(files::new), write: None, check: None },
+    Control { name: "status", of_session: false, shows: Text(files::status), write: None, check: None },
+    Control { name: "handoffs", of_session: false, shows: Text(files::handoffs), write: None, check: None },
+    Control { name: "errors", of_session: true, shows: Lines(files::errors), write: None, check: None },
+    Control { name: "handle", of_session: true, shows: Text(files::handle), write: None, check: None },
+    Control { name: "log", of_session: true, shows: AllLines(files::log), write: None, check: None },
     Control {
         name: "policy",
         of_session: true,
-        makes: false,
-        read: files::policy,
+        shows: Text(files::policy),
         write: Some(files::set_policy),
         check: Some(files::check_policy),
     },
@@ -142,7 +161,7 @@ impl Control {
     /// Does reading it change the store?
     #[must_use]
     pub fn makes(&self) -> bool {
-        self.makes
+        matches!(self.shows, Made(_))
     }
 
     /// Can it be written?
@@ -151,20 +170,51 @@ impl Control {
         self.write.is_some()
     }
 
+    /// Does it go on growing while it is open?
+    #[must_use]
+    pub fn grows(&self) -> bool {
+        matches!(self.shows, Lines(_) | AllLines(_))
+    }
+
     /// The size a read gives.
     ///
     /// # Errors
     /// As [`Control::read`].
     pub fn size_bytes(&self, context: &Context<'_>) -> Result<u64> {
-        if self.makes { Ok(files::NEW_BYTES) } else { Ok(self.read(context)?.len() as u64) }
+        match self.shows {
+            Made(_) => Ok(files::NEW_BYTES),
+            Text(read) => Ok(read(context)?.len() as u64),
+            Lines(next) => sized(context, next, (0, 0)).map(|(_, size)| size),
+            AllLines(next) => {
+                let known = context.sizes.known(context, self.name);
+                let size = sized(context, next, known)?;
+                context.sizes.note(context, self.name, size);
+                Ok(size.1)
+            }
+        }
     }
 
-    /// Its bytes now.
+    /// Its bytes now; of one that grows there are none at the open.
     ///
     /// # Errors
     /// The store's.
     pub fn read(&self, context: &Context<'_>) -> Result<Vec<u8>> {
-        (self.read)(context)
+        match self.shows {
+            Text(read) | Made(read) => read(context),
+            Lines(_) | AllLines(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Puts some of the lines after number `after` behind a text; the number of the last, `after` itself at the end and for
+    /// what has no such lines.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn next_lines(&self, context: &Context<'_>, after: u64, text: &mut Vec<u8>) -> Result<u64> {
+        match self.shows {
+            Lines(next) | AllLines(next) => next(context, after, text),
+            Text(_) | Made(_) => Ok(after),
+        }
     }
 
     /// Can this text, all that was written so far, become one that the switch takes?

@@ -388,8 +388,8 @@ impl fuser::Filesystem for Adapter {
             let read = fs.read(handle.0, offset, size as usize, own);
             answer!(fs, "read", asker, ino, None, reply, read, |bytes: Vec<u8>| reply.data(&bytes));
         };
-        // A writer's handle may be in the middle of a commit, or of a look at who writes.
-        if self.writes(handle) { self.aside(work) } else { work(&self.fs) }
+        // A writer's handle may be in the middle of a commit, or of a look at who writes; a log may be long.
+        if self.writes(handle) || self.fs.is_control(ino) { self.aside(work) } else { work(&self.fs) }
     }
 
     fn write(

@@ -20,7 +20,7 @@ use super::opening::Openings;
 use super::special::Scratches;
 use super::views::{View, Views};
 use super::{OnKill, Options};
-use crate::control::Errors;
+use crate::control::{Errors, Sizes};
 use crate::engine::{Attributes, Engine, Kind};
 use crate::identity::{Observed, Resolver, Who};
 use crate::store::{Caller, Store};
@@ -82,6 +82,8 @@ pub struct Filesystem {
     pub(super) counters: Counters,
     /// The words of the latest refusals, for `.baton/errors`.
     pub(super) errors: Errors,
+    /// How long the sessions' logs are.
+    pub(super) sizes: Sizes,
     pub(super) inodes: Inodes,
     /// The writer views that the kernel knows.
     pub(super) views: Views,
@@ -146,6 +148,7 @@ impl Filesystem {
             ending: AtomicBool::new(false),
             counters: Counters::default(),
             errors: Errors::default(),
+            sizes: Sizes::default(),
             inodes: Inodes::new(first_ino),
             views: Views::default(),
         }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::draft::Draft;
 use super::errno::Refusal;
+use super::fs::Asker;
 use super::inodes::Ino;
 use crate::engine::{AttributeChange, DirEntry, Snapshot, Staged};
 use crate::identity::Observed;
@@ -52,6 +53,8 @@ pub enum State {
     Writer(Box<Writer>),
     /// Reads bytes made at open (a sidecar, a control file, a temporary file of the neighbour's).
     Fixed(Staged),
+    /// Reads lines that others come after.
+    Lines(Box<Lines>),
     /// Takes the text of a switch, set at the next FLUSH by who wrote it.
     Switch {
         /// What was written since it was last set.
@@ -66,6 +69,19 @@ pub enum State {
         /// Its first entries were read since.
         begun: bool,
     },
+}
+
+/// A reader of lines that others come after. It holds those around its last read.
+#[derive(Debug)]
+pub struct Lines {
+    /// Who opened it, as it was seen then.
+    pub(super) by: (Asker, Observed),
+    /// Where `text` begins, in bytes from the first line.
+    pub(super) start: u64,
+    /// Lines.
+    pub(super) text: Vec<u8>,
+    /// The number of the last of them.
+    pub(super) last: u64,
 }
 
 /// The state of a handle that writes.

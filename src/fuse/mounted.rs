@@ -82,8 +82,9 @@ impl Mounted {
     /// What was refused lately, in one session or in all, the newest of each last.
     #[must_use]
     pub fn refusals(&self, session: Option<&SessionId>) -> Vec<(SessionId, ErrorLine)> {
-        let of =
-            |session: &SessionId| self.fs.errors.of(session).into_iter().map(|line| (session.clone(), line)).collect();
+        let of = |session: &SessionId| {
+            self.fs.errors.after(session, 0).into_iter().map(|(_, line)| (session.clone(), line)).collect()
+        };
         session.map_or_else(|| self.fs.errors.all(), of)
     }
 

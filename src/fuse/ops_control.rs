@@ -2,7 +2,7 @@
 
 use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Place, Reply, Stat};
-use super::handles::State;
+use super::handles::{Lines, State};
 use super::inodes::{Ino, ROOT, Role};
 use super::ops_tree::{dir_stat, file_stat};
 use super::views::View;
@@ -95,6 +95,7 @@ impl Filesystem {
             session: scope.as_ref(),
             mount: self.mount_state(),
             errors: &self.errors,
+            sizes: &self.sizes,
             only: only.as_deref(),
             caller: &caller,
             owner: (asker.uid, asker.gid),
@@ -102,12 +103,42 @@ impl Filesystem {
         Ok(then(control, &context)?)
     }
 
-    /// Opens a control file: what it reads as is made now.
+    /// Reads lines of a control file that grows. What was read before is not held: reading on costs the lines alone.
+    pub(super) fn read_lines(&self, ino: Ino, lines: &mut Lines, offset: u64, size: usize) -> Reply<Vec<u8>> {
+        if offset < lines.start {
+            (lines.start, lines.last) = (0, 0);
+            lines.text.clear();
+        }
+        let (asker, by) = lines.by.clone();
+        loop {
+            let held = lines.text.len() as u64;
+            let from = offset.saturating_sub(lines.start).min(held) as usize;
+            if held - from as u64 >= size as u64 {
+                break;
+            }
+            lines.start += from as u64;
+            lines.text.drain(..from);
+            let (last, text) = (lines.last, &mut lines.text);
+            let next =
+                self.with_control(&by, asker, ino, |control, context| control.next_lines(context, last, text))?;
+            if next == last {
+                break;
+            }
+            lines.last = next;
+        }
+        let from = offset.saturating_sub(lines.start).min(lines.text.len() as u64) as usize;
+        Ok(lines.text.iter().skip(from).take(size).copied().collect())
+    }
+
+    /// Opens a control file: what it reads as is made now, but for one that grows.
     pub(super) fn open_control(&self, asker: Asker, ino: Ino, writes: bool) -> Reply<State> {
         if self.control_of(ino)?.0.makes() {
             self.writable()?;
         }
         let by = self.observe(asker)?;
+        if !writes && self.control_of(ino)?.0.grows() {
+            return Ok(State::Lines(Box::new(Lines { by: (asker, by), start: 0, text: Vec::new(), last: 0 })));
+        }
         if !writes {
             let bytes = self.with_control(&by, asker, ino, |control, context| control.read(context))?;
             return Ok(State::Fixed(Staged::from(bytes)));

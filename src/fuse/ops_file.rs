@@ -253,6 +253,7 @@ impl Filesystem {
         match &mut *state {
             State::Reader(pinned) => self.read_pinned(handle.ino, pinned, offset, size),
             State::Fixed(bytes) => Ok(bytes.read(offset, size)?),
+            State::Lines(lines) => self.read_lines(handle.ino, lines, offset, size),
             State::Switch { .. } | State::Directory { .. } => Err(Refusal::new(libc::EBADF, "not open for reading")),
             State::Writer(_) if !own => match self.newest(handle.ino)? {
                 Some(snapshot) => Ok(snapshot.read(offset, size)?),

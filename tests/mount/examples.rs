@@ -22,7 +22,7 @@ fn three_agents_pass_a_piece_of_work_on_and_the_record_says_who_did_what() {
         "reviewer review.md 1",
         "reviewer __handoff.json 3",
         "the handoff of every session:",
-        r#"reviewer: {"task":"none","result":"passed"}"#,
+        r#"reviewer: {"result":"passed","task":"none"}"#,
     ];
     assert_eq!(lines, expected, "{said}");
     assert_eq!(std::fs::read_dir(mount.scratch()).expect("a directory").count(), 0, "it leaves nothing");

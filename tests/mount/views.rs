@@ -333,7 +333,7 @@ fn a_view_sets_no_switch_and_makes_no_views() {
         fails(fs::metadata(top.join(name)), libc::ENOENT);
     }
     let names = fs::read_dir(&top).expect("a directory").flatten().map(|entry| entry.file_name());
-    assert_eq!(names.collect::<Vec<_>>(), ["status"]);
+    assert_eq!(names.collect::<Vec<_>>(), ["status", "handoffs"]);
     assert!(fs::read_to_string(top.join("status")).expect("the status").contains("\"engine\""));
     let plain = fs::read_dir(mount.point().join(".baton")).expect("a directory").flatten();
     assert!(plain.map(|entry| entry.file_name()).any(|name| name == "as"), "to be seen where it is");

@@ -1,0 +1,80 @@
+//! Control files that are lines: they grow while they are open, and have their true size at every moment.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+
+use serde_json::Value;
+
+use crate::harness::{self, Mount, eventually};
+
+fn keys(text: &str) -> Vec<String> {
+    let line = |line| serde_json::from_str::<Value>(line).expect("a line of JSON");
+    text.lines().map(|text| line(text)["key"].as_str().expect("a key").to_owned()).collect()
+}
+
+// E6
+#[test]
+fn who_follows_the_log_sees_each_change_once_and_whole() {
+    let Some(mount) = Mount::new() else { return };
+    let mut log = File::open(mount.path(".baton/log")).expect("the log");
+    let mut tail = mount.command(&["tail", "-n", "+1", "-s", "0.05", "-f", ".baton/log"]);
+    let out = mount.scratch().join("followed");
+    tail.stdout(File::create(&out).expect("a file"));
+    let mut tail = tail.spawn().expect("tail");
+    let (mut expected, mut read) = (vec![String::new()], String::new());
+    // More than one page, and more than one read.
+    for round in 0..3 {
+        for n in 0..if harness::long() { 1_000 } else { 250 } {
+            let key = format!("k{round}-{n}");
+            mount.write(&key, "x");
+            expected.push(key);
+        }
+        log.read_to_string(&mut read).expect("reading");
+        assert_eq!(keys(&read), expected);
+        assert_eq!(log.metadata().expect("stat").len(), read.len() as u64);
+    }
+    let followed = || fs::read_to_string(&out).expect("what tail wrote");
+    eventually("tail has seen all", || followed().len() >= read.len());
+    tail.kill().and_then(|()| tail.wait()).expect("the end of tail");
+    assert_eq!(followed(), read);
+    assert_eq!(fs::read_to_string(mount.path(".baton/log")).expect("the log"), read);
+    log.seek(SeekFrom::Start(0)).expect("seek");
+    let mut again = String::new();
+    log.read_to_string(&mut again).expect("reading");
+    assert_eq!(again, read, "read once more from its start");
+    let tail = mount.bash("tail -n 2 .baton/log; wc -c < .baton/log; cp .baton/log \"$TMP/copy\"").ok();
+    let lines: Vec<_> = read.lines().collect();
+    assert_eq!(tail, format!("{}\n{}\n{}\n", lines[lines.len() - 2], lines[lines.len() - 1], read.len()));
+    assert_eq!(fs::read_to_string(mount.scratch().join("copy")).expect("a copy"), read);
+}
+
+// E6
+#[test]
+fn who_follows_the_refusals_sees_those_to_come() {
+    let Some(mount) = Mount::with(&["--conflict-policy", "error"]) else { return };
+    mount.by("a", "/bin/echo x > k").ok();
+    let mut errors = File::open(mount.path(".baton/errors")).expect("the refusals");
+    let mut read = String::new();
+    for n in 1..4 {
+        mount.by("b", "/bin/echo y > k").refused("resource busy");
+        errors.read_to_string(&mut read).expect("reading");
+        assert_eq!(keys(&read), vec!["k"; n]);
+        assert_eq!(errors.metadata().expect("stat").len(), read.len() as u64);
+    }
+}
+
+// E6, V4
+#[test]
+fn in_a_view_the_log_that_is_followed_has_the_writers_own_lines() {
+    let Some(mount) = Mount::new() else { return };
+    let view = mount.point().join(".baton/as/a").join(harness::SESSION);
+    let mut log = File::open(view.join(".baton/log")).expect("the log");
+    let mut read = String::new();
+    for n in 0..3 {
+        fs::write(view.join(format!("own-{n}")), "x").expect("write");
+        mount.write("other", "x");
+        log.read_to_string(&mut read).expect("reading");
+        assert_eq!(keys(&read).len(), n + 1, "{read}");
+        assert_eq!(log.metadata().expect("stat").len(), read.len() as u64);
+    }
+}
