@@ -130,7 +130,17 @@ impl LocalEngine {
         }
         self.journal.each(|found| {
             let record = read_record(&found)?;
-            if self.is_in_place(&record, &replay)? { Ok(()) } else { self.sort_out(&record, &replay) }
+            if self.is_in_place(&record, &replay)? {
+                return Ok(());
+            }
+            match self.sort_out(&record, &replay) {
+                // Publication meets the same, and serves from memory what has no place now.
+                Err(e) if !replay.lost => {
+                    tracing::warn!(seq = record.seq, "what it replaced cannot be moved to history: {e}");
+                    Ok(())
+                }
+                sorted => sorted,
+            }
         })?;
         self.stage_all_again(&replay, &mut progress)?;
         let replay = Arc::new(replay);

@@ -107,6 +107,14 @@ impl OnItsWay {
     }
 }
 
+/// Are the headers whole, where both are used, and does one follow the other?
+fn have_order(seen: &Inspected) -> bool {
+    match seen.generations {
+        [Some(one), Some(other)] => one.abs_diff(other) == 1,
+        generations => generations.iter().zip(seen.used).all(|(generation, used)| generation.is_some() || !used),
+    }
+}
+
 impl Scan<'_, '_> {
     /// Reads the journal.
     pub(super) fn check_journal(&mut self) -> Result<()> {
@@ -119,7 +127,7 @@ impl Scan<'_, '_> {
                 return Ok(());
             }
         };
-        if let (Some(live), true) = (self.live, seen.damage.is_some()) {
+        if let (Some(live), true) = (self.live, seen.damage.is_some() || !have_order(&seen)) {
             // It may have been written to while it was read: nobody does now.
             let _alone = live.gate.write().unwrap_or_else(PoisonError::into_inner);
             seen = self.read_journal()?.unwrap_or_default();
@@ -182,9 +190,7 @@ impl Scan<'_, '_> {
                 self.broken("F19", what, remedy, Some(Mend::BlankHeader { at }));
             }
         }
-        if let [Some(one), Some(other)] = seen.generations
-            && one.abs_diff(other) != 1
-        {
+        if let ([Some(one), Some(other)], false) = (seen.generations, have_order(seen)) {
             let what = format!("its headers have the generations {one} and {other}, which do not follow each other");
             let remedy = "if one is a copy from elsewhere, changes since the last checkpoint may be lost";
             self.broken("F19", what, remedy, None);
