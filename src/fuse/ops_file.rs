@@ -73,7 +73,7 @@ impl Filesystem {
             }
         };
         let handle = self.open_handle(ino, writes, state);
-        if role == Role::Key {
+        if matches!(role, Role::Key | Role::Scratch) {
             // The O_TRUNC of this open, if it has one, comes next from this thread, as a SETATTR without a handle.
             self.opening.opened(asker, ino, handle.id, flags);
         }
@@ -228,6 +228,9 @@ impl Filesystem {
     fn check_opener(&self, asker: Asker, ino: Ino, writer: &Writer) -> Reply<()> {
         // What has lost its name meanwhile is nobody's.
         let Ok(place) = self.place(ino) else { return Ok(()) };
+        if self.role(ino)? != Role::Key {
+            return Ok(());
+        }
         let by = self.caller_of(&place.session, writer);
         match self.store.check(&place.session, &place.key()?, &by) {
             // A shell's forked child that has not exec'd yet, or a shell that is about to exec a command with other

@@ -177,6 +177,8 @@ fn reserved_names_can_be_used_by_name_and_are_never_listed() {
     fs::write(&temporary, "x").expect("a reserved name is created");
     assert_eq!(fs::read_to_string(&temporary).expect("and read by name"), "x");
     assert_eq!(mount.names(""), [""; 0]);
+    fs::write(&temporary, "longer").and_then(|()| fs::write(&temporary, "anew")).expect("and written anew");
+    assert_eq!(fs::read_to_string(&temporary).expect("and read by name"), "anew");
     fs::remove_file(&temporary).expect("and removed");
     assert!(!temporary.exists());
     assert!(mount.log().iter().all(|line| line["key"] == ""), "{:?}", mount.log());

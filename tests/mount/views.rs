@@ -19,7 +19,7 @@ pub(crate) fn view(mount: &Mount, writer: &str, key: &str) -> PathBuf {
 /// A bash script in the session, through a view.
 pub(crate) fn within(mount: &Mount, writer: &str, script: &str) -> Ran {
     let mut command = mount.command(&["bash", "-c", script]);
-    command.current_dir(view(mount, writer, ""));
+    command.current_dir(view(mount, writer, "")).env("PYTHON", harness::python());
     mount.run(command)
 }
 
@@ -75,17 +75,17 @@ fn whatever_goes_through_a_view_is_its_writers() {
         ("unusable", "export BATON_WRITER_ID=$(printf %300s x); /bin/echo a > unusable"),
         (
             "python",
-            "python3 -c 'import os; os.environ[\"BATON_WRITER_ID\"] = \"x\"; open(\"python\", \"w\").write(\"a\")'",
+            "$PYTHON -c 'import os; os.environ[\"BATON_WRITER_ID\"] = \"x\"; open(\"python\", \"w\").write(\"a\")'",
         ),
         (
             "threads",
-            "python3 -c 'import os, threading\nf = os.open(\"threads\", os.O_CREAT | os.O_WRONLY)\n\
+            "$PYTHON -c 'import os, threading\nf = os.open(\"threads\", os.O_CREAT | os.O_WRONLY)\n\
              ts = [threading.Thread(target=os.pwrite, args=(f, b\"a\", n)) for n in range(4)]\n\
              [t.start() for t in ts]; [t.join() for t in ts]; os.close(f)'",
         ),
         (
             "forked",
-            "python3 -c 'import os\nf = os.open(\"forked\", os.O_CREAT | os.O_WRONLY)\nif os.fork() == 0: os.write(f, b\"a\"); \
+            "$PYTHON -c 'import os\nf = os.open(\"forked\", os.O_CREAT | os.O_WRONLY)\nif os.fork() == 0: os.write(f, b\"a\"); \
              os._exit(0)\nos.wait()'",
         ),
         // Whoever it is given to: the descriptor is the view's.
@@ -213,7 +213,7 @@ fn views_that_come_and_go_are_never_taken_for_each_other() {
         return eprintln!("SKIPPED: only root may mount again");
     }
     let Some(mount) = Mount::new() else { return };
-    let rounds = if harness::long() { 2000 } else { 60 };
+    let rounds = if harness::long() { 2000 } else { 40 };
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let writers: Vec<_> = (0..3)
@@ -285,7 +285,7 @@ fn anothers_value_is_refused_before_anything_is_written() {
         "echo b > mine; mv mine k",
         "cp plain k",
         "sed -i s/a/b/ k",
-        "python3 -c 'f = open(\"k\", \"r+\"); f.write(\"b\"); f.close()'",
+        "$PYTHON -c 'f = open(\"k\", \"r+\"); f.write(\"b\"); f.close()'",
         "echo b > plain",
         "BATON_WRITER_ID=plain /bin/echo b > plain",
     ] {

@@ -143,6 +143,22 @@ fn the_last_close_is_counted_across_views() {
     assert_eq!(by, ["a", "s", "s"], "the session's first line, and one of each tree");
 }
 
+// V1, V6
+#[test]
+fn one_process_writes_as_each_tree_it_goes_through() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "import sys\nfor n in range(20):\n for path in sys.argv[1:]:\n  f = open(path, 'a'); f.write('x'); f.close()\n  \
+                  f = open(path, 'w'); f.write('x'); f.close()";
+    let paths = [mount.path("k"), view(&mount, "a", "k"), view(&mount, "b", "k")];
+    let mut command = mount.command(&[harness::python(), "-c", script]);
+    command.args(paths).env("BATON_WRITER_ID", "plain");
+    mount.run(command).ok();
+    let log = mount.log();
+    let writers: Vec<_> = log.iter().skip(1).map(|line| line["writer"]["writer_id"].as_str()).collect();
+    let turns = ["plain", "plain", "a", "a", "b", "b"].into_iter().map(Some);
+    assert_eq!(writers, turns.cycle().take(120).collect::<Vec<_>>());
+}
+
 // V6, C16
 #[test]
 fn locks_are_of_one_view() {
