@@ -71,6 +71,12 @@ pub(crate) fn sleeps(pid: u32) -> u64 {
     line.trim().parse().unwrap()
 }
 
+/// Does a process sleep? One that only waits for its turn does not.
+fn is_asleep(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('S'))
+}
+
 /// Waits until a process sleeps and has nothing to do.
 pub(crate) fn wait_until_idle(pid: u32) {
     let until = Instant::now() + PATIENCE;
@@ -78,7 +84,7 @@ pub(crate) fn wait_until_idle(pid: u32) {
     while before.1.elapsed() < Duration::from_millis(300) {
         assert!(Instant::now() < until, "it is never idle");
         std::thread::sleep(Duration::from_millis(10));
-        if sleeps(pid) != before.0 {
+        if sleeps(pid) != before.0 || !is_asleep(pid) {
             before = (sleeps(pid), Instant::now());
         }
     }
