@@ -171,3 +171,42 @@ fn engine_errno(error: &EngineError) -> i32 {
         EngineError::Closed(_) | EngineError::Damaged { .. } | EngineError::Io { .. } => libc::EIO,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::{ClaimError, Key, Policy, SessionId};
+
+    #[test]
+    fn every_refusal_that_is_kept_comes_with_what_can_be_done() {
+        let disk = |errno| EngineError::Io { doing: String::new(), source: std::io::Error::from_raw_os_error(errno) };
+        let engine = [
+            EngineError::Stale { current: None },
+            EngineError::NoSession(String::new()),
+            EngineError::NotFound(String::new()),
+            EngineError::Exists(String::new()),
+            EngineError::NotADirectory(String::new()),
+            EngineError::IsADirectory(String::new()),
+            EngineError::NotEmpty(String::new()),
+            EngineError::IntoItself(String::new()),
+            EngineError::NoSpace,
+            EngineError::Closed(String::new()),
+            EngineError::Damaged { place: String::new(), what: String::new() },
+            disk(libc::EFBIG),
+            disk(libc::EIO),
+        ];
+        let long = "n".repeat(5000);
+        let keys =
+            ["", ".", "/a", "..", ".agent_state_meta", "a\0", &long].map(|raw| Key::parse(raw).unwrap_err().into());
+        let sessions = ["a/b", ".baton", &long].map(|raw| SessionId::parse(raw).unwrap_err().into());
+        let others = [
+            Refusal::from(Policy::parse("harsh").map_err(StoreError::from).unwrap_err()),
+            Refusal::from(StoreError::from(ClaimError::NotUtf8(String::new()))),
+            Refusal::has_not("a socket"),
+        ];
+        let refusals = engine.map(Refusal::from).into_iter().chain(keys).chain(sessions).chain(others);
+        for refusal in refusals {
+            assert!(refusal.is_everyday() || hint(refusal.errno).is_some(), "{}: {refusal}", refusal.errno);
+        }
+    }
+}

@@ -218,6 +218,27 @@ fn a_deleted_key_comes_back_by_a_restore_and_its_versions_go_on() {
     });
 }
 
+/// K46 K48 K49
+#[test]
+fn what_was_closed_on_a_mount_is_read_compared_and_restored_while_it_is_mounted() {
+    let Some(mount) = mounted::bench() else { return };
+    mount.mount(&["--conflict-policy", "error", "--writer-id", "house"]).done();
+    let (bench, file) = (&mount.bench, mount.at.join("s/k"));
+    fs::write(&file, "one\n").unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
+    fs::write(&file, "second\n").unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(bench.run(&["read", "@", "s", "k", "--version", "1"]).done().text(), "one\n");
+    assert!(bench.run(&["diff", "@", "s", "k"]).done().text().ends_with("-one\n+second\n"));
+    let restore = |writer| bench.run(&["restore", mount.place(), "s", "k", "1", "--writer-id", writer]);
+    restore("guest").refused(3, &["'house'", "'guest'"]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "second\n");
+    restore("house").done();
+    assert_eq!(fs::read_to_string(&file).unwrap(), "one\n");
+    bench.run(&["umount", mount.place()]).done();
+    assert_eq!(fs::metadata(bench.store().join("s/k")).unwrap().mode() & 0o7777, 0o640);
+}
+
 /// K49
 #[test]
 fn diff_shows_what_is_different_between_two_versions_and_ends_with_0() {

@@ -9,9 +9,9 @@ use std::time::Duration;
 use batonfs::committer::Holder;
 use serde_json::json;
 
-use crate::command::{Bench, Ran};
+use crate::command::Bench;
 use crate::committer::{Daemon, hold};
-use crate::log::{sleeps, wait_until_idle};
+use crate::log::{ended, sleeps, wait_until_idle};
 use crate::mounted;
 
 /// K53
@@ -51,7 +51,7 @@ fn a_session_that_does_not_exist_yet_is_waited_for() {
         bench.write("d/e/k", "v", "w").done();
         bench.feed(&["handoff", "@", "s"], "{}").done();
         for waiting in [waiting, handoff] {
-            assert_eq!(Ran::from(waiting.wait_with_output().unwrap()).done().text(), "1\n");
+            assert_eq!(ended(waiting).done().text(), "1\n");
         }
     }
 }
@@ -68,7 +68,7 @@ fn no_version_is_missed_however_the_look_and_the_write_fall() {
             // Each round at another moment of the other's start.
             std::thread::sleep(Duration::from_millis(5 * (round - 1)));
             bench.write("k", "v", "w").done();
-            assert_eq!(Ran::from(waiting.wait_with_output().unwrap()).done().text(), format!("{round}\n"));
+            assert_eq!(ended(waiting).done().text(), format!("{round}\n"));
         }
     }
 }
@@ -83,7 +83,7 @@ fn a_key_that_is_gone_is_waited_for_until_it_comes_back_with_a_later_version() {
     wait_until_idle(waiting.id());
     bench.write("d/other", "v", "w").done();
     bench.write("d/k", "v", "w").done();
-    assert_eq!(Ran::from(waiting.wait_with_output().unwrap()).done().text(), "2\n");
+    assert_eq!(ended(waiting).done().text(), "2\n");
 }
 
 /// K53
@@ -95,7 +95,7 @@ fn what_a_program_beside_the_store_puts_in_place_is_waited_for_too() {
     let temporary = bench.store().join("s/.k..agent_state_tmp.0190");
     fs::write(&temporary, "theirs").unwrap();
     fs::rename(temporary, bench.store().join("s/k")).unwrap();
-    assert_eq!(Ran::from(waiting.wait_with_output().unwrap()).done().text(), "1\n");
+    assert_eq!(ended(waiting).done().text(), "1\n");
 }
 
 /// K53
@@ -115,7 +115,7 @@ fn who_waits_sleeps_and_other_keys_do_not_wake_them() {
     drop(lock);
     assert_eq!(waiting.try_wait().unwrap(), None);
     bench.write("k", "v", "w").done();
-    assert_eq!(Ran::from(waiting.wait_with_output().unwrap()).done().text(), "1\n");
+    assert_eq!(ended(waiting).done().text(), "1\n");
 }
 
 /// K53
@@ -131,7 +131,7 @@ fn a_close_on_the_mount_ends_the_wait() {
         wait_until_idle(waiting.id());
         fs::write(mount.at.join("s/k"), "v").unwrap();
         let version = after.parse::<u64>().unwrap() + 1;
-        assert_eq!(Ran::from(waiting.wait_with_output().unwrap()).done().text(), format!("{version}\n"));
+        assert_eq!(ended(waiting).done().text(), format!("{version}\n"));
         mount.bench.run(&["umount", mount.place()]).done();
     }
 }
