@@ -11,7 +11,7 @@ use super::{
     Attributes, Change, Checked, Context, DirEntry, Engine, EngineError, Entry, Head, Kind, Receipt, Report, Result,
     Snapshot, Space, Stage, Staged, Tell,
 };
-use crate::words::{Dir, Key, LogLine, Op, Policy, Seq, SessionId, Version, Writer};
+use crate::words::{Dir, Key, LogLine, Lost, Op, Past, Policy, Seq, SessionId, Version, Writer};
 
 /// Sessions in memory.
 #[derive(Debug, Default)]
@@ -33,6 +33,8 @@ struct Session {
     values: BTreeMap<String, Value>,
     last: HashMap<String, Version>,
     history: HashMap<String, VecDeque<(Version, Value)>>,
+    /// Drafts that became no version.
+    lost: BTreeMap<String, BTreeMap<Past, Value>>,
     log: Vec<LogLine>,
     receipts: HashMap<uuid::Uuid, Receipt>,
     policy: Policy,
@@ -135,15 +137,25 @@ struct Done {
     to: Option<String>,
     version: Option<Version>,
     size_bytes: Option<u64>,
+    reason: Option<String>,
 }
 
 impl Done {
     fn new(op: Op, key: impl Into<String>) -> Self {
-        Self { op, key: key.into(), to: None, version: None, size_bytes: None }
+        Self { op, key: key.into(), to: None, version: None, size_bytes: None, reason: None }
     }
 
     fn version(self, version: Version, size_bytes: u64) -> Self {
         Self { version: Some(version), size_bytes: Some(size_bytes), ..self }
+    }
+}
+
+fn entry_of(value: &Value) -> Entry {
+    Entry {
+        kind: Kind::File,
+        size_bytes: value.head.size_bytes,
+        blocks: value.head.size_bytes.div_ceil(512),
+        attributes: Attributes { xattrs: BTreeMap::new(), ..value.head.attributes.clone() },
     }
 }
 
@@ -226,6 +238,40 @@ impl Session {
         let kept = self.history.entry(key.to_string()).or_default();
         kept.push_back((value.head.version, value));
         kept.retain(|(version, _)| version.saturating_add(super::KEPT_VERSIONS) >= newest);
+    }
+
+    fn keep_lost(
+        &mut self,
+        key: &Key,
+        past: Past,
+        content: &Staged,
+        attributes: Attributes,
+        writer: &Writer,
+    ) -> Result<()> {
+        let bytes = Arc::new(content.read_all()?);
+        let head = Head {
+            version: 0,
+            appends_since: 0,
+            seq: self.next_seq(),
+            size_bytes: bytes.len() as u64,
+            writer: writer.clone(),
+            committed_at_s: now().as_secs(),
+            attributes,
+        };
+        let of_key = self.lost.entry(key.to_string()).or_default();
+        of_key.insert(past, Value { head, bytes });
+        while of_key.len() as u64 > super::KEPT_VERSIONS {
+            of_key.pop_first();
+        }
+        Ok(())
+    }
+
+    /// One thing that is kept of a key.
+    fn kept(&self, key: &Key, past: Past) -> Option<&Value> {
+        let Past::Version(version) = past else { return self.lost.get(key.as_str())?.get(&past) };
+        let current = self.values.get(key.as_str()).filter(|value| value.head.version == version);
+        let before = || self.history.get(key.as_str())?.iter().find(|(v, _)| *v == version).map(|(_, value)| value);
+        current.or_else(before)
     }
 
     fn make_parents(&mut self, key: &Key, attributes: &Attributes) {
@@ -317,6 +363,8 @@ impl Session {
         self.dirs = dirs.into_iter().map(|(path, dir)| (moved(&path).unwrap_or(path), dir)).collect();
         let values = std::mem::take(&mut self.values);
         self.values = values.into_iter().map(|(path, value)| (moved(&path).unwrap_or(path), value)).collect();
+        // A key that once had the directory's own name does not go with it.
+        let moved = |path: &str| moved(path).filter(|_| path != from.as_str());
         let last: Vec<_> = self.last.iter().filter_map(|(path, last)| Some((moved(path)?, *last))).collect();
         for (path, version) in last {
             let last = self.last.entry(path).or_default();
@@ -324,6 +372,9 @@ impl Session {
         }
         let history = std::mem::take(&mut self.history);
         self.history = history.into_iter().map(|(path, kept)| (moved(&path).unwrap_or(path), kept)).collect();
+        for (path, kept) in std::mem::take(&mut self.lost) {
+            self.lost.entry(moved(&path).unwrap_or(path)).or_default().extend(kept);
+        }
         Done { to: Some(to.to_string()), ..Done::new(Op::Rename, from.as_str()) }
     }
 
@@ -406,8 +457,12 @@ impl Session {
                 self.policy = policy;
                 Ok(Done::new(Op::Policy, ""))
             }
-            Change::Drop { key, size_bytes } => {
-                Ok(Done { size_bytes: Some(size_bytes), ..Done::new(Op::Drop, key.as_str()) })
+            Change::Drop { key, size_bytes, lost, reason, kept } => {
+                if let Some((content, attributes)) = kept {
+                    self.keep_lost(&key, Past::Draft(self.next_seq(), lost), &content, attributes, writer)?;
+                }
+                let op = if lost == Lost::Dropped { Op::Drop } else { Op::Refuse };
+                Ok(Done { size_bytes: Some(size_bytes), reason: Some(reason), ..Done::new(op, key.as_str()) })
             }
         }
     }
@@ -426,6 +481,7 @@ impl Session {
             process: context.author.process.clone(),
             others: context.author.others.clone(),
             conflict: context.conflict.clone(),
+            reason: done.reason,
             operation: context.operation.to_string(),
         });
         self.receipts.insert(context.operation, receipt);
@@ -443,12 +499,7 @@ impl Session {
         if path.is_empty() {
             return Some(dir(root));
         }
-        let value = self.values.get(path).map(|value| Entry {
-            kind: Kind::File,
-            size_bytes: value.head.size_bytes,
-            blocks: value.head.size_bytes.div_ceil(512),
-            attributes: Attributes { xattrs: BTreeMap::new(), ..value.head.attributes.clone() },
-        });
+        let value = self.values.get(path).map(entry_of);
         value.or_else(|| self.dirs.get(path).map(dir))
     }
 
@@ -504,24 +555,36 @@ impl Engine for MemoryEngine {
         Ok(self.read(session, |s| s.next_version(key) - 1).unwrap_or(0))
     }
 
-    fn versions(&self, session: &SessionId, key: &Key) -> Result<Vec<Version>> {
-        let versions = |s: &Session| {
+    fn past(&self, session: &SessionId, key: &Key) -> Result<Vec<Past>> {
+        let past = |s: &Session| {
             let kept = s.history.get(key.as_str()).into_iter().flatten().map(|(version, _)| *version);
-            let mut versions: Vec<_> = kept.chain(s.values.get(key.as_str()).map(|v| v.head.version)).collect();
-            versions.sort_unstable();
-            versions.dedup();
-            versions
+            let versions = kept.chain(s.values.get(key.as_str()).map(|v| v.head.version)).map(Past::Version);
+            let mut past: Vec<_> =
+                versions.chain(s.lost.get(key.as_str()).into_iter().flat_map(|lost| lost.keys().copied())).collect();
+            past.sort_unstable();
+            past.dedup();
+            past
         };
-        Ok(self.read(session, versions).unwrap_or_default())
+        Ok(self.read(session, past).unwrap_or_default())
     }
 
-    fn open_version(&self, session: &SessionId, key: &Key, version: Version) -> Result<Option<Snapshot>> {
-        let find = |s: &Session| {
-            let current = s.values.get(key.as_str()).filter(|value| value.head.version == version);
-            let kept = || s.history.get(key.as_str())?.iter().find(|(v, _)| *v == version).map(|(_, value)| value);
-            current.or_else(kept).cloned()
+    fn past_names(&self, session: &SessionId, dir: &Dir) -> Result<Vec<String>> {
+        let prefix = if dir.is_root() { String::new() } else { format!("{dir}/") };
+        let names = |s: &Session| {
+            let kept = s.history.iter().filter(|(_, kept)| !kept.is_empty()).map(|(path, _)| path);
+            let below = kept.chain(s.lost.keys()).filter_map(|path| path.strip_prefix(&prefix));
+            let names = below.filter_map(|path| path.split('/').next().map(str::to_owned));
+            names.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
         };
-        let value = self.read(session, find).flatten();
+        Ok(self.read(session, names).unwrap_or_default())
+    }
+
+    fn past_entry(&self, session: &SessionId, key: &Key, past: Past) -> Result<Option<Entry>> {
+        Ok(self.read(session, |s| s.kept(key, past).map(entry_of)).flatten())
+    }
+
+    fn open_past(&self, session: &SessionId, key: &Key, past: Past) -> Result<Option<Snapshot>> {
+        let value = self.read(session, |s| s.kept(key, past).cloned()).flatten();
         Ok(value.map(|value| Snapshot { head: value.head, content: Arc::new(Bytes(value.bytes)) }))
     }
 

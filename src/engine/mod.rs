@@ -23,7 +23,7 @@ pub use value::{
     AttributeChange, Attributes, Content, DirEntry, Entry, Head, Kind, Snapshot, Space, Stage, Staged, XATTRS_MAX_BYTES,
 };
 
-use crate::words::{Author, Dir, Key, LogLine, Policy, Seq, SessionId, Version, Writer};
+use crate::words::{Author, Dir, Key, LogLine, Lost, Past, Policy, Seq, SessionId, Version, Writer};
 
 /// How many versions before the newest are kept of each key.
 pub const KEPT_VERSIONS: u64 = 32;
@@ -111,12 +111,18 @@ pub enum Change {
     },
     /// Sets the session's policy.
     SetPolicy(Policy),
-    /// Records that a draft was dropped; changes no key.
+    /// Records that a draft became no version, and keeps its bytes beside the versions; changes no key.
     Drop {
         /// The key the draft was for.
         key: Key,
         /// How many bytes it held.
         size_bytes: u64,
+        /// What became of it.
+        lost: Lost,
+        /// Why, for a person.
+        reason: String,
+        /// The bytes, with the attributes they would have had; `None` where they cannot be kept.
+        kept: Option<(Staged, Attributes)>,
     },
 }
 
@@ -191,18 +197,49 @@ pub trait Engine: Send + Sync + Debug {
     /// As [`Engine::head`].
     fn last_version(&self, session: &SessionId, key: &Key) -> Result<Version>;
 
-    /// The versions of a key whose bytes are still there, oldest first, the newest one among them. Versions that were
-    /// only appended to live on in a later one and have none of their own.
+    /// What is kept of a key: the versions whose bytes are still there, oldest first, the newest one among them, then
+    /// the drafts that became none. Versions that were only appended to live on in a later one and have none of their
+    /// own.
     ///
     /// # Errors
     /// As [`Engine::head`].
-    fn versions(&self, session: &SessionId, key: &Key) -> Result<Vec<Version>>;
+    fn past(&self, session: &SessionId, key: &Key) -> Result<Vec<Past>>;
+
+    /// The names in a directory under which something other than a newest version is kept, sorted: of keys, and of
+    /// directories with such keys, whether or not they are there now.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`].
+    fn past_names(&self, session: &SessionId, dir: &Dir) -> Result<Vec<String>>;
+
+    /// What `stat` needs of one of [`Engine::past`], without the cost of its bytes; `Ok(None)` when it is not kept.
+    ///
+    /// # Errors
+    /// As [`Engine::head`].
+    fn past_entry(&self, session: &SessionId, key: &Key, past: Past) -> Result<Option<Entry>>;
+
+    /// One of [`Engine::past`] with its bytes, which are checked; `Ok(None)` when it is not kept. A draft's head has
+    /// version 0.
+    ///
+    /// # Errors
+    /// As [`Engine::head`]; [`EngineError::Damaged`] when the bytes are not those that were kept.
+    fn open_past(&self, session: &SessionId, key: &Key, past: Past) -> Result<Option<Snapshot>>;
+
+    /// The versions among [`Engine::past`].
+    ///
+    /// # Errors
+    /// As [`Engine::past`].
+    fn versions(&self, session: &SessionId, key: &Key) -> Result<Vec<Version>> {
+        Ok(self.past(session, key)?.into_iter().filter_map(Past::version).collect())
+    }
 
     /// One of [`Engine::versions`] with its bytes; `Ok(None)` when it is not kept.
     ///
     /// # Errors
-    /// As [`Engine::head`].
-    fn open_version(&self, session: &SessionId, key: &Key, version: Version) -> Result<Option<Snapshot>>;
+    /// As [`Engine::open_past`].
+    fn open_version(&self, session: &SessionId, key: &Key, version: Version) -> Result<Option<Snapshot>> {
+        self.open_past(session, key, Past::Version(version))
+    }
 
     /// An empty place for bytes that a later [`Change`] will carry. Small ones live in memory, larger ones
     /// spill to where only this engine can name them.

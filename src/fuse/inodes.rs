@@ -37,6 +37,10 @@ pub enum Role {
     ControlDir,
     /// A control file.
     Control,
+    /// A directory in a session's history.
+    PastDir,
+    /// Something that is kept of a key.
+    Past,
 }
 
 /// A name that no commit has made yet: reserved, and shown only to those who made it.

@@ -4,6 +4,7 @@ use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Place, Reply, Stat};
 use super::handles::State;
 use super::inodes::{Ino, ROOT, Role};
+use super::ops_past::HISTORY;
 use super::ops_tree::{dir_stat, file_stat};
 use crate::control::{self, Control, ErrorLine};
 use crate::engine::{Attributes, DirEntry, Kind, Staged};
@@ -14,6 +15,7 @@ impl Filesystem {
     pub(super) fn control_role(&self, dir: Ino, name: &str) -> Reply<Role> {
         let scope = self.control_scope(dir)?;
         match control::find(scope.as_ref(), name) {
+            _ if scope.is_some() && name == HISTORY => Ok(Role::PastDir),
             Some(_) => Ok(Role::Control),
             None => Err(Refusal::not_found(name)),
         }
@@ -21,7 +23,9 @@ impl Filesystem {
 
     pub(super) fn control_entries(&self, dir: Ino) -> Reply<Vec<DirEntry>> {
         let scope = self.control_scope(dir)?;
-        Ok(control::names(scope.as_ref()).map(|name| DirEntry { name: name.to_owned(), kind: Kind::File }).collect())
+        let entry = |name: &str, kind| DirEntry { name: name.to_owned(), kind };
+        let files = control::names(scope.as_ref()).map(|name| entry(name, Kind::File));
+        Ok(files.chain(scope.is_some().then(|| entry(HISTORY, Kind::Dir))).collect())
     }
 
     /// The session whose control directory this is; `None` for the mount's own.
@@ -50,10 +54,11 @@ impl Filesystem {
         Ok(file_stat(ino, size, Attributes { mode, ..attributes }))
     }
 
-    /// Is this a control file or a directory of them? What they show takes a look at the caller.
+    /// Is this a control file, something in history, or a directory of them? What they show takes a look at the caller, or
+    /// at very many bytes.
     #[must_use]
     pub fn is_control(&self, ino: Ino) -> bool {
-        matches!(self.inodes.role(ino), Some(Role::Control | Role::ControlDir))
+        matches!(self.inodes.role(ino), Some(Role::Control | Role::ControlDir | Role::Past | Role::PastDir))
     }
 
     fn control_of(&self, ino: Ino) -> Reply<(&'static Control, Option<SessionId>)> {

@@ -35,6 +35,8 @@ pub enum Op {
     Adopt,
     /// A draft was dropped and never became a version.
     Drop,
+    /// A draft was refused and never became a version.
+    Refuse,
 }
 
 /// One line of a session's log.
@@ -68,6 +70,9 @@ pub struct LogLine {
     /// The words of a conflict that was accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conflict: Option<String>,
+    /// Why a draft was dropped or refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// The operation id by which a caller can ask again.
     pub operation: String,
 }

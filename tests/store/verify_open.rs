@@ -33,7 +33,7 @@ fn a_check_counts_what_it_looked_at() {
     let dir = one_of_each(true);
     let checked = checked(dir.path(), false).checked;
     assert_eq!((checked.sessions, checked.keys, checked.versions), (1, 4, 6));
-    assert_eq!(checked.bytes, (1 + 12 + 2 + 70_000) + (3 + 1));
+    assert_eq!(checked.bytes, (1 + 12 + 2 + 70_000) + (3 + 1) + 7);
     let engine = LocalEngine::open(dir.path()).unwrap();
     assert_eq!(engine.verify(false, &mut |_| ControlFlow::Continue(())).unwrap().checked, checked);
     let memory = batonfs::engine::memory::MemoryEngine::new();

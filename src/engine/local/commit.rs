@@ -8,7 +8,7 @@ use super::disk::{Access, DiskFile, Form};
 use super::look::{self, Found, Look};
 use super::mark::{Mark, Now};
 use super::publish::Work;
-use super::record::{Act, Append, Body, Kept, KeptChange, Record, Value};
+use super::record::{Act, Append, Body, Kept, KeptChange, LostDraft, Record, Value};
 use super::session::{Hold, Late, Progress, Session};
 use super::stage::{self, INLINE_BYTES};
 use super::{LocalEngine, paths, time, tree};
@@ -33,7 +33,7 @@ pub(super) struct Decision {
 }
 
 impl Decision {
-    fn of(act: Act) -> Self {
+    pub(super) fn of(act: Act) -> Self {
         let time_ms = time::now_ms();
         Self { act, body: Vec::new(), content: None, draft: None, base: None, time_ms, waits: false }
     }
@@ -255,7 +255,10 @@ impl LocalEngine {
                 Ok(Decision { base: current, ..decision })
             }
             Change::SetPolicy(policy) => Ok(Decision::of(Act::Policy { policy })),
-            Change::Drop { key, size_bytes } => Ok(Decision::of(Act::Drop { key, size: size_bytes })),
+            Change::Drop { key, size_bytes, lost, reason, kept } => {
+                let draft = LostDraft { key, size: size_bytes, lost, reason, value: None };
+                self.decide_drop(&session.id, draft, kept, context, operation)
+            }
         }
     }
 

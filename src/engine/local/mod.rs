@@ -14,6 +14,7 @@ mod journal;
 mod late;
 mod log;
 mod look;
+mod lost;
 mod mark;
 mod marker;
 mod paths;
@@ -51,7 +52,7 @@ use super::{
     Change, Context, DirEntry, Engine, EngineError, Entry, Head, Receipt, Recovery, Report, Result, Snapshot, Space,
     Stage, Tell,
 };
-use crate::words::{Dir, Key, LogLine, Policy, Seq, SessionId, Version};
+use crate::words::{Dir, Key, LogLine, Past, Policy, Seq, SessionId, Version};
 
 /// How often a place is looked at again when programs beside the store replace what is there.
 const ROUNDS_MAX: usize = 64;
@@ -305,21 +306,39 @@ impl Engine for LocalEngine {
         Ok(current.max(known))
     }
 
-    fn versions(&self, session: &SessionId, key: &Key) -> Result<Vec<Version>> {
+    fn past(&self, session: &SessionId, key: &Key) -> Result<Vec<Past>> {
+        // The newest one first: what replaces it meanwhile takes it to where is looked next.
+        let newest = self.read_head(session, key)?.map(|head| Past::Version(head.version));
         self.past_in_place(session);
-        let mut versions = self.kept(session, key)?;
-        versions.extend(self.read_head(session, key)?.map(|head| head.version));
-        versions.sort_unstable();
-        versions.dedup();
-        Ok(versions)
+        let mut past = self.kept_past(session, key)?;
+        past.extend(newest);
+        past.sort_unstable();
+        past.dedup();
+        Ok(past)
     }
 
-    fn open_version(&self, session: &SessionId, key: &Key, version: Version) -> Result<Option<Snapshot>> {
+    fn past_names(&self, session: &SessionId, dir: &Dir) -> Result<Vec<String>> {
+        self.past_in_place(session);
+        self.kept_names(session, dir)
+    }
+
+    fn past_entry(&self, session: &SessionId, key: &Key, past: Past) -> Result<Option<Entry>> {
+        let newest = self.read_head(session, key)?.filter(|head| past == Past::Version(head.version));
+        match newest {
+            Some(head) => Ok(Some(read::entry_of(head))),
+            None => {
+                self.past_in_place(session);
+                self.kept_entry(session, key, past)
+            }
+        }
+    }
+
+    fn open_past(&self, session: &SessionId, key: &Key, past: Past) -> Result<Option<Snapshot>> {
         match self.read_snapshot(session, key)? {
-            Some(current) if current.head.version == version => Ok(Some(current)),
+            Some(current) if past == Past::Version(current.head.version) => Ok(Some(current)),
             _ => {
                 self.past_in_place(session);
-                self.open_kept(session, key, version)
+                self.open_kept(session, key, past)
             }
         }
     }
