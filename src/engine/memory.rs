@@ -8,8 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::value::{AttributeChange, Content};
 use super::{
-    Attributes, Change, Checked, Context, DirEntry, Engine, EngineError, Entry, Head, Kind, Receipt, Report, Result,
-    Snapshot, Space, Stage, Staged, Tell,
+    Attributes, Change, Checked, Context, DirEntry, Engine, EngineError, Entry, Head, Keep, Kind, Receipt, Report,
+    Result, Snapshot, Space, Stage, Staged, Tell,
 };
 use crate::words::{Dir, Key, LogLine, Lost, Op, Past, Policy, Seq, SessionId, Version, Writer};
 
@@ -17,6 +17,7 @@ use crate::words::{Dir, Key, LogLine, Lost, Op, Past, Policy, Seq, SessionId, Ve
 #[derive(Debug, Default)]
 pub struct MemoryEngine {
     state: Mutex<State>,
+    keep: Keep,
 }
 
 #[derive(Debug, Default)]
@@ -33,6 +34,7 @@ struct Session {
     values: BTreeMap<String, Value>,
     last: HashMap<String, Version>,
     history: HashMap<String, VecDeque<(Version, Value)>>,
+    keep: Keep,
     /// Drafts that became no version.
     lost: BTreeMap<String, BTreeMap<Past, Value>>,
     log: Vec<LogLine>,
@@ -44,6 +46,14 @@ struct Session {
 struct Value {
     head: Head,
     bytes: Arc<Vec<u8>>,
+    /// When it became something of the past.
+    kept_at: Option<SystemTime>,
+}
+
+impl Value {
+    fn is_older(&self, than: SystemTime) -> bool {
+        self.kept_at.is_some_and(|kept_at| kept_at < than)
+    }
 }
 
 /// Bytes that nobody changes.
@@ -118,6 +128,12 @@ impl MemoryEngine {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// One that keeps so much of the past.
+    #[must_use]
+    pub fn keeping(keep: Keep) -> Self {
+        Self { keep, ..Self::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -235,9 +251,10 @@ impl Session {
     }
 
     fn remember(&mut self, key: &Key, value: Value, newest: Version) {
+        let keep = self.keep;
         let kept = self.history.entry(key.to_string()).or_default();
-        kept.push_back((value.head.version, value));
-        kept.retain(|(version, _)| version.saturating_add(super::KEPT_VERSIONS) >= newest);
+        kept.push_back((value.head.version, Value { kept_at: Some(SystemTime::now()), ..value }));
+        kept.retain(|(version, _)| !keep.is_past(*version, newest));
     }
 
     fn keep_lost(
@@ -259,8 +276,8 @@ impl Session {
             attributes,
         };
         let of_key = self.lost.entry(key.to_string()).or_default();
-        of_key.insert(past, Value { head, bytes });
-        while of_key.len() as u64 > super::KEPT_VERSIONS {
+        of_key.insert(past, Value { head, bytes, kept_at: Some(SystemTime::now()) });
+        for _ in 0..self.keep.too_many(of_key.len()) {
             of_key.pop_first();
         }
         Ok(())
@@ -297,7 +314,7 @@ impl Session {
             committed_at_s: now().as_secs(),
             attributes,
         };
-        self.publish(key, Value { head, bytes });
+        self.publish(key, Value { head, bytes, kept_at: None });
         Ok(Done::new(Op::Put, key.as_str()).version(version, size_bytes))
     }
 
@@ -609,6 +626,7 @@ impl Engine for MemoryEngine {
         if !makes && known.root.is_none() {
             return Err(EngineError::NoSession(session.to_string()));
         }
+        known.keep = self.keep;
         let done = known.make(session, change, &context.author.writer)?;
         Ok(known.record(done, context))
     }
@@ -638,9 +656,23 @@ impl Engine for MemoryEngine {
         Ok(Space { block_bytes: 4096, ..Space::default() })
     }
 
-    fn sweep(&self, _: &AtomicBool) -> Result<u64> {
+    fn sweep(&self, now: SystemTime, _: &AtomicBool) -> Result<u64> {
         // Nobody else can put anything here.
-        Ok(0)
+        let Some(before) = self.keep.age.and_then(|age| now.checked_sub(age)) else { return Ok(0) };
+        let mut swept = 0;
+        for session in self.state().sessions.values_mut() {
+            for kept in session.history.values_mut() {
+                swept += kept.iter().filter(|(_, value)| value.is_older(before)).count() as u64;
+                kept.retain(|(_, value)| !value.is_older(before));
+            }
+            for lost in session.lost.values_mut() {
+                swept += lost.values().filter(|value| value.is_older(before)).count() as u64;
+                lost.retain(|_, value| !value.is_older(before));
+            }
+            session.history.retain(|_, kept| !kept.is_empty());
+            session.lost.retain(|_, lost| !lost.is_empty());
+        }
+        Ok(swept)
     }
 
     fn verify(&self, _: bool, _: &mut Tell<'_>) -> Result<Report> {

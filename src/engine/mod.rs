@@ -15,6 +15,7 @@ pub mod value;
 
 use std::fmt::Debug;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime};
 
 pub use error::EngineError;
 pub use finding::{Checked, Finding, Harm, Report, Tell};
@@ -25,8 +26,43 @@ pub use value::{
 
 use crate::words::{Author, Dir, Key, LogLine, Lost, Past, Policy, Seq, SessionId, Version, Writer};
 
-/// How many versions before the newest are kept of each key.
+/// How many versions before the newest are kept of each key where nobody says how many.
 pub const KEPT_VERSIONS: u64 = 32;
+/// For how many days they are kept where nobody says how long.
+pub const KEPT_DAYS: u64 = 30;
+
+/// How much of the past is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// So many versions before the newest of each key, and so many drafts that became none; 0: any number.
+    pub count: u64,
+    /// What was replaced, deleted, dropped or refused no longer ago; `None`: however long ago. By the background alone.
+    pub age: Option<Duration>,
+}
+
+impl Keep {
+    /// Where nobody says how much.
+    pub const USUAL: Self = Self { count: KEPT_VERSIONS, age: Some(Duration::from_secs(KEPT_DAYS * 24 * 60 * 60)) };
+
+    /// Is a version too far before the newest one?
+    #[must_use]
+    pub fn is_past(&self, version: Version, newest: Version) -> bool {
+        self.count > 0 && version.saturating_add(self.count) < newest
+    }
+
+    /// How many of so many drafts are too many.
+    #[must_use]
+    pub fn too_many(&self, drafts: usize) -> usize {
+        let most = if self.count > 0 { usize::try_from(self.count).unwrap_or(usize::MAX) } else { usize::MAX };
+        drafts.saturating_sub(most)
+    }
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self::USUAL
+    }
+}
 
 /// The result of every engine operation.
 pub type Result<T> = std::result::Result<T, EngineError>;
@@ -285,12 +321,13 @@ pub trait Engine: Send + Sync + Debug {
     /// [`EngineError::Io`].
     fn space(&self) -> Result<Space>;
 
-    /// Removes what other programs left half done long ago and will not come back for; how many things. Nothing waits for
+    /// Removes what is too old at this time: what other programs left half done and will not come back for, and what was
+    /// kept of the past for long enough ([`Keep::age`]); how many things. Who reads one of them reads on. Nothing waits for
     /// it; `stop` ends it early.
     ///
     /// # Errors
     /// [`EngineError::Io`].
-    fn sweep(&self, stop: &AtomicBool) -> Result<u64>;
+    fn sweep(&self, now: SystemTime, stop: &AtomicBool) -> Result<u64>;
 
     /// Checks all that is kept against the rules it is kept by, while others go on working; `tell` hears how far it is.
     /// With `repair`, what can be mended without losing a committed byte is, and all is checked once more.

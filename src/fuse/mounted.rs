@@ -22,6 +22,9 @@ const APPEND_AGE: Duration = Duration::from_millis(400);
 /// How often that is looked at, and how often a drain looks.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// How often what is too old is looked for, from the mount's beginning on.
+const SWEEP_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A mounted store.
 #[derive(Debug)]
 pub struct Mounted {
@@ -32,7 +35,7 @@ pub struct Mounted {
     aging: Mutex<Option<(mpsc::Sender<()>, JoinHandle<()>)>>,
     /// The same for the one that makes durable what was closed, where closes return before it is.
     syncing: Mutex<Option<(mpsc::Sender<()>, JoinHandle<()>)>>,
-    /// Set to end the thread that removes what other programs left behind.
+    /// Set to end the thread that removes what is too old.
     sweeping: Mutex<Option<(Arc<AtomicBool>, JoinHandle<()>)>>,
 }
 
@@ -120,6 +123,7 @@ impl Mounted {
         }
         if let Some((stop, thread)) = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner).take() {
             stop.store(true, Ordering::Relaxed);
+            thread.thread().unpark();
             let _ = thread.join();
         }
         // What is still open has lost its mount: it ends as it would have when asked to.
@@ -192,8 +196,15 @@ fn sweep(fs: Arc<Filesystem>) -> io::Result<(Arc<AtomicBool>, JoinHandle<()>)> {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let thread = std::thread::Builder::new().name("sweep".to_owned()).spawn(move || {
-        if let Err(e) = fs.engine().sweep(&stopped) {
-            tracing::warn!("what other programs left behind was not looked for: {e}");
+        while !stopped.load(Ordering::Relaxed) {
+            if let Err(e) = fs.engine().sweep(SystemTime::now(), &stopped) {
+                tracing::warn!("what is too old was not looked for: {e}");
+            }
+            let until = Instant::now() + SWEEP_EVERY;
+            while !stopped.load(Ordering::Relaxed) && Instant::now() < until {
+                // Whoever ends the mount wakes it.
+                std::thread::park_timeout(until.saturating_duration_since(Instant::now()));
+            }
         }
     })?;
     Ok((stop, thread))

@@ -83,6 +83,26 @@ fn a_keys_name_goes_before_the_number_of_a_version() {
     assert_eq!((mount.kept("a/003"), mount.kept("a/03/1")), ("3\n".into(), "it is\n".into()));
 }
 
+// P7
+#[test]
+fn so_much_is_kept_as_the_mount_was_told() {
+    let Some(mut mount) = Mount::with(&["--keep", "2"]) else { return };
+    let write = |mount: &Mount| mount.bash("for n in 1 2 3 4 5; do echo $n > k; done").ok();
+    write(&mount);
+    assert_eq!(mount.past_names("k"), ["3", "4", "5"]);
+    mount.again(&["--keep", "0", "--keep-days", "0"]);
+    write(&mount);
+    assert_eq!(mount.past_names("k"), ["10", "3", "4", "5", "6", "7", "8", "9"]);
+    mount.unmount();
+    let store = mount.store().to_string_lossy().into_owned();
+    mount.batonfs(&["delete", &store, harness::SESSION, "k", "--keep", "1"]).ok();
+    mount.batonfs(&["write", &store, harness::SESSION, "k", "--keep", "1"]).ok();
+    mount.batonfs(&["write", &store, harness::SESSION, "k", "--keep", "1"]).ok();
+    mount.batonfs(&["mount", "--keep", "many", &store, &mount.point().to_string_lossy()]).refused("--keep");
+    mount.again(&[]);
+    assert_eq!(mount.past_names("k"), ["11", "12"]);
+}
+
 // P3
 #[test]
 fn nothing_in_history_can_be_changed() {

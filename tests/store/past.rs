@@ -2,9 +2,12 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime};
 
-use batonfs::engine::local::LocalEngine;
-use batonfs::engine::{Change, Engine, Kind, Staged};
+use batonfs::engine::local::{LocalEngine, Opening};
+use batonfs::engine::memory::MemoryEngine;
+use batonfs::engine::{Change, Engine, Keep, Kind, Staged};
 use batonfs::store::{Base, Draft, Rule, StoreError, Write};
 use batonfs::words::{Lost, Op, Past, Policy};
 
@@ -105,6 +108,100 @@ fn lost_drafts_go_with_a_renamed_directory_and_the_oldest_by_their_number() {
         assert_eq!(kept(engine, "e/k", Past::Draft(seqs[0], Lost::Refused)), [8]);
         assert_eq!(engine.past(&session(), &key("e/other")).unwrap().len(), 1);
         assert_eq!(engine.past(&session(), &key("d/k")).unwrap(), []);
+    }
+}
+
+/// Every engine, with the session `s` made, that keeps so much.
+fn keeping(keep: Keep) -> Vec<Subject> {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = LocalEngine::open_at(dir.path(), Opening { keep, ..Opening::USUAL }).unwrap();
+    let subjects = [
+        Subject { engine: Arc::new(MemoryEngine::keeping(keep)), dir: None },
+        Subject { engine: Arc::new(engine), dir: Some(dir) },
+    ];
+    subjects.into_iter().inspect(|subject| make_session(&*subject.engine)).collect()
+}
+
+fn versions(engine: &dyn Engine, path: &str) -> Vec<u64> {
+    engine.versions(&session(), &key(path)).unwrap()
+}
+
+/// Gives a key the versions up to this one.
+fn write_upto(engine: &dyn Engine, path: &str, last: u64) {
+    let next = versions(engine, path).last().map_or(1, |newest| newest + 1);
+    for n in next..=last {
+        commit(engine, put(path, &[n as u8], Some(n - 1).filter(|n| *n > 0)));
+    }
+}
+
+// F60
+#[test]
+fn f60_as_many_versions_and_drafts_are_kept_as_are_wanted() {
+    for (count, least) in [(1, 39), (3, 37), (0, 1)] {
+        for subject in keeping(Keep { count, ..Keep::USUAL }) {
+            let engine = &*subject.engine;
+            write_upto(engine, "k", 40);
+            assert_eq!(versions(engine, "k"), (least..=40).collect::<Vec<_>>(), "{count}");
+            let drafts: Vec<_> = (0..40).map(|_| commit(engine, lost("k", Lost::Refused, b"x")).seq).collect();
+            let kept = engine.past(&session(), &key("k")).unwrap();
+            let kept: Vec<_> = kept.into_iter().filter(|past| past.version().is_none()).map(dropped_seq).collect();
+            assert_eq!(kept, drafts[(least as usize).min(40 - count as usize) * usize::from(count > 0)..], "{count}");
+        }
+    }
+}
+
+// F60
+#[test]
+fn whoever_opens_a_store_says_anew_how_much_is_kept() {
+    let subject = local();
+    let root = subject.dir.as_ref().unwrap().path();
+    make_session(&*subject.engine);
+    write_upto(&*subject.engine, "k", 30);
+    subject.engine.close().unwrap();
+    let keep = Keep { count: 2, age: None };
+    let engine = LocalEngine::open_at(root, Opening { keep, ..Opening::USUAL }).unwrap();
+    assert_eq!(versions(&engine, "k").len(), 30, "opening alone takes nothing");
+    write_upto(&engine, "k", 32);
+    assert_eq!(versions(&engine, "k"), [30, 31, 32]);
+    engine.close().unwrap();
+    crate::sound::assert_sound(root);
+}
+
+// F61
+#[test]
+fn f61_what_came_to_history_long_ago_goes_and_who_reads_it_reads_on() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let sweep =
+        |engine: &dyn Engine, days: u32| engine.sweep(SystemTime::now() + DAY * days, &AtomicBool::new(false)).unwrap();
+    for subject in keeping(Keep::USUAL) {
+        let engine = &*subject.engine;
+        // They were last written in 1970, and replaced today.
+        write_upto(engine, "d/k", 3);
+        write_upto(engine, "gone/k", 2);
+        commit(engine, delete("gone/k", 2));
+        commit(engine, remove_dir("gone"));
+        commit(engine, lost("never", Lost::Dropped, b"half"));
+        let read = engine.open_version(&session(), &key("d/k"), 1).unwrap().unwrap();
+        assert_eq!(sweep(engine, 29), 0);
+        assert_eq!(
+            (names(engine, ""), versions(engine, "d/k")),
+            (["d", "gone", "never"].map(str::to_owned).to_vec(), vec![1, 2, 3])
+        );
+        assert_eq!(sweep(engine, 31), 5);
+        assert_eq!((names(engine, ""), versions(engine, "d/k")), (vec![], vec![3]));
+        assert_eq!(read.read_all().unwrap(), [1]);
+        assert!(engine.open_version(&session(), &key("d/k"), 1).unwrap().is_none());
+        assert_eq!(commit(engine, put("gone/k", b"", None)).version, Some(3), "a number is never given again");
+        write_upto(engine, "d/k", 4);
+        assert_eq!(versions(engine, "d/k"), [3, 4]);
+        if let Some(dir) = &subject.dir {
+            engine.close().unwrap();
+            crate::sound::assert_sound(dir.path());
+        }
+    }
+    for subject in keeping(Keep { age: None, ..Keep::USUAL }) {
+        write_upto(&*subject.engine, "k", 3);
+        assert_eq!(sweep(&*subject.engine, 100_000), 0);
     }
 }
 

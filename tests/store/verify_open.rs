@@ -154,9 +154,12 @@ fn history_that_nobody_prunes_is_found_and_pruned_to_what_is_kept() {
         remark(&past.join(n.to_string()), "version", n.into());
         remark(&past.join(n.to_string()), "since", n.into());
     }
-    let report = checked(dir.path(), false);
-    assert_eq!(told(&report.findings), ["leftover F6 .baton/history/s/kk: it has 69 versions"]);
-    assert_eq!(told(&checked(dir.path(), true).findings), Vec::<String>::new());
+    // How many are kept is for who opens the store: nobody has it open now.
+    assert_eq!(told(&checked(dir.path(), false).findings), Vec::<String>::new());
+    let engine = LocalEngine::open(dir.path()).unwrap();
+    let check = |repair| told(&engine.verify(repair, &mut |_| std::ops::ControlFlow::Continue(())).unwrap().findings);
+    assert_eq!(check(false), ["leftover F6 .baton/history/s/kk: it has 69 versions"]);
+    assert_eq!(check(true), Vec::<String>::new());
     assert_eq!(fs::read_dir(&past).unwrap().count(), 32);
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 
-use super::super::{EngineError, Entry, Head, KEPT_VERSIONS, Kind, Result, Snapshot};
+use super::super::{EngineError, Entry, Head, Kind, Result, Snapshot};
 use super::disk::{Access, Form};
 use super::look::{self, Look};
 use super::mark::Mark;
@@ -37,9 +37,10 @@ impl LocalEngine {
         renamed.map_err(|e| EngineError::io(format!("keeping {to}"), e))?;
         // Most puts follow a put: then one name is too old. Where appends or deletes left a gap there, numbers pass by
         // the one that is due, and the directory says which are too old.
-        let Some(old) = newest.checked_sub(KEPT_VERSIONS + 1).filter(|old| *old > 0) else { return Ok(()) };
+        let Some(count) = Some(self.keep.count).filter(|count| *count > 0) else { return Ok(()) };
+        let Some(old) = newest.checked_sub(count.saturating_add(1)).filter(|old| *old > 0) else { return Ok(()) };
         let old = paths::history(session, key.as_str(), old);
-        if newest.is_multiple_of(KEPT_VERSIONS) || self.disk.stat(&old).is_err() {
+        if newest.is_multiple_of(count) || self.disk.stat(&old).is_err() {
             return self.prune(session, key, newest);
         }
         self.spare_values.retire(&*self.disk, &old);
@@ -64,7 +65,7 @@ impl LocalEngine {
     /// # Errors
     /// [`EngineError::Io`].
     pub(super) fn prune(&self, session: &SessionId, key: &Key, newest: Version) -> Result<()> {
-        for old in self.kept(session, key)?.into_iter().filter(|old| old.saturating_add(KEPT_VERSIONS) < newest) {
+        for old in self.kept(session, key)?.into_iter().filter(|old| self.keep.is_past(*old, newest)) {
             tree::unlink(&*self.disk, &paths::history(session, key.as_str(), old))?;
         }
         Ok(())

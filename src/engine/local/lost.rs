@@ -1,7 +1,7 @@
 //! Drafts that became no version: staged like a value, and published beside the versions of their key. Knows files of
 //! history; must not know why a draft was lost.
 
-use super::super::{Attributes, Context, KEPT_VERSIONS, Result, Staged};
+use super::super::{Attributes, Context, Result, Staged};
 use super::commit::Decision;
 use super::disk::Access;
 use super::look::{self, Look};
@@ -81,7 +81,7 @@ impl LocalEngine {
     fn prune_lost(&self, session: &SessionId, key: &Key) -> Result<()> {
         let mut drafts = self.kept_past(session, key)?;
         drafts.retain(|past| past.version().is_none());
-        let old = drafts.len().saturating_sub(usize::try_from(KEPT_VERSIONS).unwrap_or(usize::MAX));
+        let old = self.keep.too_many(drafts.len());
         drafts
             .into_iter()
             .take(old)

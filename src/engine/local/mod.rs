@@ -9,6 +9,7 @@
 mod commit;
 pub mod disk;
 mod draft;
+mod forget;
 mod history;
 mod journal;
 mod late;
@@ -40,7 +41,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use self::disk::{Access, Disk, Form, LocalDisk};
 use self::journal::Journal;
@@ -49,8 +50,8 @@ use self::session::Session;
 use self::spare::Spares;
 pub use self::verify::{verify, verify_on};
 use super::{
-    Change, Context, DirEntry, Engine, EngineError, Entry, Head, Receipt, Recovery, Report, Result, Snapshot, Space,
-    Stage, Tell,
+    Change, Context, DirEntry, Engine, EngineError, Entry, Head, Keep, Receipt, Recovery, Report, Result, Snapshot,
+    Space, Stage, Tell,
 };
 use crate::words::{Dir, Key, LogLine, Past, Policy, Seq, SessionId, Version};
 
@@ -72,13 +73,16 @@ pub struct Opening<'a> {
     pub tail_bytes: u64,
     /// A recovery that takes longer is told of, and again whenever so much time has passed.
     pub patience: Duration,
+    /// How much of the past is kept.
+    pub keep: Keep,
     /// Who hears how far it is, and at the end what was done.
     pub tell: &'a (dyn Fn(&Recovery) + Sync),
 }
 
 impl Opening<'static> {
     /// As a store is opened where nobody waits for it.
-    pub const USUAL: Self = Self { tail_bytes: TAIL_BYTES, patience: Duration::from_secs(1), tell: &|_| {} };
+    pub const USUAL: Self =
+        Self { tail_bytes: TAIL_BYTES, patience: Duration::from_secs(1), keep: Keep::USUAL, tell: &|_| {} };
 }
 
 /// A store in a directory of the local file system.
@@ -93,6 +97,7 @@ pub struct LocalEngine {
     spare_values: Spares,
     spare_sidecars: Spares,
     tail_bytes: u64,
+    keep: Keep,
     /// A value may be answered for before its sync.
     defers: bool,
     /// How many changes wait for their sync.
@@ -147,6 +152,7 @@ impl LocalEngine {
             spare_values: Spares::default(),
             spare_sidecars: Spares::default(),
             tail_bytes: opening.tail_bytes,
+            keep: opening.keep,
             defers: false,
             late: AtomicUsize::new(0),
             at_once: AtomicUsize::new(0),
@@ -416,8 +422,9 @@ impl Engine for LocalEngine {
         self.disk.space().map_err(|e| EngineError::io("asking for free space", e))
     }
 
-    fn sweep(&self, stop: &AtomicBool) -> Result<u64> {
-        Ok(sweep::sweep(&*self.disk, &self.sessions()?, stop))
+    fn sweep(&self, now: SystemTime, stop: &AtomicBool) -> Result<u64> {
+        let abandoned = sweep::sweep(&*self.disk, &self.sessions()?, now, stop);
+        Ok(abandoned + self.forget(now, stop)?)
     }
 
     fn verify(&self, repair: bool, tell: &mut Tell<'_>) -> Result<Report> {

@@ -8,11 +8,8 @@ use crate::engine::local::disk::{Access, Form};
 use crate::engine::local::look::{self, Found, Look};
 use crate::engine::local::mark::Mark;
 use crate::engine::local::paths;
-use crate::engine::{EngineError, KEPT_VERSIONS, Result};
+use crate::engine::{EngineError, Result};
 use crate::words::{Key, Past, SessionId, Version};
-
-/// More than these are not pruned any more. Pruning may be late by as many as are kept.
-const FILES_MAX: usize = 2 * KEPT_VERSIONS as usize;
 
 impl Scan<'_, '_> {
     /// The history of a session, directory by directory. Names have a letter before them.
@@ -58,13 +55,15 @@ impl Scan<'_, '_> {
         for version in &versions {
             self.judge_key(session, key, facts, |scan, facts| scan.judge_version(session, key, *version, facts))?;
         }
-        let too_many = versions.len().saturating_sub(FILES_MAX);
-        if too_many > 0 && !self.way.touches(session, key.as_str()) {
-            let count = versions.len();
+        // How many are kept is for whoever has the store open.
+        let Some(keep) = self.live.map(|live| live.keep).filter(|keep| keep.count > 0) else { return Ok(()) };
+        // Pruning may be late by as many as are kept.
+        if versions.len() as u64 > keep.count.saturating_mul(2) && !self.way.touches(session, key.as_str()) {
+            let (count, most) = (versions.len(), keep.count);
             let newest = versions.last().copied().unwrap_or(0).max(facts.last_of(key.as_str()));
-            let old = versions.into_iter().filter(|old| old.saturating_add(KEPT_VERSIONS) < newest);
+            let old = versions.into_iter().filter(|old| keep.is_past(*old, newest));
             let places = old.map(|old| paths::history(session, key.as_str(), old)).collect();
-            let remedy = format!("the {KEPT_VERSIONS} before the newest are kept; those before them can be removed");
+            let remedy = format!("the {most} before the newest are kept; those before them can be removed");
             let fault = Fault::leftover("F6", &place, format!("it has {count} versions"), &remedy);
             self.found(fault.mended_by(Mend::RemoveAll(places)));
         }
