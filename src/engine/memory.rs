@@ -1,6 +1,8 @@
 //! The engine in memory: the whole promise without a disk, for tests and for stores that end with their process.
 //! Must not know files; what it leaves out is only durability.
 
+mod past;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,12 +50,6 @@ struct Value {
     bytes: Arc<Vec<u8>>,
     /// When it became something of the past.
     kept_at: Option<SystemTime>,
-}
-
-impl Value {
-    fn is_older(&self, than: SystemTime) -> bool {
-        self.kept_at.is_some_and(|kept_at| kept_at < than)
-    }
 }
 
 /// Bytes that nobody changes.
@@ -248,47 +244,6 @@ impl Session {
         if let Some(replaced) = self.values.insert(key.to_string(), value) {
             self.remember(key, replaced, version);
         }
-    }
-
-    fn remember(&mut self, key: &Key, value: Value, newest: Version) {
-        let keep = self.keep;
-        let kept = self.history.entry(key.to_string()).or_default();
-        kept.push_back((value.head.version, Value { kept_at: Some(SystemTime::now()), ..value }));
-        kept.retain(|(version, _)| !keep.is_past(*version, newest));
-    }
-
-    fn keep_lost(
-        &mut self,
-        key: &Key,
-        past: Past,
-        content: &Staged,
-        attributes: Attributes,
-        writer: &Writer,
-    ) -> Result<()> {
-        let bytes = Arc::new(content.read_all()?);
-        let head = Head {
-            version: 0,
-            appends_since: 0,
-            seq: self.next_seq(),
-            size_bytes: bytes.len() as u64,
-            writer: writer.clone(),
-            committed_at_s: now().as_secs(),
-            attributes,
-        };
-        let of_key = self.lost.entry(key.to_string()).or_default();
-        of_key.insert(past, Value { head, bytes, kept_at: Some(SystemTime::now()) });
-        for _ in 0..self.keep.too_many(of_key.len()) {
-            of_key.pop_first();
-        }
-        Ok(())
-    }
-
-    /// One thing that is kept of a key.
-    fn kept(&self, key: &Key, past: Past) -> Option<&Value> {
-        let Past::Version(version) = past else { return self.lost.get(key.as_str())?.get(&past) };
-        let current = self.values.get(key.as_str()).filter(|value| value.head.version == version);
-        let before = || self.history.get(key.as_str())?.iter().find(|(v, _)| *v == version).map(|(_, value)| value);
-        current.or_else(before)
     }
 
     fn make_parents(&mut self, key: &Key, attributes: &Attributes) {
@@ -573,27 +528,11 @@ impl Engine for MemoryEngine {
     }
 
     fn past(&self, session: &SessionId, key: &Key) -> Result<Vec<Past>> {
-        let past = |s: &Session| {
-            let kept = s.history.get(key.as_str()).into_iter().flatten().map(|(version, _)| *version);
-            let versions = kept.chain(s.values.get(key.as_str()).map(|v| v.head.version)).map(Past::Version);
-            let mut past: Vec<_> =
-                versions.chain(s.lost.get(key.as_str()).into_iter().flat_map(|lost| lost.keys().copied())).collect();
-            past.sort_unstable();
-            past.dedup();
-            past
-        };
-        Ok(self.read(session, past).unwrap_or_default())
+        Ok(self.read(session, |s| s.past(key)).unwrap_or_default())
     }
 
     fn past_names(&self, session: &SessionId, dir: &Dir) -> Result<Vec<String>> {
-        let prefix = if dir.is_root() { String::new() } else { format!("{dir}/") };
-        let names = |s: &Session| {
-            let kept = s.history.iter().filter(|(_, kept)| !kept.is_empty()).map(|(path, _)| path);
-            let below = kept.chain(s.lost.keys()).filter_map(|path| path.strip_prefix(&prefix));
-            let names = below.filter_map(|path| path.split('/').next().map(str::to_owned));
-            names.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
-        };
-        Ok(self.read(session, names).unwrap_or_default())
+        Ok(self.read(session, |s| s.past_names(dir)).unwrap_or_default())
     }
 
     fn past_entry(&self, session: &SessionId, key: &Key, past: Past) -> Result<Option<Entry>> {
@@ -659,20 +598,7 @@ impl Engine for MemoryEngine {
     fn sweep(&self, now: SystemTime, _: &AtomicBool) -> Result<u64> {
         // Nobody else can put anything here.
         let Some(before) = self.keep.age.and_then(|age| now.checked_sub(age)) else { return Ok(0) };
-        let mut swept = 0;
-        for session in self.state().sessions.values_mut() {
-            for kept in session.history.values_mut() {
-                swept += kept.iter().filter(|(_, value)| value.is_older(before)).count() as u64;
-                kept.retain(|(_, value)| !value.is_older(before));
-            }
-            for lost in session.lost.values_mut() {
-                swept += lost.values().filter(|value| value.is_older(before)).count() as u64;
-                lost.retain(|_, value| !value.is_older(before));
-            }
-            session.history.retain(|_, kept| !kept.is_empty());
-            session.lost.retain(|_, lost| !lost.is_empty());
-        }
-        Ok(swept)
+        Ok(self.state().sessions.values_mut().map(|session| session.forget(before)).sum())
     }
 
     fn verify(&self, _: bool, _: &mut Tell<'_>) -> Result<Report> {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use batonfs::engine::local::{LocalEngine, Opening};
 use batonfs::engine::memory::MemoryEngine;
-use batonfs::engine::{Change, Engine, Keep, Kind, Staged};
+use batonfs::engine::{Change, Engine, EngineError, Keep, Kind, Staged};
 use batonfs::store::{Base, Draft, Rule, StoreError, Write};
 use batonfs::words::{Lost, Op, Past, Policy};
 
@@ -203,6 +203,24 @@ fn f61_what_came_to_history_long_ago_goes_and_who_reads_it_reads_on() {
         write_upto(&*subject.engine, "k", 3);
         assert_eq!(sweep(&*subject.engine, 100_000), 0);
     }
+}
+
+// F10 F61
+#[test]
+fn a_copy_put_back_is_a_strangers_value_also_when_history_has_forgotten_it() {
+    let subject = local();
+    let (engine, root) = (&*subject.engine, subject.dir.as_ref().unwrap().path());
+    make_session(engine);
+    write_upto(engine, "k", 1);
+    let copied = std::process::Command::new("cp").arg("-a").args([root.join("s/k"), root.join("backup")]).status();
+    assert!(copied.unwrap().success());
+    write_upto(engine, "k", 3);
+    let later = SystemTime::now() + Duration::from_secs(31 * 24 * 60 * 60);
+    assert_eq!(engine.sweep(later, &AtomicBool::new(false)).unwrap(), 2);
+    std::fs::rename(root.join("backup"), root.join("s/k")).unwrap();
+    let refused = refused(engine, put("k", b"new", Some(1)));
+    assert!(matches!(refused, EngineError::Stale { current: Some(4) }), "{refused}");
+    assert_eq!(commit(engine, put("k", b"new", Some(4))).version, Some(5));
 }
 
 // F57

@@ -491,11 +491,18 @@ impl LocalEngine {
         Err(EngineError::Stale { current: None })
     }
 
-    /// Is a version in its key's history already, or a later one? Then the file is a copy that a program beside the mount
+    /// Is a version in its key's history already, or a later one, or where nothing is left there, in the log? Then the file is a copy that a program beside the mount
     /// put back, mark and all, and its number was given to others since.
     fn is_past(&self, session: &Session, key: &Key, mark: &Mark) -> Result<bool> {
         // Below a renamed directory the numbers in history may be another's.
-        Ok(mark.floor == 0 && self.kept(&session.id, key)?.last().is_some_and(|newest| *newest >= mark.version))
+        if mark.floor > 0 {
+            return Ok(false);
+        }
+        match self.kept(&session.id, key)?.last() {
+            Some(newest) => Ok(*newest >= mark.version),
+            // They may all have been kept for long enough.
+            None => Ok(session.order().last_version(key.as_str())? > mark.version),
+        }
     }
 
     fn next_version(&self, session: &Session, key: &Key, current: &Current) -> Result<Version> {

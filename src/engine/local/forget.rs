@@ -51,7 +51,13 @@ impl LocalEngine {
         }
         // Nothing comes to history meanwhile, nor does a renamed directory bring other files under these names.
         let _gate = self.pass();
-        let session = self.loaded(id)?;
+        let session = match self.loaded(id) {
+            Ok(session) => session,
+            Err(e) => {
+                tracing::warn!("what is too old in history stays: {e}");
+                return Ok(0);
+            }
+        };
         let _tree = session.hold_tree();
         if session.is_stuck() {
             return Ok(0);
