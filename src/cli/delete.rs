@@ -1,8 +1,8 @@
 //! `batonfs delete`: a key goes, and the directories this leaves empty.
 
-use super::options::{CallerArgs, KeyArg, SessionArg, StoreArg, perform};
+use super::options::{CallerArgs, KeepArgs, KeyArg, SessionArg, StoreArg, perform};
 use super::{Ended, Exit};
-use crate::committer::Request;
+use crate::committer::{Call, Request};
 
 /// Delete a key; its history stays
 #[derive(Debug, clap::Args)]
@@ -15,9 +15,11 @@ pub(super) struct Args {
     key: KeyArg,
     #[command(flatten)]
     caller: CallerArgs,
+    #[command(flatten)]
+    keep: KeepArgs,
 }
 
 pub(super) fn run(args: &Args) -> Ended {
     let call = args.caller.call(Request::Delete { session: args.session.id()?, key: args.key.key()? })?;
-    perform(&args.store.root()?, call).map(|_| Exit::Done)
+    perform(&args.store.root()?, Call { keep: args.keep.keep(), ..call }).map(|_| Exit::Done)
 }

@@ -1,9 +1,9 @@
 //! `batonfs handoff`: passes work on, by writing the object on stdin to the handoff key.
 
 use super::Ended;
-use super::options::{CallerArgs, SessionArg, StoreArg};
+use super::options::{CallerArgs, KeepArgs, SessionArg, StoreArg};
 use super::write::write;
-use crate::committer::Request;
+use crate::committer::{Call, Request};
 use crate::words::Key;
 
 /// Pass work on: make the JSON object on stdin the session's handoff
@@ -15,6 +15,8 @@ pub(super) struct Args {
     session: SessionArg,
     #[command(flatten)]
     caller: CallerArgs,
+    #[command(flatten)]
+    keep: KeepArgs,
     /// Print what was made: session, key, version, sequence number
     #[arg(long)]
     json: bool,
@@ -24,5 +26,5 @@ pub(super) fn run(args: &Args) -> Ended {
     let key = Key::handoff();
     let session = args.session.id()?;
     let call = args.caller.call(Request::Write { session: session.clone(), key: key.clone() })?;
-    write(&args.store.root()?, call, (&session, &key), args.json)
+    write(&args.store.root()?, Call { keep: args.keep.keep(), ..call }, (&session, &key), args.json)
 }

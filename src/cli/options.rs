@@ -7,8 +7,8 @@ use clap::Args;
 
 use super::{mounts, output};
 use crate::committer::{Call, Declared, Refusal, RefusalKind, Reply, Request, client};
-use crate::engine::Staged;
 use crate::engine::local::Opening;
+use crate::engine::{KEPT_DAYS, KEPT_VERSIONS, Keep, Staged};
 use crate::identity::environ;
 use crate::store::StoreError;
 use crate::words::{Claim, Key, Policy, SessionId};
@@ -102,6 +102,25 @@ pub(super) struct CallerArgs {
     pub(super) conflict_policy: Option<String>,
 }
 
+/// `--keep` and `--keep-days`, of what may open a store.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct KeepArgs {
+    /// How many versions before the newest are kept of a key, and how many dropped or refused drafts; 0: all
+    #[arg(long, value_name = "N", default_value_t = KEPT_VERSIONS)]
+    keep: u64,
+    /// For how many days; a mount looks once a day. 0: for ever
+    #[arg(long, value_name = "D", default_value_t = KEPT_DAYS)]
+    keep_days: u64,
+}
+
+impl KeepArgs {
+    /// What they say.
+    pub(super) fn keep(self) -> Keep {
+        let age = Duration::from_secs(self.keep_days.saturating_mul(24 * 60 * 60));
+        Keep { count: self.keep, age: Some(age).filter(|age| !age.is_zero()) }
+    }
+}
+
 impl CallerArgs {
     /// The claim these make.
     pub(super) fn claim(&self) -> Result<Claim, Refusal> {
@@ -123,7 +142,7 @@ impl CallerArgs {
 
 /// Does an operation; a store that has to be recovered first says how far that is.
 pub(super) fn perform_with(root: &Path, call: Call, body: &Staged) -> Result<(Reply, Option<client::Value>), Refusal> {
-    let opening = Opening { patience: patience()?, tell: &output::recovery, ..Opening::USUAL };
+    let opening = Opening { patience: patience()?, keep: call.keep, tell: &output::recovery, ..Opening::USUAL };
     client::perform(root, call, body, client::LIMIT, opening)
 }
 

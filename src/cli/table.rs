@@ -73,7 +73,7 @@ impl Style {
 fn colour(op: Op) -> &'static str {
     match op {
         Op::Put | Op::Append | Op::Adopt => GREEN,
-        Op::Delete | Op::Rmdir | Op::Drop => RED,
+        Op::Delete | Op::Rmdir | Op::Drop | Op::Refuse => RED,
         Op::Rename => YELLOW,
         Op::Mkdir | Op::Attributes | Op::Declare | Op::Policy => CYAN,
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::options::{CallerArgs, KeyArg, SessionArg, StoreArg, perform_with, unexpected};
+use super::options::{CallerArgs, KeepArgs, KeyArg, SessionArg, StoreArg, perform_with, unexpected};
 use super::{Ended, Exit, output};
 use crate::committer::{Call, Refusal, Reply, Request, spool};
 use crate::words::{Key, SessionId};
@@ -20,6 +20,8 @@ pub(super) struct Args {
     key: KeyArg,
     #[command(flatten)]
     caller: CallerArgs,
+    #[command(flatten)]
+    keep: KeepArgs,
     /// Print what was made: session, key, version, sequence number
     #[arg(long)]
     json: bool,
@@ -38,7 +40,7 @@ struct Made<'a> {
 pub(super) fn run(args: &Args) -> Ended {
     let (session, key) = (args.session.id()?, args.key.key()?);
     let call = args.caller.call(Request::Write { session: session.clone(), key: key.clone() })?;
-    write(&args.store.root()?, call, (&session, &key), args.json)
+    write(&args.store.root()?, Call { keep: args.keep.keep(), ..call }, (&session, &key), args.json)
 }
 
 /// Takes stdin to its end, then writes it.

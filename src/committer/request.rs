@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::refusal::Refusal;
-use crate::engine::{Checked, Report};
+use crate::engine::{Checked, Keep, Report};
 use crate::handoff::Latest;
 use crate::words::{Claim, Handle, Key, LogLine, Policy, Seq, SessionId, Version, Writer};
 
@@ -189,6 +189,9 @@ pub struct Call {
     pub again: bool,
     /// The caller's umask, for what is made new.
     pub umask: u32,
+    /// How much of the past is kept by who opens the store for it: this process, or not at all.
+    #[serde(skip)]
+    pub keep: Keep,
 }
 
 /// What an environment declares.
@@ -211,7 +214,8 @@ impl Call {
         rustix::process::umask(mask);
         let (claim, environment, policy) = (Claim::default(), Declared::default(), None);
         let operation = Uuid::now_v7();
-        Self { request, claim, environment, policy, operation, again: false, umask: mask.as_raw_mode() }
+        let (again, umask, keep) = (false, mask.as_raw_mode(), Keep::USUAL);
+        Self { request, claim, environment, policy, operation, again, umask, keep }
     }
 }
 

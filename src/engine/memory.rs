@@ -1,6 +1,8 @@
 //! The engine in memory: the whole promise without a disk, for tests and for stores that end with their process.
 //! Must not know files; what it leaves out is only durability.
 
+mod past;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
@@ -9,15 +11,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::value::{AttributeChange, Content};
 use super::{
-    Attributes, Change, Checked, Context, DirEntry, Engine, EngineError, Entry, Head, Kind, Receipt, Report, Result,
-    Snapshot, Space, Stage, Staged, Tell,
+    Attributes, Change, Checked, Context, DirEntry, Engine, EngineError, Entry, Head, Keep, Kind, Receipt, Report,
+    Result, Snapshot, Space, Stage, Staged, Tell,
 };
-use crate::words::{Dir, Key, LogLine, Op, Policy, Seq, SessionId, Version, Writer};
+use crate::words::{Dir, Key, LogLine, Lost, Op, Past, Policy, Seq, SessionId, Version, Writer};
 
 /// Sessions in memory.
 #[derive(Debug, Default)]
 pub struct MemoryEngine {
     state: Mutex<State>,
+    keep: Keep,
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +37,9 @@ struct Session {
     values: BTreeMap<String, Value>,
     last: HashMap<String, Version>,
     history: HashMap<String, VecDeque<(Version, Value)>>,
+    keep: Keep,
+    /// Drafts that became no version.
+    lost: BTreeMap<String, BTreeMap<Past, Value>>,
     log: Vec<LogLine>,
     receipts: HashMap<uuid::Uuid, Receipt>,
     policy: Policy,
@@ -43,6 +49,8 @@ struct Session {
 struct Value {
     head: Head,
     bytes: Arc<Vec<u8>>,
+    /// When it became something of the past.
+    kept_at: Option<SystemTime>,
 }
 
 /// Bytes that nobody changes.
@@ -119,6 +127,12 @@ impl MemoryEngine {
         Self::default()
     }
 
+    /// One that keeps so much of the past.
+    #[must_use]
+    pub fn keeping(keep: Keep) -> Self {
+        Self { keep, ..Self::default() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // A change is checked whole before it is made, so a panicking holder leaves nothing half-changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -136,15 +150,25 @@ struct Done {
     to: Option<String>,
     version: Option<Version>,
     size_bytes: Option<u64>,
+    reason: Option<String>,
 }
 
 impl Done {
     fn new(op: Op, key: impl Into<String>) -> Self {
-        Self { op, key: key.into(), to: None, version: None, size_bytes: None }
+        Self { op, key: key.into(), to: None, version: None, size_bytes: None, reason: None }
     }
 
     fn version(self, version: Version, size_bytes: u64) -> Self {
         Self { version: Some(version), size_bytes: Some(size_bytes), ..self }
+    }
+}
+
+fn entry_of(value: &Value) -> Entry {
+    Entry {
+        kind: Kind::File,
+        size_bytes: value.head.size_bytes,
+        blocks: value.head.size_bytes.div_ceil(512),
+        attributes: Attributes { xattrs: BTreeMap::new(), ..value.head.attributes.clone() },
     }
 }
 
@@ -223,12 +247,6 @@ impl Session {
         }
     }
 
-    fn remember(&mut self, key: &Key, value: Value, newest: Version) {
-        let kept = self.history.entry(key.to_string()).or_default();
-        kept.push_back((value.head.version, value));
-        kept.retain(|(version, _)| version.saturating_add(super::KEPT_VERSIONS) >= newest);
-    }
-
     fn make_parents(&mut self, key: &Key, attributes: &Attributes) {
         let mut at = Some(key.parent());
         while let Some(dir) = at.filter(|dir| !dir.is_root()) {
@@ -252,7 +270,7 @@ impl Session {
             committed_at_s: now().as_secs(),
             attributes,
         };
-        self.publish(key, Value { head, bytes });
+        self.publish(key, Value { head, bytes, kept_at: None });
         Ok(Done::new(Op::Put, key.as_str()).version(version, size_bytes))
     }
 
@@ -318,6 +336,8 @@ impl Session {
         self.dirs = dirs.into_iter().map(|(path, dir)| (moved(&path).unwrap_or(path), dir)).collect();
         let values = std::mem::take(&mut self.values);
         self.values = values.into_iter().map(|(path, value)| (moved(&path).unwrap_or(path), value)).collect();
+        // A key that once had the directory's own name does not go with it.
+        let moved = |path: &str| moved(path).filter(|_| path != from.as_str());
         let last: Vec<_> = self.last.iter().filter_map(|(path, last)| Some((moved(path)?, *last))).collect();
         for (path, version) in last {
             let last = self.last.entry(path).or_default();
@@ -325,6 +345,9 @@ impl Session {
         }
         let history = std::mem::take(&mut self.history);
         self.history = history.into_iter().map(|(path, kept)| (moved(&path).unwrap_or(path), kept)).collect();
+        for (path, kept) in std::mem::take(&mut self.lost) {
+            self.lost.entry(moved(&path).unwrap_or(path)).or_default().extend(kept);
+        }
         Done { to: Some(to.to_string()), ..Done::new(Op::Rename, from.as_str()) }
     }
 
@@ -407,8 +430,12 @@ impl Session {
                 self.policy = policy;
                 Ok(Done::new(Op::Policy, ""))
             }
-            Change::Drop { key, size_bytes } => {
-                Ok(Done { size_bytes: Some(size_bytes), ..Done::new(Op::Drop, key.as_str()) })
+            Change::Drop { key, size_bytes, lost, reason, kept } => {
+                if let Some((content, attributes)) = kept {
+                    self.keep_lost(&key, Past::Draft(self.next_seq(), lost), &content, attributes, writer)?;
+                }
+                let op = if lost == Lost::Dropped { Op::Drop } else { Op::Refuse };
+                Ok(Done { size_bytes: Some(size_bytes), reason: Some(reason), ..Done::new(op, key.as_str()) })
             }
         }
     }
@@ -427,6 +454,7 @@ impl Session {
             process: context.author.process.clone(),
             others: context.author.others.clone(),
             conflict: context.conflict.clone(),
+            reason: done.reason,
             operation: context.operation.to_string(),
         });
         self.receipts.insert(context.operation, receipt);
@@ -444,12 +472,7 @@ impl Session {
         if path.is_empty() {
             return Some(dir(root));
         }
-        let value = self.values.get(path).map(|value| Entry {
-            kind: Kind::File,
-            size_bytes: value.head.size_bytes,
-            blocks: value.head.size_bytes.div_ceil(512),
-            attributes: Attributes { xattrs: BTreeMap::new(), ..value.head.attributes.clone() },
-        });
+        let value = self.values.get(path).map(entry_of);
         value.or_else(|| self.dirs.get(path).map(dir))
     }
 
@@ -505,24 +528,20 @@ impl Engine for MemoryEngine {
         Ok(self.read(session, |s| s.next_version(key) - 1).unwrap_or(0))
     }
 
-    fn versions(&self, session: &SessionId, key: &Key) -> Result<Vec<Version>> {
-        let versions = |s: &Session| {
-            let kept = s.history.get(key.as_str()).into_iter().flatten().map(|(version, _)| *version);
-            let mut versions: Vec<_> = kept.chain(s.values.get(key.as_str()).map(|v| v.head.version)).collect();
-            versions.sort_unstable();
-            versions.dedup();
-            versions
-        };
-        Ok(self.read(session, versions).unwrap_or_default())
+    fn past(&self, session: &SessionId, key: &Key) -> Result<Vec<Past>> {
+        Ok(self.read(session, |s| s.past(key)).unwrap_or_default())
     }
 
-    fn open_version(&self, session: &SessionId, key: &Key, version: Version) -> Result<Option<Snapshot>> {
-        let find = |s: &Session| {
-            let current = s.values.get(key.as_str()).filter(|value| value.head.version == version);
-            let kept = || s.history.get(key.as_str())?.iter().find(|(v, _)| *v == version).map(|(_, value)| value);
-            current.or_else(kept).cloned()
-        };
-        let value = self.read(session, find).flatten();
+    fn past_names(&self, session: &SessionId, dir: &Dir) -> Result<Vec<String>> {
+        Ok(self.read(session, |s| s.past_names(dir)).unwrap_or_default())
+    }
+
+    fn past_entry(&self, session: &SessionId, key: &Key, past: Past) -> Result<Option<Entry>> {
+        Ok(self.read(session, |s| s.kept(key, past).map(entry_of)).flatten())
+    }
+
+    fn open_past(&self, session: &SessionId, key: &Key, past: Past) -> Result<Option<Snapshot>> {
+        let value = self.read(session, |s| s.kept(key, past).cloned()).flatten();
         Ok(value.map(|value| Snapshot { head: value.head, content: Arc::new(Bytes(value.bytes)) }))
     }
 
@@ -547,6 +566,7 @@ impl Engine for MemoryEngine {
         if !makes && known.root.is_none() {
             return Err(EngineError::NoSession(session.to_string()));
         }
+        known.keep = self.keep;
         let done = known.make(session, change, &context.author.writer)?;
         Ok(known.record(done, context))
     }
@@ -582,9 +602,10 @@ impl Engine for MemoryEngine {
         Ok(Space { block_bytes: 4096, ..Space::default() })
     }
 
-    fn sweep(&self, _: &AtomicBool) -> Result<u64> {
+    fn sweep(&self, now: SystemTime, _: &AtomicBool) -> Result<u64> {
         // Nobody else can put anything here.
-        Ok(0)
+        let Some(before) = self.keep.age.and_then(|age| now.checked_sub(age)) else { return Ok(0) };
+        Ok(self.state().sessions.values_mut().map(|session| session.forget(before)).sum())
     }
 
     fn verify(&self, _: bool, _: &mut Tell<'_>) -> Result<Report> {

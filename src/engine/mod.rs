@@ -16,6 +16,7 @@ pub mod value;
 use std::fmt::Debug;
 use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime};
 
 pub use error::EngineError;
 pub use finding::{Checked, Finding, Harm, Report, Tell};
@@ -24,10 +25,45 @@ pub use value::{
     AttributeChange, Attributes, Content, DirEntry, Entry, Head, Kind, Snapshot, Space, Stage, Staged, XATTRS_MAX_BYTES,
 };
 
-use crate::words::{Author, Dir, Key, LogLine, Policy, Seq, SessionId, Version, Writer};
+use crate::words::{Author, Dir, Key, LogLine, Lost, Past, Policy, Seq, SessionId, Version, Writer};
 
-/// How many versions before the newest are kept of each key.
+/// How many versions before the newest are kept of each key where nobody says how many.
 pub const KEPT_VERSIONS: u64 = 32;
+/// For how many days they are kept where nobody says how long.
+pub const KEPT_DAYS: u64 = 30;
+
+/// How much of the past is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// So many versions before the newest of each key, and so many drafts that became none; 0: any number.
+    pub count: u64,
+    /// What was replaced, deleted, dropped or refused no longer ago; `None`: however long ago. By the background alone.
+    pub age: Option<Duration>,
+}
+
+impl Keep {
+    /// Where nobody says how much.
+    pub const USUAL: Self = Self { count: KEPT_VERSIONS, age: Some(Duration::from_secs(KEPT_DAYS * 24 * 60 * 60)) };
+
+    /// Is a version too far before the newest one?
+    #[must_use]
+    pub fn is_past(&self, version: Version, newest: Version) -> bool {
+        self.count > 0 && version.saturating_add(self.count) < newest
+    }
+
+    /// How many of so many drafts are too many.
+    #[must_use]
+    pub fn too_many(&self, drafts: usize) -> usize {
+        let most = if self.count > 0 { usize::try_from(self.count).unwrap_or(usize::MAX) } else { usize::MAX };
+        drafts.saturating_sub(most)
+    }
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self::USUAL
+    }
+}
 
 /// The result of every engine operation.
 pub type Result<T> = std::result::Result<T, EngineError>;
@@ -112,12 +148,18 @@ pub enum Change {
     },
     /// Sets the session's policy.
     SetPolicy(Policy),
-    /// Records that a draft was dropped; changes no key.
+    /// Records that a draft became no version, and keeps its bytes beside the versions; changes no key.
     Drop {
         /// The key the draft was for.
         key: Key,
         /// How many bytes it held.
         size_bytes: u64,
+        /// What became of it.
+        lost: Lost,
+        /// Why, for a person.
+        reason: String,
+        /// The bytes, with the attributes they would have had; `None` where they cannot be kept.
+        kept: Option<(Staged, Attributes)>,
     },
 }
 
@@ -192,18 +234,49 @@ pub trait Engine: Send + Sync + Debug {
     /// As [`Engine::head`].
     fn last_version(&self, session: &SessionId, key: &Key) -> Result<Version>;
 
-    /// The versions of a key whose bytes are still there, oldest first, the newest one among them. Versions that were
-    /// only appended to live on in a later one and have none of their own.
+    /// What is kept of a key: the versions whose bytes are still there, oldest first, the newest one among them, then
+    /// the drafts that became none. Versions that were only appended to live on in a later one and have none of their
+    /// own.
     ///
     /// # Errors
     /// As [`Engine::head`].
-    fn versions(&self, session: &SessionId, key: &Key) -> Result<Vec<Version>>;
+    fn past(&self, session: &SessionId, key: &Key) -> Result<Vec<Past>>;
+
+    /// The names in a directory under which something other than a newest version is kept, sorted: of keys, and of
+    /// directories with such keys, whether or not they are there now.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`].
+    fn past_names(&self, session: &SessionId, dir: &Dir) -> Result<Vec<String>>;
+
+    /// What `stat` needs of one of [`Engine::past`], without the cost of its bytes; `Ok(None)` when it is not kept.
+    ///
+    /// # Errors
+    /// As [`Engine::head`].
+    fn past_entry(&self, session: &SessionId, key: &Key, past: Past) -> Result<Option<Entry>>;
+
+    /// One of [`Engine::past`] with its bytes, which are checked; `Ok(None)` when it is not kept. A draft's head has
+    /// version 0.
+    ///
+    /// # Errors
+    /// As [`Engine::head`]; [`EngineError::Damaged`] when the bytes are not those that were kept.
+    fn open_past(&self, session: &SessionId, key: &Key, past: Past) -> Result<Option<Snapshot>>;
+
+    /// The versions among [`Engine::past`].
+    ///
+    /// # Errors
+    /// As [`Engine::past`].
+    fn versions(&self, session: &SessionId, key: &Key) -> Result<Vec<Version>> {
+        Ok(self.past(session, key)?.into_iter().filter_map(Past::version).collect())
+    }
 
     /// One of [`Engine::versions`] with its bytes; `Ok(None)` when it is not kept.
     ///
     /// # Errors
-    /// As [`Engine::head`].
-    fn open_version(&self, session: &SessionId, key: &Key, version: Version) -> Result<Option<Snapshot>>;
+    /// As [`Engine::open_past`].
+    fn open_version(&self, session: &SessionId, key: &Key, version: Version) -> Result<Option<Snapshot>> {
+        self.open_past(session, key, Past::Version(version))
+    }
 
     /// An empty place for bytes that a later [`Change`] will carry. Small ones live in memory, larger ones
     /// spill to where only this engine can name them.
@@ -268,12 +341,13 @@ pub trait Engine: Send + Sync + Debug {
     /// [`EngineError::Io`].
     fn space(&self) -> Result<Space>;
 
-    /// Removes what other programs left half done long ago and will not come back for; how many things. Nothing waits for
+    /// Removes what is too old at this time: what other programs left half done and will not come back for, and what was
+    /// kept of the past for long enough ([`Keep::age`]); how many things. Who reads one of them reads on. Nothing waits for
     /// it; `stop` ends it early.
     ///
     /// # Errors
     /// [`EngineError::Io`].
-    fn sweep(&self, stop: &AtomicBool) -> Result<u64>;
+    fn sweep(&self, now: SystemTime, stop: &AtomicBool) -> Result<u64>;
 
     /// Checks all that is kept against the rules it is kept by, while others go on working; `tell` hears how far it is.
     /// With `repair`, what can be mended without losing a committed byte is, and all is checked once more.

@@ -459,7 +459,7 @@ impl fuser::Filesystem for Adapter {
                 reply.opened(FileHandle(handle.id), FopenFlags::empty());
             });
         };
-        if self.fs.waits_below(ino) { self.aside(work) } else { work(&self.fs) }
+        if self.fs.waits_below(ino) || self.fs.is_control(ino) { self.aside(work) } else { work(&self.fs) }
     }
 
     fn readdir(&self, request: &Request, ino: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {

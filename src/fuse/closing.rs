@@ -15,7 +15,8 @@ use super::inodes::{Ino, Lost, Role};
 use super::views::seen_as;
 use crate::engine::AttributeChange;
 use crate::identity::holders::{self, Closer, Death, Holder};
-use crate::store::{Rule, StoreError, Write};
+use crate::store::{Caller, Rule, StoreError, Write};
+use crate::words;
 
 /// As often as this processes new to us may turn up before a draft waits for a later FLUSH, a look or its RELEASE.
 const LOOKS_MAX: usize = 100;
@@ -61,7 +62,7 @@ impl Filesystem {
         if let State::Writer(writer) = &mut *handle.state() {
             let unflushed = !writer.flushed && !writer.writers.is_empty();
             if unflushed && writer.has_draft() && self.is_orphaned(writer) {
-                self.drop_draft(&handle, writer);
+                self.drop_draft(&handle, writer, "its writer was killed by a signal");
             }
             let waits = writer.has_draft() && (writer.flushed || unflushed);
             if waits && let Err(refusal) = self.finish(&handle, writer, Moment::Release) {
@@ -182,7 +183,7 @@ impl Filesystem {
         let anothers = reserved && !own && self.has_value(handle.ino);
         let write = Write { session: &place.session, key: &key, draft, base, fresh, own, set, rule: Rule::Policy };
         let by = self.caller_of(&place.session, writer);
-        match self.store.write(write, &by) {
+        match self.store.commit(&write, &by) {
             Ok(committed) => {
                 self.counters.committed(moment);
                 handle.makes.store(false, Ordering::Relaxed);
@@ -200,30 +201,75 @@ impl Filesystem {
                 self.inodes.committed(handle.ino);
                 Ok(())
             }
-            Err(error) => Err(self.fail(handle, writer, Refusal::from(error))),
+            Err(error) => {
+                let refusal = self.keep_refused(&write, Refusal::from(error), &by);
+                Err(self.fail(handle, writer, refusal))
+            }
         }
     }
 
-    /// Drops a draft and records that it was.
-    pub(super) fn drop_draft(&self, handle: &Handle, writer: &mut Writer) {
+    /// Drops a draft: it is kept in history, and recorded with the reason.
+    pub(super) fn drop_draft(&self, handle: &Handle, writer: &mut Writer, reason: &str) {
         let size_bytes = writer.draft.size_bytes();
+        self.take_lost(handle, writer, |write, by| {
+            let (session, key) = (write.session, write.key);
+            match self.store.lose(write, words::Lost::Dropped, reason, by) {
+                Ok(kept) => {
+                    let kept = self.shown_past(session, key, kept);
+                    tracing::warn!(%session, %key, size_bytes, kept, "a draft was dropped: {reason}");
+                }
+                Err(error) => {
+                    tracing::warn!(%session, %key, size_bytes, "a draft was dropped ({reason}) and not kept: {error}");
+                }
+            }
+        });
         writer.draft.discard();
         writer.dropped = true;
         handle.makes.store(false, Ordering::Relaxed);
         self.wait(handle, false);
         self.counters.dropped.fetch_add(1, Ordering::Relaxed);
-        let Ok(place) = self.place(handle.ino) else { return };
-        let Ok(key) = place.key() else { return };
-        let by = self.caller_of(&place.session, writer);
-        if let Err(error) = self.store.dropped(&place.session, &key, size_bytes, &by) {
-            tracing::warn!("a dropped draft could not be recorded: {error}");
-        }
-        tracing::warn!(session = %place.session, %key, size_bytes, "a draft was dropped");
     }
 
-    /// A handle that was refused: its draft is gone, and it says so from now on. The refusal, for who is answered first.
-    pub(super) fn fail(&self, handle: &Handle, writer: &mut Writer, mut refusal: Refusal) -> Refusal {
+    /// Takes a draft that is to become no version; nothing of one whose name is gone, or no key's.
+    fn take_lost<T>(
+        &self,
+        handle: &Handle,
+        writer: &mut Writer,
+        then: impl FnOnce(&Write<'_>, &Caller) -> T,
+    ) -> Option<T> {
+        let set = std::mem::take(&mut writer.set);
+        let (draft, base) = writer.draft.take()?;
+        let place = self.place(handle.ino).ok()?;
+        let key = place.key().ok()?;
+        let fresh = self.fresh_attributes(handle.ino);
+        let set = AttributeChange { mtime: set.mtime.or(Some(writer.written_at)), ..set };
+        let own = handle.makes();
+        let write = Write { session: &place.session, key: &key, draft, base, fresh, own, set, rule: Rule::Policy };
+        Some(then(&write, &self.caller_of(&place.session, writer)))
+    }
+
+    /// Keeps the bytes of a draft that was refused; the refusal then says where they are.
+    fn keep_refused(&self, write: &Write<'_>, refusal: Refusal, by: &Caller) -> Refusal {
+        if write.draft.is_empty() {
+            return refusal;
+        }
+        if refusal.errno == libc::ENOSPC {
+            // What room is left is for the values.
+            return Refusal { words: format!("{}; what was written could not be kept", refusal.words), ..refusal };
+        }
+        let told = match self.store.lose(write, words::Lost::Refused, &refusal.words, by) {
+            Ok(kept) => format!("what was written is kept in {}", self.shown_past(write.session, write.key, kept)),
+            Err(error) => format!("what was written could not be kept: {error}"),
+        };
+        Refusal { words: format!("{}; {told}", refusal.words), ..refusal }
+    }
+
+    /// A handle that was refused: its draft becomes no version, and it says so from now on. The refusal, for who is
+    /// answered first.
+    pub(super) fn fail(&self, handle: &Handle, writer: &mut Writer, refusal: Refusal) -> Refusal {
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
+        let kept = self.take_lost(handle, writer, |write, by| self.keep_refused(write, refusal.clone(), by));
+        let mut refusal = kept.unwrap_or(refusal);
         // Who closes, or hears of it later, need not be who wrote.
         let session = self.inodes.last_seen(handle.ino).and_then(|at| at.session);
         refusal.who = session.map(|session| Box::new(self.caller_of(&session, writer).author));
@@ -241,8 +287,8 @@ impl Filesystem {
             self.wait(handle, false);
             return Ok(());
         }
-        if writer.killed.is_some() && self.drops(writer) {
-            self.drop_draft(handle, writer);
+        if let Some(signal) = writer.killed.filter(|_| self.drops(writer)) {
+            self.drop_draft(handle, writer, &format!("its writer was killed by signal {signal}"));
             return Ok(());
         }
         self.commit_draft(handle, writer, moment)

@@ -305,7 +305,9 @@ impl Filesystem {
             let keep = closed || self.options.on_kill == OnKill::Commit || writer.draft.is_append();
             let kept = keep && self.commit_draft(&handle, writer, Moment::End).is_ok();
             if !kept {
-                self.drop_draft(&handle, writer);
+                if writer.has_draft() {
+                    self.drop_draft(&handle, writer, "the mount was ended while it was being written");
+                }
                 writer.failed = Some(Refusal::new(libc::EIO, "the mount is ending"));
             }
             ended.push((draft, kept));

@@ -51,6 +51,8 @@ pub enum State {
     Reader(Option<Snapshot>),
     /// Writes a draft.
     Writer(Box<Writer>),
+    /// Reads what is kept of a key.
+    Kept(Snapshot),
     /// Reads bytes made at open (a sidecar, a control file, a temporary file of the neighbour's).
     Fixed(Staged),
     /// Reads lines that others come after.

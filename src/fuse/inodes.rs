@@ -40,6 +40,10 @@ pub enum Role {
     Control,
     /// The directory of writer views.
     Views,
+    /// A directory in a session's history.
+    PastDir,
+    /// Something that is kept of a key.
+    Past,
 }
 
 /// A name that no commit has made yet: reserved, and shown only to those who made it.

@@ -18,6 +18,7 @@ mod ops_attributes;
 mod ops_control;
 mod ops_file;
 mod ops_names;
+mod ops_past;
 mod ops_tree;
 mod pins;
 mod special;

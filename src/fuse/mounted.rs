@@ -31,6 +31,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// memory, which may be later than when there are as many as can be told apart.
 const VIEWS_MANY: usize = 4096;
 
+/// How often what is too old is looked for, from the mount's beginning on.
+const SWEEP_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A mounted store.
 #[derive(Debug)]
 pub struct Mounted {
@@ -41,7 +44,7 @@ pub struct Mounted {
     aging: Mutex<Option<(mpsc::Sender<()>, JoinHandle<()>)>>,
     /// The same for the one that makes durable what was closed, where closes return before it is.
     syncing: Mutex<Option<(mpsc::Sender<()>, JoinHandle<()>)>>,
-    /// Set to end the thread that removes what other programs left behind.
+    /// Set to end the thread that removes what is too old.
     sweeping: Mutex<Option<(Arc<AtomicBool>, JoinHandle<()>)>>,
 }
 
@@ -138,6 +141,7 @@ impl Mounted {
         }
         if let Some((stop, thread)) = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner).take() {
             stop.store(true, Ordering::Relaxed);
+            thread.thread().unpark();
             let _ = thread.join();
         }
         // What is still open has lost its mount: it ends as it would have when asked to.
@@ -225,8 +229,15 @@ fn sweep(fs: Arc<Filesystem>) -> io::Result<(Arc<AtomicBool>, JoinHandle<()>)> {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let thread = std::thread::Builder::new().name("sweep".to_owned()).spawn(move || {
-        if let Err(e) = fs.engine().sweep(&stopped) {
-            tracing::warn!("what other programs left behind was not looked for: {e}");
+        while !stopped.load(Ordering::Relaxed) {
+            if let Err(e) = fs.engine().sweep(SystemTime::now(), &stopped) {
+                tracing::warn!("what is too old was not looked for: {e}");
+            }
+            let until = Instant::now() + SWEEP_EVERY;
+            while !stopped.load(Ordering::Relaxed) && Instant::now() < until {
+                // Whoever ends the mount wakes it.
+                std::thread::park_timeout(until.saturating_duration_since(Instant::now()));
+            }
         }
     })?;
     Ok((stop, thread))

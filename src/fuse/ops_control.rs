@@ -4,6 +4,7 @@ use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Place, Reply, Stat};
 use super::handles::{Lines, State};
 use super::inodes::{Ino, ROOT, Role};
+use super::ops_past::HISTORY;
 use super::ops_tree::{dir_stat, file_stat};
 use super::views::View;
 use crate::control::{self, Control, ErrorLine};
@@ -25,17 +26,21 @@ impl Filesystem {
         if has_views(view, scope.as_ref()) && name == VIEWS_DIR {
             return Ok(Role::Views);
         }
+        if scope.is_some() && name == HISTORY {
+            return Ok(Role::PastDir);
+        }
         let found = control::find(scope.as_ref(), name).filter(|control| view.is_plain() || !control.makes());
         found.map(|_| Role::Control).ok_or_else(|| Refusal::not_found(name))
     }
 
     pub(super) fn control_entries(&self, view: View, dir: Ino) -> Reply<Vec<DirEntry>> {
         let scope = self.control_scope(dir)?;
+        let entry = |name: &str, kind| DirEntry { name: name.to_owned(), kind };
         let there = |name: &&str| matches!(self.control_role(view, dir, name), Ok(Role::Control));
-        let files = control::names(scope.as_ref()).filter(there);
-        let views = has_views(view, scope.as_ref()).then_some((VIEWS_DIR, Kind::Dir));
-        let entries = files.map(|name| (name, Kind::File)).chain(views);
-        Ok(entries.map(|(name, kind)| DirEntry { name: name.to_owned(), kind }).collect())
+        let files = control::names(scope.as_ref()).filter(there).map(|name| entry(name, Kind::File));
+        let views = has_views(view, scope.as_ref()).then(|| entry(VIEWS_DIR, Kind::Dir));
+        let past = scope.is_some().then(|| entry(HISTORY, Kind::Dir));
+        Ok(files.chain(views).chain(past).collect())
     }
 
     /// The session whose control directory this is; `None` for the mount's own.
@@ -65,10 +70,11 @@ impl Filesystem {
         Ok(file_stat(ino, size, Attributes { mode, ..attributes }))
     }
 
-    /// Is this a control file or a directory of them? What they show takes a look at the caller.
+    /// Is this a control file, something in history, or a directory of them? What they show takes a look at the caller, or
+    /// at very many bytes.
     #[must_use]
     pub fn is_control(&self, ino: Ino) -> bool {
-        matches!(self.inodes.role(ino), Some(Role::Control | Role::ControlDir))
+        matches!(self.inodes.role(ino), Some(Role::Control | Role::ControlDir | Role::Past | Role::PastDir))
     }
 
     fn control_of(&self, ino: Ino) -> Reply<(&'static Control, Option<SessionId>)> {

@@ -46,9 +46,10 @@ impl Filesystem {
             self.writable()?;
         }
         let state = match role {
-            Role::Dir | Role::MetaDir | Role::ControlDir | Role::Views => {
+            Role::Dir | Role::MetaDir | Role::ControlDir | Role::PastDir | Role::Views => {
                 return Err(Refusal::new(libc::EISDIR, "is a directory"));
             }
+            Role::Past => self.open_kept(ino, writes)?,
             Role::Control => self.open_control(asker, ino, writes)?,
             Role::Sidecar if writes => {
                 return Err(Refusal::new(
@@ -257,6 +258,7 @@ impl Filesystem {
             State::Reader(pinned) => self.read_pinned(handle.ino, pinned, offset, size),
             State::Fixed(bytes) => Ok(bytes.read(offset, size)?),
             State::Lines(lines) => self.read_lines(handle.ino, lines, offset, size),
+            State::Kept(kept) => Ok(kept.read(offset, size)?),
             State::Switch { .. } | State::Directory { .. } => Err(Refusal::new(libc::EBADF, "not open for reading")),
             State::Writer(_) if !own => match self.newest(handle.ino)? {
                 Some(snapshot) => Ok(snapshot.read(offset, size)?),

@@ -6,6 +6,7 @@ use super::fs::{Asker, Filesystem, Place, Reply, Stat};
 use super::handles::{Handle, State};
 use super::inodes::{Ino, Left, ROOT, Role};
 use super::names::Held;
+use super::ops_past::kept_is_kept;
 use super::ops_tree::check_length;
 use super::special;
 use crate::engine::{EngineError, Staged};
@@ -112,6 +113,7 @@ impl Filesystem {
                 }
                 return Ok(());
             }
+            Role::Past | Role::PastDir => return Err(kept_is_kept()),
             Role::Dir | Role::MetaDir | Role::ControlDir | Role::Views => {
                 return Err(Refusal::new(libc::EISDIR, "is a directory"));
             }
@@ -141,6 +143,7 @@ impl Filesystem {
         self.writable()?;
         match self.find_role(asker, parent, name)? {
             Role::Dir => {}
+            Role::Past | Role::PastDir => return Err(kept_is_kept()),
             Role::MetaDir | Role::ControlDir | Role::Views => {
                 return Err(Refusal::new(libc::ENOTEMPTY, format!("'{name}' goes with what it belongs to")));
             }
@@ -188,6 +191,9 @@ impl Filesystem {
             return Err(Refusal::new(libc::EXDEV, "nothing is moved from one session to another"));
         }
         let source = from.role.ok_or_else(|| Refusal::not_found(&from.name))?;
+        if [Some(source), to.role].iter().flatten().any(|role| matches!(role, Role::Past | Role::PastDir)) {
+            return Err(kept_is_kept());
+        }
         if flags & libc::RENAME_NOREPLACE != 0 {
             self.refuse_taken(&to)?;
         }
@@ -370,7 +376,9 @@ impl Filesystem {
             Some(Role::Dir | Role::MetaDir | Role::ControlDir | Role::Views) => {
                 Err(Refusal::new(libc::EISDIR, format!("'{}' is a directory", to.name)))
             }
-            Some(Role::Control) => Err(Refusal::new(libc::EPERM, format!("'{}' cannot be replaced", to.name))),
+            Some(Role::Control | Role::Past | Role::PastDir) => {
+                Err(Refusal::new(libc::EPERM, format!("'{}' cannot be replaced", to.name)))
+            }
             Some(Role::Sidecar) => self.declare(ino, to, asker),
             _ if self.role(to.parent)? == Role::MetaDir => self.declare(ino, to, asker),
             Some(Role::Key | Role::Scratch) | None => {

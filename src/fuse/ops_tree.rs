@@ -66,7 +66,8 @@ impl Filesystem {
             Role::ControlDir => return Ok((self.control_role(asker.view, parent, name)?, None)),
             Role::Views => return Err(not_found()),
             Role::Dir | Role::MetaDir => {}
-            Role::Key | Role::Sidecar | Role::Scratch | Role::Control => {
+            Role::PastDir => return Ok((self.past_role(parent, name)?, None)),
+            Role::Key | Role::Sidecar | Role::Scratch | Role::Control | Role::Past => {
                 return Err(Refusal::new(libc::ENOTDIR, "not a directory"));
             }
         }
@@ -120,6 +121,7 @@ impl Filesystem {
         }
         match role {
             Role::Control | Role::ControlDir | Role::Views => self.control_stat(asker, ino),
+            Role::Past | Role::PastDir => self.past_stat(ino),
             Role::MetaDir => Ok(dir_stat(ino, self.meta_dir_attributes(&self.place(ino)?)?)),
             Role::Sidecar => {
                 let (bytes, attributes) = self.sidecar(&self.place(ino)?)?;
@@ -197,7 +199,7 @@ impl Filesystem {
                 self.pin_for_edit(ino, writer)?;
                 Some(writer.draft.size_bytes())
             }
-            State::Reader(Some(snapshot)) => Some(snapshot.head.size_bytes),
+            State::Reader(Some(snapshot)) | State::Kept(snapshot) => Some(snapshot.head.size_bytes),
             State::Fixed(bytes) => Some(bytes.len()),
             // What it would read: of a name that is gone, what was there, whatever others still write to it.
             State::Writer(_) | State::Reader(None) => {
@@ -244,6 +246,7 @@ impl Filesystem {
                 self.engine().read_dir(&place.session, &place.dir()?)?
             }
             (_, Role::ControlDir) => self.control_entries(view, ino)?,
+            (_, Role::PastDir) => self.past_entries(ino)?,
             (_, Role::MetaDir | Role::Views) => Vec::new(),
             _ => return Err(Refusal::new(libc::ENOTDIR, "not a directory")),
         })

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::document::Context as DocumentContext;
 use super::{Result, Store, StoreError, conflict};
 use crate::engine::{AttributeChange, Attributes, Change, Context, EngineError, Head, Staged};
-use crate::words::{Author, Key, Policy, SessionId, Version};
+use crate::words::{Author, Key, Lost, Past, Policy, SessionId, Version};
 
 /// How often a change is decided again when a program beside the mount was faster. Each round lost means that the
 /// other program won one, so this many in a row is a fight that waiting does not end.
@@ -48,6 +48,17 @@ pub enum Draft {
     Whole(Staged),
     /// Bytes to put after whatever is current at commit.
     Append(Vec<u8>),
+}
+
+impl Draft {
+    /// Are there no bytes?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Whole(content) => content.is_empty(),
+            Self::Append(bytes) => bytes.is_empty(),
+        }
+    }
 }
 
 /// What a whole draft was made from.
@@ -92,6 +103,16 @@ pub struct Write<'a> {
     pub rule: Rule,
 }
 
+impl Write<'_> {
+    /// The attributes it has over the newest version.
+    fn attributes(&self, head: Option<&Head>) -> Attributes {
+        let kept = head.filter(|_| !self.own).map(|head| &head.attributes);
+        let mut attributes = kept.unwrap_or(&self.fresh).clone();
+        self.set.apply(&mut attributes);
+        attributes
+    }
+}
+
 /// A commit that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
@@ -124,12 +145,20 @@ impl Store {
     /// [`StoreError::Conflict`], [`StoreError::Outdated`], [`StoreError::Document`]: refused, the value stays.
     /// [`StoreError::Engine`]: as [`crate::engine::Engine::commit`].
     pub fn write(&self, write: Write<'_>, by: &Caller) -> Result<Committed> {
+        self.commit(&write, by)
+    }
+
+    /// As [`Store::write`], for who keeps the draft where it is refused ([`Store::lose`]).
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    pub fn commit(&self, write: &Write<'_>, by: &Caller) -> Result<Committed> {
         let (session, key) = (write.session, write.key);
         let _guard = self.locks.key(session, key);
         self.until_current(|| {
             let head = self.engine.head(session, key)?;
-            let warning = self.judge(&write, head.as_ref(), by)?;
-            let change = self.change(&write, head.as_ref(), by)?;
+            let warning = self.judge(write, head.as_ref(), by)?;
+            let change = self.change(write, head.as_ref(), by)?;
             let committed = self.finish(session, change, by, warning)?;
             if self.document(key).is_some() {
                 // A document passes work on: who is told of it counts on it, and on all that it speaks of.
@@ -205,13 +234,33 @@ impl Store {
         Ok(())
     }
 
-    /// Records that a draft was dropped.
+    /// Records that a draft becomes no version, and keeps its bytes beside the versions: what it is kept as. Of an append
+    /// they are the bytes that were to be put after the value. Bytes that cannot be kept are recorded as lost all the same.
     ///
     /// # Errors
-    /// [`StoreError::Engine`].
-    pub fn dropped(&self, session: &SessionId, key: &Key, size_bytes: u64, by: &Caller) -> Result<()> {
-        self.engine.commit(session, Change::Drop { key: key.clone(), size_bytes }, &by.context(None))?;
-        Ok(())
+    /// [`StoreError::Engine`]: they are not kept; the value is as it was.
+    pub fn lose(&self, write: &Write<'_>, lost: Lost, reason: &str, by: &Caller) -> Result<Past> {
+        let (session, key) = (write.session, write.key);
+        let content = match &write.draft {
+            Draft::Whole(content) => content.clone(),
+            Draft::Append(bytes) => Staged::from(bytes.clone()),
+        };
+        let size_bytes = content.len();
+        let drop = |kept| {
+            let change = Change::Drop { key: key.clone(), size_bytes, lost, reason: reason.to_owned(), kept };
+            self.engine.commit(session, change, &by.again().context(None))
+        };
+        let head = self.engine.head(session, key);
+        let attributes = write.attributes(head.ok().flatten().as_ref());
+        match drop(Some((content, attributes))) {
+            Ok(receipt) => Ok(Past::Draft(receipt.seq, lost)),
+            Err(error) => {
+                if let Err(again) = drop(None) {
+                    tracing::warn!(%session, %key, "a lost draft could not be recorded: {again}");
+                }
+                Err(error.into())
+            }
+        }
     }
 
     fn judge(&self, write: &Write<'_>, head: Option<&Head>, by: &Caller) -> Result<Option<String>> {
@@ -247,9 +296,7 @@ impl Store {
             (Draft::Whole(staged), _, Some(document)) => self.accept(document, staged, write.session, by)?,
             (Draft::Whole(staged), _, None) => staged.clone(),
         };
-        let kept = head.filter(|_| !write.own).map(|head| &head.attributes);
-        let mut attributes = kept.unwrap_or(&write.fresh).clone();
-        write.set.apply(&mut attributes);
+        let attributes = write.attributes(head);
         Ok(Change::Put { key, content, expected: head.map(|head| head.version), attributes })
     }
 

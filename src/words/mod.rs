@@ -3,6 +3,7 @@
 
 pub mod handle;
 pub mod key;
+pub mod past;
 pub mod policy;
 pub mod record;
 pub mod session;
@@ -10,6 +11,7 @@ pub mod writer;
 
 pub use handle::{Handle, WholeWriter};
 pub use key::{Dir, HANDOFF_KEY, Key, KeyError};
+pub use past::{Lost, Past};
 pub use policy::{Policy, UnknownPolicy};
 pub use record::{LogLine, Op, Seq, Version};
 pub use session::{SessionError, SessionId};

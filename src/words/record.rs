@@ -35,6 +35,8 @@ pub enum Op {
     Adopt,
     /// A draft was dropped and never became a version.
     Drop,
+    /// A draft was refused and never became a version.
+    Refuse,
 }
 
 impl Op {
@@ -53,6 +55,7 @@ impl Op {
             Self::Policy => "policy",
             Self::Adopt => "adopt",
             Self::Drop => "drop",
+            Self::Refuse => "refuse",
         }
     }
 }
@@ -88,6 +91,9 @@ pub struct LogLine {
     /// The words of a conflict that was accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conflict: Option<String>,
+    /// Why a draft was dropped or refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// The operation id by which a caller can ask again.
     pub operation: String,
 }

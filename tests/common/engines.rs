@@ -7,7 +7,7 @@ use batonfs::engine::local::LocalEngine;
 use batonfs::engine::memory::MemoryEngine;
 use batonfs::engine::{Attributes, Change, Context, Engine, EngineError, Receipt, Staged};
 use batonfs::store::{Base, Caller, Draft, Rule, Store, StoreError, Write};
-use batonfs::words::{Author, Dir, Key, Policy, SessionId, Version, Writer};
+use batonfs::words::{Author, Dir, Key, Lost, Policy, SessionId, Version, Writer};
 
 /// An engine, with the directory it lives in if it has one.
 pub(crate) struct Subject {
@@ -103,6 +103,13 @@ pub(crate) fn delete(path: &str, expected: Version) -> Change {
 
 pub(crate) fn rename(from: &str, to: &str, expected_from: Version, expected_to: Option<Version>) -> Change {
     Change::Rename { from: key(from), to: key(to), expected_from, expected_to, content: None }
+}
+
+/// A draft of a key that became no version.
+pub(crate) fn lost(path: &str, how: Lost, bytes: &[u8]) -> Change {
+    let kept = Some((Staged::from(bytes.to_vec()), attributes()));
+    let (size_bytes, reason) = (bytes.len() as u64, "why it was lost".to_owned());
+    Change::Drop { key: key(path), size_bytes, lost: how, reason, kept }
 }
 
 pub(crate) fn make_dir(path: &str) -> Change {

@@ -63,8 +63,8 @@ struct Outcome {
     value: Option<String>,
     /// Who wrote each version.
     writers: Vec<String>,
-    /// Key and size of each draft the log says was dropped.
-    dropped: Vec<(String, u64)>,
+    /// Key and size of each draft the log says was dropped, and what is kept of it.
+    dropped: Vec<(String, u64, Option<String>)>,
     ended: i32,
 }
 
@@ -153,7 +153,7 @@ impl Cell {
             names: names.into_iter().filter_map(|(there, name)| there.then_some(name)).collect(),
             value: if at_key { Some(self.draft()) } else { old },
             writers: writers.into_iter().filter(|(wrote, _)| *wrote).map(|(_, who)| who.to_owned()).collect(),
-            dropped: dropped.then(|| (self.draft_name(), size_bytes)).into_iter().collect(),
+            dropped: dropped.then(|| (self.draft_name(), size_bytes, Some(self.draft()))).into_iter().collect(),
             ended: self.status,
         }
     }
@@ -246,7 +246,12 @@ impl Stage {
             writers,
             dropped: dropped
                 .iter()
-                .map(|line| (text(&line["key"]), line["size_bytes"].as_u64().expect("a size")))
+                .map(|line| {
+                    let key = text(&line["key"]);
+                    let kept = self.mount.point().join(cell.session()).join(".baton/history").join(&key);
+                    let kept = fs::read_to_string(kept.join(format!("{}.dropped", line["seq"]))).ok();
+                    (key, line["size_bytes"].as_u64().expect("a size"), kept)
+                })
                 .collect(),
             ended,
         }
@@ -314,7 +319,7 @@ fn play(cells: &[Cell], options: &[&str]) {
     assert!(wrong.is_empty(), "{} of {} cells are wrong:\n{}", wrong.len(), cells.len(), wrong.join("\n"));
 }
 
-// C6, C7, C10
+// C6, C7, C10, P4
 #[test]
 fn half_a_value_is_dropped_and_a_whole_one_kept_however_its_writers_end() {
     play(&cells(|cell| harness::long() || cell.is_of_the_short_round(), false), &[]);

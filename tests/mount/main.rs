@@ -33,6 +33,7 @@ mod logs;
 mod matrix;
 mod model;
 mod observer;
+mod past;
 mod policy;
 mod rename;
 mod seen;

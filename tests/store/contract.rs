@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use batonfs::engine::{AttributeChange, Attributes, Change, Engine, EngineError, Kind, Staged, XATTRS_MAX_BYTES};
-use batonfs::words::{LogLine, Op, Policy, SessionId};
+use batonfs::words::{LogLine, Lost, Op, Policy, SessionId};
 
 use crate::engines::*;
 
@@ -371,7 +371,7 @@ fn the_log_tells_every_change_in_order_without_gaps() {
         commit(engine, put("k", b"abc", None));
         commit(engine, append("k", b"de", 1));
         commit(engine, rename("k", "l", 2, None));
-        commit(engine, Change::Drop { key: key("l"), size_bytes: 9 });
+        commit(engine, lost("l", Lost::Dropped, b"nine byte"));
         commit(engine, delete("l", 1));
         commit(engine, make_dir("d"));
         commit(engine, rename_dir("d", "e"));

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use batonfs::engine::local::disk::Disk;
 use batonfs::engine::local::{LocalEngine, verify_on};
 use batonfs::engine::{AttributeChange, Change, Engine, EngineError, Harm, Result, Staged};
-use batonfs::words::{Op, Policy};
+use batonfs::words::{Lost, Op, Policy};
 
 use crate::disks::{RecordingDisk, Watch};
 use crate::engines::*;
@@ -35,7 +35,15 @@ pub(crate) fn shown(engine: &dyn Engine) -> Shown {
         assert_eq!(bytes.len() as u64, snapshot.head.size_bytes);
         (key.to_string(), (snapshot.head.version, bytes, snapshot.head.writer.writer_id))
     };
-    keys.into_iter().map(read).collect()
+    let mut shown: Shown = keys.into_iter().map(read).collect();
+    for path in ["x", "big"].map(key) {
+        let past = engine.past(&session(), &path).unwrap();
+        for draft in past.into_iter().filter(|past| past.version().is_none()) {
+            let kept = engine.open_past(&session(), &path, draft).unwrap().unwrap();
+            shown.insert(format!("{path}/{draft}"), (0, kept.read_all().unwrap(), kept.head.writer.writer_id));
+        }
+    }
+    shown
 }
 
 /// One of each change. Each expects what those before it made.
@@ -66,9 +74,10 @@ pub(crate) fn workload() -> Vec<Change> {
         delete("n/k", 2),
         remove_dir("n"),
         Change::SetPolicy(Policy::Warn),
-        Change::Drop { key: key("x"), size_bytes: 1 },
+        lost("x", Lost::Dropped, b"half"),
         put("n/k", b"k3", None),
         put("d/e/b", b"", Some(1)),
+        lost("big", Lost::Refused, &[3; 70_000]),
     ]
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use batonfs::engine::local::LocalEngine;
 use batonfs::engine::{Change, Engine, Staged};
-use batonfs::words::Policy;
+use batonfs::words::{Lost, Policy};
 
 use crate::engines::*;
 
@@ -35,6 +35,7 @@ pub(crate) fn one_of_each(close: bool) -> tempfile::TempDir {
     commit(&engine, delete("gone", 1));
     commit(&engine, put("d/e/b", b"b1", None));
     commit(&engine, Change::SetPolicy(Policy::Warn));
+    commit(&engine, lost("gone", Lost::Refused, b"refused"));
     let content = Staged::from(vec![1; 70_000]);
     commit(&engine, Change::Put { key: key("big"), content, expected: None, attributes: attributes() });
     if close {

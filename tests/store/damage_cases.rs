@@ -245,6 +245,26 @@ pub(crate) fn cases_of_values() -> Vec<Case> {
             remark(&r.join(".baton/history/s/kgone/1"), "version", 5.into());
             fs::rename(r.join(".baton/history/s/kgone/1"), r.join(".baton/history/s/kgone/5")).unwrap();
         }),
+        case("other bytes of a lost draft", "F57", ".baton/history/s/kgone/r10", Damage, |r| {
+            quietly(&r.join(".baton/history/s/kgone/r10"), |b| b[0] ^= 1);
+        }),
+        case("bytes of a lost draft that the journal has", "F57", ".baton/history/s/kgone/r10", Damage, |r| {
+            quietly(&r.join(".baton/history/s/kgone/r10"), |b| b.truncate(1));
+        })
+        .journaled()
+        .repairable(),
+        case("a lost draft without its mark", "F57", ".baton/history/s/kgone/r10", Damage, |r| {
+            rustix::fs::removexattr(r.join(".baton/history/s/kgone/r10"), MARK).unwrap();
+        }),
+        case("a lost draft of a later change than any", "F56", ".baton/history/s/kgone/r50", Damage, |r| {
+            remark(&r.join(".baton/history/s/kgone/r10"), "seq", 50.into());
+            fs::rename(r.join(".baton/history/s/kgone/r10"), r.join(".baton/history/s/kgone/r50")).unwrap();
+        }),
+        case("a lost draft at its key's path", "F11", "s/gone", Note, |r| {
+            let from = r.join(".baton/history/s/kgone/r10");
+            let copied = std::process::Command::new("cp").arg("-a").args([from, r.join("s/gone")]).status();
+            assert!(copied.unwrap().success());
+        }),
         case("a name of nobody's in history", "unknown", ".baton/history/s/ka/x", Note, |r| {
             fs::write(r.join(".baton/history/s/ka/x"), "").unwrap();
         }),

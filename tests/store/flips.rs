@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use batonfs::engine::local::LocalEngine;
 use batonfs::engine::{Change, Engine, EngineError, Staged};
-use batonfs::words::{Policy, Writer};
+use batonfs::words::{Lost, Past, Policy, Writer};
 
 use crate::engines::*;
 use crate::power_disk::PowerDisk;
@@ -18,6 +18,9 @@ const MARK: &str = "user.batonfs";
 const KEYS: &[&str] = &["a", "d/b", "big", "gone", "to", "from"];
 /// Where records begin in the journal.
 const FIRST: usize = 8192;
+
+/// The change that lost a draft.
+const LOST: u64 = 15;
 
 /// A small store with something of everything.
 fn fill(disk: &PowerDisk) -> LocalEngine {
@@ -41,6 +44,7 @@ fn fill(disk: &PowerDisk) -> LocalEngine {
     commit(&engine, rename("from", "to", 1, None));
     commit(&engine, put("d/b", b"b's second", Some(1)));
     commit(&engine, append("d/b", b" and more", 2));
+    commit(&engine, lost("a", Lost::Dropped, b"half a value"));
     engine
 }
 
@@ -94,6 +98,9 @@ fn shown(engine: &dyn Engine) -> Shown {
             show(format!("{path}:{version}'s writer"), part(|(_, writer)| format!("{writer:?}")));
         }
         show(format!("{path}'s versions"), text(versions));
+        let lost = engine.open_past(&session(), &path, Past::Draft(LOST, Lost::Dropped));
+        let lost = lost.and_then(|kept| kept.map(|kept| kept.read_all()).transpose());
+        show(format!("{path}'s lost draft"), text(lost));
         show(format!("{path}'s last version"), text(engine.last_version(&session(), &path)));
     }
     let lines = engine.changes(&session(), 0);

@@ -32,6 +32,7 @@ mod lines;
 mod meddled;
 mod million;
 mod neighbour;
+mod past;
 mod power;
 mod race;
 mod room;

@@ -454,10 +454,10 @@ fn f37_what_a_neighbour_left_half_written_goes_after_a_day_unless_somebody_has_i
     drop(make("d/.k..agent_state_tmp.young", 23));
     let open = make("d/.k..agent_state_tmp.open", 25);
     let stop = std::sync::atomic::AtomicBool::new(false);
-    assert_eq!(subject.engine.sweep(&stop).unwrap(), 3);
+    assert_eq!(subject.engine.sweep(std::time::SystemTime::now(), &stop).unwrap(), 3);
     assert!(left.iter().all(|name| !root.join(name).exists()));
     assert!(root.join("d/.k..agent_state_tmp.young").exists() && root.join("d/.k..agent_state_tmp.open").exists());
     drop(open);
-    assert_eq!(subject.engine.sweep(&stop).unwrap(), 1);
+    assert_eq!(subject.engine.sweep(std::time::SystemTime::now(), &stop).unwrap(), 1);
     assert_eq!(value(&*subject.engine, "d/k").unwrap(), b"kept");
 }

@@ -11,7 +11,7 @@ use batonfs::engine::local::disk::Disk;
 use batonfs::engine::local::{LocalEngine, Opening, verify_on};
 use batonfs::engine::memory::MemoryEngine;
 use batonfs::engine::{AttributeChange, Attributes, Change, Engine, EngineError, KEPT_VERSIONS, Staged};
-use batonfs::words::Policy;
+use batonfs::words::{Lost, Policy};
 
 use crate::engines::*;
 use crate::power_disk::{Chance, Deaf, PowerDisk, say};
@@ -88,6 +88,11 @@ fn shown(engine: &dyn Engine) -> Shown {
             assert_eq!(bytes.len() as u64, snapshot.head.size_bytes);
             let mode = (newest == Some(version)).then_some(snapshot.head.attributes.mode);
             shown.versions.insert((path.to_string(), version), (bytes, snapshot.head.writer.writer_id, mode));
+        }
+        for draft in engine.past(&session(), &path).unwrap().into_iter().filter(|past| past.version().is_none()) {
+            let kept = engine.open_past(&session(), &path, draft).unwrap().unwrap();
+            let value = (kept.read_all().unwrap(), kept.head.writer.writer_id, Some(kept.head.attributes.mode));
+            shown.versions.insert((format!("{path}/{draft}"), 0), value);
         }
         newest.map(|newest| shown.newest.insert(path.to_string(), newest));
     }
@@ -169,7 +174,11 @@ fn random_change(engine: &MemoryEngine, chance: &mut Chance, n: usize) -> Change
             3 => remove_dir(if chance.is(50) { "m" } else { "n" }),
             _ => make_dir(if chance.is(50) { "m" } else { "n" }),
         },
-        _ => Change::Drop { key: key(path), size_bytes: n as u64 },
+        _ => {
+            let times = if chance.is(10) { 70_000 / text.len() + 1 } else { chance.below(40) as usize };
+            let how = if chance.is(50) { Lost::Dropped } else { Lost::Refused };
+            lost(path, how, text.repeat(times).as_bytes())
+        }
     }
 }
 

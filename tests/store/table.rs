@@ -10,7 +10,7 @@ use std::sync::Arc;
 use batonfs::engine::local::disk::LocalDisk;
 use batonfs::engine::local::{LocalEngine, Opening};
 use batonfs::engine::{Change, Engine};
-use batonfs::words::SessionId;
+use batonfs::words::{Lost, SessionId};
 
 use crate::disks::{RecordingDisk, Watch};
 use crate::engines::*;
@@ -100,7 +100,7 @@ fn the_first_change_after_an_opening_costs_with_a_long_log_what_it_costs_with_a_
     let [short, long] = [1_100, 9_900].map(|lines| {
         let dir = with_log(lines);
         let built = open(dir.path(), ALWAYS);
-        commit(&built, Change::Drop { key: key("x"), size_bytes: 0 });
+        commit(&built, lost("x", Lost::Dropped, b""));
         built.close().unwrap();
         first_changes(dir.path())
     });

@@ -10,6 +10,7 @@ use rustix::fs::{Access, access};
 use super::super::{mounts, options, output};
 use super::Args;
 use crate::committer::{Refusal, RefusalKind};
+use crate::engine::Keep;
 use crate::fuse;
 use crate::words::key::BATON_DIR;
 use crate::words::{Claim, Policy};
@@ -33,6 +34,8 @@ pub(super) struct Plan {
     pub(super) wait: Duration,
     /// How long a recovery may take before it is told.
     pub(super) patience: Duration,
+    /// How much of the past is kept.
+    pub(super) keep: Keep,
     /// Where a daemon logs.
     pub(super) log: PathBuf,
 }
@@ -52,7 +55,8 @@ pub(super) fn plan(args: &Args) -> Result<Plan, Refusal> {
     let log = log.map_err(|e| Refusal::failed("finding the log", e))?;
     let (allow_other, read_only, on_kill) = (args.allow_other, args.read_only, args.on_kill.into());
     let options = fuse::Options { allow_other, read_only, on_kill, sync_every: args.durability.interval };
-    Ok(Plan { root, mountpoint, options, policy, defaults, wait: args.wait, patience, log })
+    let (wait, keep) = (args.wait, args.keep.keep());
+    Ok(Plan { root, mountpoint, options, policy, defaults, wait, patience, keep, log })
 }
 
 fn store(given: &Path) -> Result<PathBuf, Refusal> {

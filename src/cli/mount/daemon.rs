@@ -50,7 +50,7 @@ pub(super) fn serve(
     let lock = take_lock(plan)?;
     log::start(file);
     raise_file_limit();
-    let opening = Opening { patience: plan.patience, tell: recovery, ..Opening::USUAL };
+    let opening = Opening { patience: plan.patience, keep: plan.keep, tell: recovery, ..Opening::USUAL };
     let open = if plan.options.sync_every.is_some() { open_deferring_store } else { open_store };
     let store = Arc::new(open(&plan.root, plan.policy, opening)?);
     let resolver = Arc::new(Resolver::new(plan.defaults.clone(), client::IDENTITY_LIMIT));

@@ -41,6 +41,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "WHEN", default_value = "commit")]
     durability: options::Durability,
     #[command(flatten)]
+    keep: options::KeepArgs,
+    #[command(flatten)]
     defaults: WriterArgs,
     /// How long to wait, at the end, for what is being written
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = options::seconds)]

@@ -8,7 +8,7 @@ use super::disk::{Access, DiskFile, Form};
 use super::look::{self, Found, Look};
 use super::mark::{Mark, Now};
 use super::publish::Work;
-use super::record::{Act, Append, Body, Kept, KeptChange, Record, Value};
+use super::record::{Act, Append, Body, Kept, KeptChange, LostDraft, Record, Value};
 use super::session::{Hold, Late, Progress, Session};
 use super::stage::{self, INLINE_BYTES};
 use super::{LocalEngine, paths, time, tree};
@@ -33,7 +33,7 @@ pub(super) struct Decision {
 }
 
 impl Decision {
-    fn of(act: Act) -> Self {
+    pub(super) fn of(act: Act) -> Self {
         let time_ms = time::now_ms();
         Self { act, body: Vec::new(), content: None, draft: None, base: None, time_ms, waits: false }
     }
@@ -255,7 +255,10 @@ impl LocalEngine {
                 Ok(Decision { base: current, ..decision })
             }
             Change::SetPolicy(policy) => Ok(Decision::of(Act::Policy { policy })),
-            Change::Drop { key, size_bytes } => Ok(Decision::of(Act::Drop { key, size: size_bytes })),
+            Change::Drop { key, size_bytes, lost, reason, kept } => {
+                let draft = LostDraft { key, size: size_bytes, lost, reason, value: None };
+                self.decide_drop(&session.id, draft, kept, context, operation)
+            }
         }
     }
 
@@ -488,11 +491,18 @@ impl LocalEngine {
         Err(EngineError::Stale { current: None })
     }
 
-    /// Is a version in its key's history already, or a later one? Then the file is a copy that a program beside the mount
+    /// Is a version in its key's history already, or a later one, or where nothing is left there, in the log? Then the file is a copy that a program beside the mount
     /// put back, mark and all, and its number was given to others since.
     fn is_past(&self, session: &Session, key: &Key, mark: &Mark) -> Result<bool> {
         // Below a renamed directory the numbers in history may be another's.
-        Ok(mark.floor == 0 && self.kept(&session.id, key)?.last().is_some_and(|newest| *newest >= mark.version))
+        if mark.floor > 0 {
+            return Ok(false);
+        }
+        match self.kept(&session.id, key)?.last() {
+            Some(newest) => Ok(*newest >= mark.version),
+            // They may all have been kept for long enough.
+            None => Ok(session.order().last_version(key.as_str())? > mark.version),
+        }
     }
 
     fn next_version(&self, session: &Session, key: &Key, current: &Current) -> Result<Version> {

@@ -62,6 +62,8 @@ pub struct Stat {
     pub gid: u32,
     /// Modification time, nanoseconds since 1970.
     pub mtime_ns: i64,
+    /// When its name, place or attributes were last changed, likewise.
+    pub changed_ns: i64,
 }
 
 /// What an open file is for.
@@ -456,6 +458,7 @@ fn stat_at(dir: impl AsFd, name: &str) -> io::Result<Stat> {
         uid: stat.stx_uid,
         gid: stat.stx_gid,
         mtime_ns: time_ns(stat.stx_mtime),
+        changed_ns: time_ns(stat.stx_ctime),
     })
 }
 

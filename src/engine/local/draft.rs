@@ -104,7 +104,7 @@ impl LocalEngine {
     /// As [`LocalEngine::stage_value`].
     pub(super) fn ready_draft(&self, record: &Record, value: &Value, work: &Work<'_>) -> Result<Option<FileId>> {
         let path = paths::draft(&record.operation);
-        let target = paths::value(&record.session, value.key.as_str());
+        let target = record.marked_at(value);
         if let Some(draft) = work.draft {
             record.mark(&target, value.span()).write(draft, &path)?;
             return Ok(Some(draft.stat().map_err(io)?.id));
@@ -157,7 +157,7 @@ impl LocalEngine {
     /// As [`LocalEngine::stage_value`].
     pub(super) fn stage_again(&self, record: &Record, value: &Value, body: &[u8]) -> Result<()> {
         let path = paths::draft_again(&record.operation);
-        let target = paths::value(&record.session, value.key.as_str());
+        let target = record.marked_at(value);
         let staged = self.write_draft(&path, body, &value.kept.attributes()).and_then(|(file, stat)| {
             record.mark(&target, mark::Span { mtime_ns: stat.mtime_ns, ..value.span() }).write(&*file, &path)
         });

@@ -1,13 +1,17 @@
 //! Earlier versions of values: moved there by the commit that replaced them, pruned by number.
 
-use super::super::{EngineError, Head, KEPT_VERSIONS, Result, Snapshot};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+
+use super::super::{EngineError, Entry, Head, Kind, Result, Snapshot};
 use super::disk::{Access, Form};
 use super::look::{self, Look};
 use super::mark::Mark;
+use super::read::entry_of;
 use super::record::Record;
 use super::stage::{FileContent, checksum};
 use super::{LocalEngine, paths, tree};
-use crate::words::{Key, SessionId, Version};
+use crate::words::{Dir, Key, Past, SessionId, Version};
 
 impl LocalEngine {
     /// Moves the file at `place` to a key's history as `version`, and prunes what is too far before `newest`.
@@ -33,9 +37,10 @@ impl LocalEngine {
         renamed.map_err(|e| EngineError::io(format!("keeping {to}"), e))?;
         // Most puts follow a put: then one name is too old. Where appends or deletes left a gap there, numbers pass by
         // the one that is due, and the directory says which are too old.
-        let Some(old) = newest.checked_sub(KEPT_VERSIONS + 1).filter(|old| *old > 0) else { return Ok(()) };
+        let Some(count) = Some(self.keep.count).filter(|count| *count > 0) else { return Ok(()) };
+        let Some(old) = newest.checked_sub(count.saturating_add(1)).filter(|old| *old > 0) else { return Ok(()) };
         let old = paths::history(session, key.as_str(), old);
-        if newest.is_multiple_of(KEPT_VERSIONS) || self.disk.stat(&old).is_err() {
+        if newest.is_multiple_of(count) || self.disk.stat(&old).is_err() {
             return self.prune(session, key, newest);
         }
         self.spare_values.retire(&*self.disk, &old);
@@ -60,7 +65,7 @@ impl LocalEngine {
     /// # Errors
     /// [`EngineError::Io`].
     pub(super) fn prune(&self, session: &SessionId, key: &Key, newest: Version) -> Result<()> {
-        for old in self.kept(session, key)?.into_iter().filter(|old| old.saturating_add(KEPT_VERSIONS) < newest) {
+        for old in self.kept(session, key)?.into_iter().filter(|old| self.keep.is_past(*old, newest)) {
             tree::unlink(&*self.disk, &paths::history(session, key.as_str(), old))?;
         }
         Ok(())
@@ -71,23 +76,96 @@ impl LocalEngine {
     /// # Errors
     /// [`EngineError::Io`].
     pub(super) fn kept(&self, session: &SessionId, key: &Key) -> Result<Vec<Version>> {
-        let place = paths::history_key(session, key.as_str());
-        let names = match self.disk.read_dir(&place) {
-            Err(e) if tree::is_missing(&e) => Vec::new(),
-            other => other.map_err(|e| EngineError::io(format!("reading {place}"), e))?,
-        };
-        let files = names.into_iter().filter(|(_, form)| *form == Form::File);
-        let mut versions: Vec<Version> = files.filter_map(|(name, _)| name.to_str()?.parse().ok()).collect();
-        versions.sort_unstable();
-        Ok(versions)
+        Ok(self.kept_past(session, key)?.into_iter().filter_map(Past::version).collect())
     }
 
-    /// A version of a key's history with its bytes, which are checked: nobody but a failing disk changes them.
+    /// Everything in a key's history: versions, then drafts, oldest first.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`].
+    pub(super) fn kept_past(&self, session: &SessionId, key: &Key) -> Result<Vec<Past>> {
+        let place = paths::history_key(session, key.as_str());
+        let names = self.names_in(&place)?;
+        let files = names.into_iter().filter(|(_, form)| *form == Form::File);
+        let mut past: Vec<_> = files.filter_map(|(name, _)| paths::past_of(name.to_str()?)).collect();
+        past.extend(self.waiting_in(session, &place).iter().filter_map(|name| paths::past_of(name)));
+        past.sort_unstable();
+        past.dedup();
+        Ok(past)
+    }
+
+    /// The names in a directory under which something is in history, sorted.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`].
+    pub(super) fn kept_names(&self, session: &SessionId, dir: &Dir) -> Result<Vec<String>> {
+        let place = paths::history_dir(session, dir.as_str());
+        let shown = |name: &str| name.strip_prefix(['d', 'k']).filter(|shown| !shown.is_empty()).map(str::to_owned);
+        let waiting = self.waiting_in(session, &place);
+        let mut kept: BTreeSet<_> =
+            waiting.iter().filter_map(|path| shown(path.split('/').next().unwrap_or_default())).collect();
+        for (name, form) in self.names_in(&place)? {
+            let Some(name) = name.to_str().filter(|_| form == Form::Dir) else { continue };
+            // Of one that has been emptied the directory may stay.
+            if let Some(shown) = shown(name)
+                && !kept.contains(&shown)
+                && !self.names_in(&format!("{place}/{name}"))?.is_empty()
+            {
+                kept.insert(shown);
+            }
+        }
+        Ok(kept.into_iter().collect())
+    }
+
+    /// The paths below a place in history of lost drafts that could not be put there yet.
+    fn waiting_in(&self, session: &SessionId, place: &str) -> Vec<String> {
+        let Some(known) = self.known(session).filter(|known| known.is_stuck()) else { return Vec::new() };
+        let below = |path: &String| path.strip_prefix(place)?.strip_prefix('/').map(str::to_owned);
+        known.stuck().shown.keys().filter_map(below).collect()
+    }
+
+    /// One of them.
+    fn waiting(&self, session: &SessionId, place: &str) -> Option<Snapshot> {
+        self.known(session).filter(|known| known.is_stuck())?.stuck().value(place)
+    }
+
+    fn names_in(&self, place: &str) -> Result<Vec<(OsString, Form)>> {
+        match self.disk.read_dir(place) {
+            Err(e) if tree::is_missing(&e) => Ok(Vec::new()),
+            other => other.map_err(|e| EngineError::io(format!("reading {place}"), e)),
+        }
+    }
+
+    /// What `stat` needs of something in a key's history.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`].
+    pub(super) fn kept_entry(&self, session: &SessionId, key: &Key, past: Past) -> Result<Option<Entry>> {
+        let place = paths::past(session, key.as_str(), past);
+        if let Some(waiting) = self.waiting(session, &place) {
+            return Ok(Some(entry_of(waiting.head)));
+        }
+        match self.disk.stat(&place) {
+            Ok(stat) if stat.form == Form::File => Ok(Some(Entry {
+                kind: Kind::File,
+                size_bytes: stat.size_bytes,
+                blocks: stat.blocks,
+                attributes: look::plain(&stat),
+            })),
+            Err(e) if !tree::is_missing(&e) => Err(EngineError::io(format!("reading {place}"), e)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Something in a key's history with its bytes, which are checked: nobody but a failing disk changes them.
     ///
     /// # Errors
     /// [`EngineError::Io`]; [`EngineError::Damaged`] when they are not those that were committed.
-    pub(super) fn open_kept(&self, session: &SessionId, key: &Key, version: Version) -> Result<Option<Snapshot>> {
-        let place = paths::history(session, key.as_str(), version);
+    pub(super) fn open_kept(&self, session: &SessionId, key: &Key, past: Past) -> Result<Option<Snapshot>> {
+        let (place, version) = (paths::past(session, key.as_str(), past), past.version().unwrap_or(0));
+        if let Some(waiting) = self.waiting(session, &place) {
+            return Ok(Some(waiting));
+        }
         let Look::File(found) = look::look_at(&*self.disk, &place, Access::Read)? else { return Ok(None) };
         // Its mark was put on it at its key's path.
         let io = |e| EngineError::io(format!("reading {place}"), e);
@@ -95,7 +173,10 @@ impl LocalEngine {
         if let Some(mark) = &mark {
             let crc = checksum(found.stat.size_bytes, |at, buffer| found.file.read_at(at, buffer).map_err(io))?;
             if (mark.size, mark.crc) != (found.stat.size_bytes, crc) {
-                let what = format!("its bytes are not those of version {version} of '{key}'");
+                let what = match past {
+                    Past::Version(version) => format!("its bytes are not those of version {version} of '{key}'"),
+                    Past::Draft(..) => format!("its bytes are not those of the draft of '{key}' that was kept"),
+                };
                 return Err(EngineError::Damaged { place, what });
             }
         }

@@ -9,11 +9,13 @@
 mod commit;
 pub mod disk;
 mod draft;
+mod forget;
 mod history;
 mod journal;
 mod late;
 mod log;
 mod look;
+mod lost;
 mod mark;
 mod marker;
 mod paths;
@@ -40,7 +42,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use self::disk::{Access, Disk, Form, LocalDisk};
 use self::journal::Journal;
@@ -49,10 +51,10 @@ use self::session::Session;
 use self::spare::Spares;
 pub use self::verify::{verify, verify_on};
 use super::{
-    Change, Context, DirEntry, Engine, EngineError, Entry, Head, Receipt, Recovery, Report, Result, Snapshot, Space,
-    Stage, Tell,
+    Change, Context, DirEntry, Engine, EngineError, Entry, Head, Keep, Receipt, Recovery, Report, Result, Snapshot,
+    Space, Stage, Tell,
 };
-use crate::words::{Dir, Key, LogLine, Policy, Seq, SessionId, Version};
+use crate::words::{Dir, Key, LogLine, Past, Policy, Seq, SessionId, Version};
 
 /// How often a place is looked at again when programs beside the store replace what is there.
 const ROUNDS_MAX: usize = 64;
@@ -78,13 +80,16 @@ pub struct Opening<'a> {
     pub tail_bytes: u64,
     /// A recovery that takes longer is told of, and again whenever so much time has passed.
     pub patience: Duration,
+    /// How much of the past is kept.
+    pub keep: Keep,
     /// Who hears how far it is, and at the end what was done.
     pub tell: &'a (dyn Fn(&Recovery) + Sync),
 }
 
 impl Opening<'static> {
     /// As a store is opened where nobody waits for it.
-    pub const USUAL: Self = Self { tail_bytes: TAIL_BYTES, patience: Duration::from_secs(1), tell: &|_| {} };
+    pub const USUAL: Self =
+        Self { tail_bytes: TAIL_BYTES, patience: Duration::from_secs(1), keep: Keep::USUAL, tell: &|_| {} };
 }
 
 /// A store in a directory of the local file system.
@@ -99,6 +104,7 @@ pub struct LocalEngine {
     spare_values: Spares,
     spare_sidecars: Spares,
     tail_bytes: u64,
+    keep: Keep,
     /// A value may be answered for before its sync.
     defers: bool,
     /// How many changes wait for their sync.
@@ -153,6 +159,7 @@ impl LocalEngine {
             spare_values: Spares::default(),
             spare_sidecars: Spares::default(),
             tail_bytes: opening.tail_bytes,
+            keep: opening.keep,
             defers: false,
             late: AtomicUsize::new(0),
             at_once: AtomicUsize::new(0),
@@ -312,21 +319,39 @@ impl Engine for LocalEngine {
         Ok(current.max(known))
     }
 
-    fn versions(&self, session: &SessionId, key: &Key) -> Result<Vec<Version>> {
+    fn past(&self, session: &SessionId, key: &Key) -> Result<Vec<Past>> {
+        // The newest one first: what replaces it meanwhile takes it to where is looked next.
+        let newest = self.read_head(session, key)?.map(|head| Past::Version(head.version));
         self.past_in_place(session);
-        let mut versions = self.kept(session, key)?;
-        versions.extend(self.read_head(session, key)?.map(|head| head.version));
-        versions.sort_unstable();
-        versions.dedup();
-        Ok(versions)
+        let mut past = self.kept_past(session, key)?;
+        past.extend(newest);
+        past.sort_unstable();
+        past.dedup();
+        Ok(past)
     }
 
-    fn open_version(&self, session: &SessionId, key: &Key, version: Version) -> Result<Option<Snapshot>> {
+    fn past_names(&self, session: &SessionId, dir: &Dir) -> Result<Vec<String>> {
+        self.past_in_place(session);
+        self.kept_names(session, dir)
+    }
+
+    fn past_entry(&self, session: &SessionId, key: &Key, past: Past) -> Result<Option<Entry>> {
+        let newest = self.read_head(session, key)?.filter(|head| past == Past::Version(head.version));
+        match newest {
+            Some(head) => Ok(Some(read::entry_of(head))),
+            None => {
+                self.past_in_place(session);
+                self.kept_entry(session, key, past)
+            }
+        }
+    }
+
+    fn open_past(&self, session: &SessionId, key: &Key, past: Past) -> Result<Option<Snapshot>> {
         match self.read_snapshot(session, key)? {
-            Some(current) if current.head.version == version => Ok(Some(current)),
+            Some(current) if past == Past::Version(current.head.version) => Ok(Some(current)),
             _ => {
                 self.past_in_place(session);
-                self.open_kept(session, key, version)
+                self.open_kept(session, key, past)
             }
         }
     }
@@ -409,8 +434,9 @@ impl Engine for LocalEngine {
         self.disk.space().map_err(|e| EngineError::io("asking for free space", e))
     }
 
-    fn sweep(&self, stop: &AtomicBool) -> Result<u64> {
-        Ok(sweep::sweep(&*self.disk, &self.sessions()?, stop))
+    fn sweep(&self, now: SystemTime, stop: &AtomicBool) -> Result<u64> {
+        let abandoned = sweep::sweep(&*self.disk, &self.sessions()?, now, stop);
+        Ok(abandoned + self.forget(now, stop)?)
     }
 
     fn verify(&self, repair: bool, tell: &mut Tell<'_>) -> Result<Report> {

@@ -1,7 +1,7 @@
 //! Where things are in a store: every path of FORMAT.md is made here and nowhere else.
 
 use crate::words::key::{BATON_DIR, META_DIR, is_reserved};
-use crate::words::{SessionId, Version};
+use crate::words::{Lost, Past, SessionId, Version};
 
 /// Everything of ours begins so.
 pub(super) const OURS: &str = ".baton/";
@@ -72,6 +72,28 @@ pub(super) fn history_dir(session: &SessionId, dir: &str) -> String {
 /// One earlier version of a key.
 pub(super) fn history(session: &SessionId, key: &str, version: Version) -> String {
     format!("{}/{version}", history_key(session, key))
+}
+
+/// What begins the name of a draft that became no version, before the number of its change.
+fn letter(lost: Lost) -> char {
+    match lost {
+        Lost::Dropped => 'd',
+        Lost::Refused => 'r',
+    }
+}
+
+/// One thing that is kept of a key.
+pub(super) fn past(session: &SessionId, key: &str, past: Past) -> String {
+    match past {
+        Past::Version(version) => history(session, key, version),
+        Past::Draft(seq, lost) => format!("{}/{}{seq}", history_key(session, key), letter(lost)),
+    }
+}
+
+/// What a name in a key's history is; `None` for one that is nobody's.
+pub(super) fn past_of(name: &str) -> Option<Past> {
+    let draft = |lost| Some(Past::Draft(name.strip_prefix(letter(lost))?.parse().ok()?, lost));
+    draft(Lost::Dropped).or_else(|| draft(Lost::Refused)).or_else(|| Some(Past::Version(name.parse().ok()?)))
 }
 
 /// The directory of what we keep of a session beside its values.

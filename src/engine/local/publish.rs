@@ -121,7 +121,10 @@ impl LocalEngine {
                 self.mark_stranger(record, key, span)
             }
             Act::Policy { policy } => self.write_policy(record, *policy),
-            Act::Drop { .. } => Ok(()),
+            Act::Drop(draft) => {
+                let _alone = s.publishing(draft.key.as_str());
+                self.keep_lost(record, draft, work)
+            }
         }
     }
 

@@ -208,7 +208,7 @@ fn served(shown: Shown) -> Option<Seen> {
     }
 }
 
-fn entry_of(head: Head) -> Entry {
+pub(super) fn entry_of(head: Head) -> Entry {
     let mut attributes = head.attributes;
     attributes.xattrs.clear();
     Entry { kind: Kind::File, size_bytes: head.size_bytes, blocks: head.size_bytes.div_ceil(512), attributes }

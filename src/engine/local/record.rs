@@ -6,7 +6,8 @@ use super::super::value::Attributes;
 use super::super::{AttributeChange, EngineError, Result};
 use super::disk::FileId;
 use super::mark::{Mark, Span};
-use crate::words::{Author, Dir, Key, LogLine, Op, Policy, Seq, SessionId, Version, Writer};
+use super::paths;
+use crate::words::{Author, Dir, Key, LogLine, Lost, Op, Past, Policy, Seq, SessionId, Version, Writer};
 
 /// Attributes as records keep them: times in nanoseconds, also those before 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +130,18 @@ pub(super) struct Append {
     pub(super) mtime_ns: i64,
 }
 
+/// A draft that became no version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LostDraft {
+    pub(super) key: Key,
+    pub(super) size: u64,
+    pub(super) lost: Lost,
+    pub(super) reason: String,
+    /// Its bytes, staged as those of a version 0; `None` where they could not be kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) value: Option<Value>,
+}
+
 /// What a record does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -143,7 +156,7 @@ pub(super) enum Act {
     Attributes { path: String, version: Option<Version>, set: KeptChange },
     Declare { key: Key, version: Version },
     Policy { policy: Policy },
-    Drop { key: Key, size: u64 },
+    Drop(LostDraft),
     Adopt { key: Key, version: Version, size: u64, crc: u32, mtime_ns: i64, writer: Writer, file: FileId },
 }
 
@@ -176,6 +189,29 @@ impl Record {
         Mark::new(path, span, self.seq, self.at_s(), self.author.writer.clone())
     }
 
+    /// The whole value that it stages, where it stages one: of a version, or of a draft that became none.
+    pub(super) fn value(&self) -> Option<&Value> {
+        match &self.act {
+            Act::Put(value) | Act::Rename { value, .. } => Some(value),
+            Act::Drop(draft) => draft.value.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The path that the mark of a value it stages speaks of. A lost draft's is its place in history, so that a copy of
+    /// it at its key's path is a stranger's.
+    pub(super) fn marked_at(&self, value: &Value) -> String {
+        match &self.act {
+            Act::Drop(draft) => self.lost_at(draft),
+            _ => paths::value(&self.session, value.key.as_str()),
+        }
+    }
+
+    /// Where a lost draft is kept.
+    pub(super) fn lost_at(&self, draft: &LostDraft) -> String {
+        paths::past(&self.session, draft.key.as_str(), Past::Draft(self.seq, draft.lost))
+    }
+
     /// The version it makes, where it makes one.
     pub(super) fn version(&self) -> Option<Version> {
         match &self.act {
@@ -201,7 +237,10 @@ impl Record {
             Act::Attributes { path, .. } => (Op::Attributes, path.clone(), None, None),
             Act::Declare { key, .. } => (Op::Declare, key.to_string(), None, None),
             Act::Policy { .. } => (Op::Policy, String::new(), None, None),
-            Act::Drop { key, size } => (Op::Drop, key.to_string(), None, Some(*size)),
+            Act::Drop(draft) => {
+                let op = if draft.lost == Lost::Dropped { Op::Drop } else { Op::Refuse };
+                (op, draft.key.to_string(), None, Some(draft.size))
+            }
             Act::Adopt { key, size, .. } => (Op::Adopt, key.to_string(), None, Some(*size)),
         };
         let (writer, process, others) = (&self.author.writer, &self.author.process, &self.author.others);
@@ -217,6 +256,10 @@ impl Record {
             process: process.clone(),
             others: others.clone(),
             conflict: self.conflict.clone(),
+            reason: match &self.act {
+                Act::Drop(draft) => Some(draft.reason.clone()),
+                _ => None,
+            },
             operation: self.operation.clone(),
         }
     }

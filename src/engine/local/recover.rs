@@ -175,15 +175,12 @@ impl LocalEngine {
             if self.is_in_place(&record, replay)? {
                 return Ok(());
             }
-            match &record.act {
-                Act::Put(value) | Act::Rename { value, .. } if value.body == Body::Inline => {
-                    staged += 1;
-                    if let Err(e) = self.stage_again(&record, value, &found.body) {
-                        // Publication tries once more, and keeps it in memory where that fails too.
-                        tracing::warn!(key = %value.key, version = value.version, "it cannot be staged again: {e}");
-                    }
+            if let Some(value) = record.value().filter(|value| value.body == Body::Inline) {
+                staged += 1;
+                if let Err(e) = self.stage_again(&record, value, &found.body) {
+                    // Publication tries once more, and keeps it in memory where that fails too.
+                    tracing::warn!(key = %value.key, version = value.version, "it cannot be staged again: {e}");
                 }
-                _ => {}
             }
             Ok(())
         })?;

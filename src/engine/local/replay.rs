@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::disk::FileId;
-use super::record::{Act, Record};
+use super::record::{Act, LostDraft, Record};
 use crate::words::{Key, Seq, SessionId, Version};
 
 /// The records of a journal, as publication needs them.
@@ -55,6 +55,8 @@ impl Replay {
                 self.staged(session, &value.key, value.version, value.file);
             }
             Act::Adopt { key, version, file, .. } => self.staged(session, key, *version, *file),
+            // Version 0: in a key's place, where the loss of a rename may show it, it is older than any.
+            Act::Drop(LostDraft { value: Some(value), .. }) => self.staged(session, &value.key, 0, value.file),
             Act::Append(append) => {
                 let end = append.offset.saturating_add(append.len);
                 let grown = Grown { over: append.over, version: append.version, end };

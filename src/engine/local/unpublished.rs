@@ -73,8 +73,8 @@ impl LocalEngine {
             Some(key) => self.base_of(session, &key)?,
             None => None,
         };
-        let staged = match &record.act {
-            Act::Put(value) | Act::Rename { value, .. } if value.body != Body::Inline => self.staged(record, value)?,
+        let staged = match record.value() {
+            Some(value) if value.body != Body::Inline => self.staged(record, value)?,
             _ => None,
         };
         let content = staged.map(|found| Arc::new(FileContent(found.file)) as Arc<dyn Content>);
@@ -88,7 +88,7 @@ impl LocalEngine {
 
     /// The file of a value that is not in its record: the draft, or already in its place, and the draft is what it replaced.
     fn staged(&self, record: &Record, value: &Value) -> Result<Option<look::Found>> {
-        for place in [paths::draft(&record.operation), paths::value(&record.session, value.key.as_str())] {
+        for place in [paths::draft(&record.operation), record.marked_at(value)] {
             if let look::Look::File(found) = look::look_at(&*self.disk, &place, Access::Read)?
                 && self.is_staged(value, &found)?
             {
@@ -294,10 +294,16 @@ fn show(
         (Act::RemoveDir { dir }, _) => {
             see(dir.to_string(), Shown::Gone);
         }
+        (Act::Drop(draft), _) => {
+            // Under a path that is no key's.
+            if let Some(staged) = &draft.value {
+                see(record.lost_at(draft), value(head_of(record, staged), content.unwrap_or_else(in_memory)));
+            }
+        }
         (Act::RenameDir { .. }, _) => stuck.blocked = true,
         (Act::Policy { policy }, _) => stuck.policy = Some(*policy),
         // A stranger's value without its mark is found again by the next reader.
-        (Act::Adopt { .. } | Act::Drop { .. } | Act::Append(_) | Act::Declare { .. } | Act::Attributes { .. }, _) => {}
+        (Act::Adopt { .. } | Act::Append(_) | Act::Declare { .. } | Act::Attributes { .. }, _) => {}
     }
 }
 

@@ -86,6 +86,13 @@ impl OnItsWay {
         known.remove(key).filter(|bytes| bytes.len() as u64 == mark.size && crc32c::crc32c(bytes) == mark.crc)
     }
 
+    /// The bytes of a draft that became no version, where the journal has them.
+    pub(super) fn draft_bytes(&self, session: &SessionId, mark: &Mark) -> Option<Vec<u8>> {
+        let is_it = |(record, _): &&(Record, Vec<u8>)| record.session == *session && record.seq == mark.seq;
+        let (_, body) = self.records.iter().find(is_it).filter(|(record, _)| matches!(record.act, Act::Drop(_)))?;
+        (body.len() as u64 == mark.size && crc32c::crc32c(body) == mark.crc).then(|| body.clone())
+    }
+
     /// The record that made a change of a whole value, where the journal has it.
     pub(super) fn value_at(&self, session: &SessionId, key: &Key, seq: Seq) -> Option<(&Record, &Value)> {
         let record =
@@ -292,7 +299,7 @@ impl Scan<'_, '_> {
 
     /// A value that is not in its record is in its draft, if it is not in its place or in history by now.
     fn check_draft(&mut self, record: &Record) -> Result<()> {
-        let (Act::Put(value) | Act::Rename { value, .. }) = &record.act else { return Ok(()) };
+        let Some(value) = record.value() else { return Ok(()) };
         if value.body == Body::Inline || self.is_placed(record, value) {
             return Ok(());
         }
@@ -309,13 +316,20 @@ impl Scan<'_, '_> {
             }
             _ => "is not there",
         };
-        let what = format!("the staged value of '{}/{}', version {}, {what}", record.session, value.key, value.version);
+        let called = match &record.act {
+            Act::Drop(_) => format!("the draft of '{}/{}' that was to be kept", record.session, value.key),
+            _ => format!("the staged value of '{}/{}', version {},", record.session, value.key, value.version),
+        };
+        let what = format!("{called} {what}");
         let remedy = "its bytes are lost unless a copy of the store has them; the version before it is in history";
         self.found(Fault::damage("F15", &place, what, remedy));
         Ok(())
     }
 
     fn is_placed(&self, record: &Record, value: &Value) -> bool {
+        if let Act::Drop(draft) = &record.act {
+            return self.disk.stat(&record.lost_at(draft)).is_ok();
+        }
         let has = |place: &str, version| {
             let file = self.disk.open(place, Access::Read).ok();
             let mark = file.and_then(|file| Mark::read(&*file).ok().flatten());
@@ -351,7 +365,8 @@ fn paths_of(act: &Act) -> Vec<String> {
         Act::RemoveDir { dir } | Act::MakeDir { dir, .. } => vec![dir.to_string()],
         Act::Attributes { path, .. } => vec![path.clone()],
         Act::Delete { key, .. } | Act::Declare { key, .. } | Act::Adopt { key, .. } => vec![key.to_string()],
-        Act::Drop { .. } | Act::Policy { .. } => Vec::new(),
+        Act::Drop(draft) => vec![draft.key.to_string()],
+        Act::Policy { .. } => Vec::new(),
     }
 }
 

@@ -64,7 +64,7 @@ impl Scan<'_, '_> {
 
     /// A program that was interrupted never comes back for its temporary file; one at work may have it open.
     pub(super) fn check_temporary(&mut self, place: &str) {
-        if sweep::is_abandoned(self.disk, place) {
+        if sweep::is_abandoned(self.disk, place, std::time::SystemTime::now()) {
             let remedy = "the program that made it has not come back for a day: it can be removed";
             let fault = Fault::leftover("temporary", place, "a temporary file beside a value", remedy);
             self.found(fault.mended_by(Mend::Remove(place.to_owned())));

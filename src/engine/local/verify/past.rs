@@ -1,17 +1,15 @@
-//! History: F6, F7. Each file is a version whose mark covers its number and whose bytes are its mark's.
+//! History: F6, F7, F56, F57. Each file is a version whose mark covers its number, or a draft whose mark tells its change,
+//! and its bytes are its mark's.
 
 use super::facts::Facts;
 use super::mend::Mend;
 use super::{Fault, Scan, shown};
 use crate::engine::local::disk::{Access, Form};
-use crate::engine::local::look::{self, Look};
+use crate::engine::local::look::{self, Found, Look};
 use crate::engine::local::mark::Mark;
 use crate::engine::local::paths;
-use crate::engine::{EngineError, KEPT_VERSIONS, Result};
-use crate::words::{Key, SessionId, Version};
-
-/// More than these are not pruned any more. Pruning may be late by as many as are kept.
-const FILES_MAX: usize = 2 * KEPT_VERSIONS as usize;
+use crate::engine::{EngineError, Result};
+use crate::words::{Key, Past, SessionId, Version};
 
 impl Scan<'_, '_> {
     /// The history of a session, directory by directory. Names have a letter before them.
@@ -38,25 +36,34 @@ impl Scan<'_, '_> {
 
     fn check_versions(&mut self, session: &SessionId, key: &Key, facts: &mut Facts) -> Result<()> {
         let place = paths::history_key(session, key.as_str());
-        let mut versions: Vec<Version> = Vec::new();
+        let (mut versions, mut drafts): (Vec<Version>, Vec<Past>) = Default::default();
         for (name, form) in self.names(&place) {
-            match shown(&name).parse() {
-                Ok(version) if form == Form::File => versions.push(version),
-                _ => self.unknown(&format!("{place}/{}", shown(&name))),
+            let file = format!("{place}/{}", shown(&name));
+            let past = paths::past_of(&shown(&name)).filter(|past| paths::past(session, key.as_str(), *past) == file);
+            match past {
+                Some(Past::Version(version)) if form == Form::File => versions.push(version),
+                Some(draft) if form == Form::File => drafts.push(draft),
+                _ => self.unknown(&file),
             }
         }
         versions.sort_unstable();
+        drafts.sort_unstable();
+        for draft in drafts {
+            self.judge_key(session, key, facts, |scan, facts| scan.judge_draft(session, key, draft, facts))?;
+        }
         self.report.checked.versions += versions.len() as u64;
         for version in &versions {
             self.judge_key(session, key, facts, |scan, facts| scan.judge_version(session, key, *version, facts))?;
         }
-        let too_many = versions.len().saturating_sub(FILES_MAX);
-        if too_many > 0 && !self.way.touches(session, key.as_str()) {
-            let count = versions.len();
+        // How many are kept is for whoever has the store open.
+        let Some(keep) = self.live.map(|live| live.keep).filter(|keep| keep.count > 0) else { return Ok(()) };
+        // Pruning may be late by as many as are kept.
+        if versions.len() as u64 > keep.count.saturating_mul(2) && !self.way.touches(session, key.as_str()) {
+            let (count, most) = (versions.len(), keep.count);
             let newest = versions.last().copied().unwrap_or(0).max(facts.last_of(key.as_str()));
-            let old = versions.into_iter().filter(|old| old.saturating_add(KEPT_VERSIONS) < newest);
+            let old = versions.into_iter().filter(|old| keep.is_past(*old, newest));
             let places = old.map(|old| paths::history(session, key.as_str(), old)).collect();
-            let remedy = format!("the {KEPT_VERSIONS} before the newest are kept; those before them can be removed");
+            let remedy = format!("the {most} before the newest are kept; those before them can be removed");
             let fault = Fault::leftover("F6", &place, format!("it has {count} versions"), &remedy);
             self.found(fault.mended_by(Mend::RemoveAll(places)));
         }
@@ -70,23 +77,12 @@ impl Scan<'_, '_> {
         // Its mark was put on it at its key's path, which may have been another directory's.
         let read = Mark::read(&*found.file).map_err(|e| EngineError::io(format!("reading {place}"), e));
         let Some(read) = self.or_unreadable(&place, read)? else { return Ok(Vec::new()) };
-        const LOST: &str = "this version is lost; the others are not touched by it";
         let Some(mark) = read.filter(|mark| mark.covers(version)) else {
             let what = format!("its mark does not say that it is version {version}");
             return Ok(vec![Fault::damage("F6", &place, what, "its bytes are kept; who wrote them is in the log")]);
         };
-        if mark.size != found.stat.size_bytes {
-            let what = format!("it has {} bytes, version {version} has {}", found.stat.size_bytes, mark.size);
-            return Ok(vec![self.torn_version(session, key, &mark, &place, what, LOST)]);
-        }
-        let sum = self.sum(&*found.file, mark.size, &place);
-        match self.or_unreadable(&place, sum)? {
-            Some(crc) if crc != mark.crc => {
-                let what = format!("its bytes are not those of version {version}: their checksum is another");
-                return Ok(vec![self.torn_version(session, key, &mark, &place, what, LOST)]);
-            }
-            Some(_) => {}
-            None => return Ok(Vec::new()),
+        if let Some(fault) = self.judge_bytes(session, key, (&found, &mark), &place)? {
+            return Ok(vec![fault]);
         }
         let last = facts.last_of(key.as_str());
         if facts.whole && (mark.seq > facts.last() || version > last) {
@@ -97,22 +93,70 @@ impl Scan<'_, '_> {
         Ok(Vec::new())
     }
 
-    fn torn_version(
+    /// A draft that became no version.
+    fn judge_draft(&mut self, session: &SessionId, key: &Key, draft: Past, facts: &Facts) -> Result<Vec<Fault>> {
+        let place = paths::past(session, key.as_str(), draft);
+        let looked = look::look_at(self.disk, &place, Access::Read);
+        let Some(Look::File(found)) = self.or_unreadable(&place, looked)? else { return Ok(Vec::new()) };
+        let read = Mark::read(&*found.file).map_err(|e| EngineError::io(format!("reading {place}"), e));
+        let Some(read) = self.or_unreadable(&place, read)? else { return Ok(Vec::new()) };
+        let is_it = |mark: &Mark| mark.version == 0 && matches!(draft, Past::Draft(seq, _) if seq == mark.seq);
+        let Some(mark) = read.filter(is_it) else {
+            let what = format!("its mark does not say that it is the draft {draft}");
+            return Ok(vec![Fault::damage("F57", &place, what, "its bytes are kept; who wrote them is in the log")]);
+        };
+        if let Some(fault) = self.judge_bytes(session, key, (&found, &mark), &place)? {
+            return Ok(vec![fault]);
+        }
+        if facts.whole && mark.seq > facts.last() {
+            let what = format!("it is of change {}, and the log ends with {}", mark.seq, facts.last());
+            let remedy = "its bytes are kept; lines of the log are lost";
+            return Ok(vec![Fault::damage("F56", &place, what, remedy)]);
+        }
+        Ok(Vec::new())
+    }
+
+    /// Are the bytes those that the mark speaks of? Version 0 is a draft's.
+    fn judge_bytes(
+        &mut self,
+        session: &SessionId,
+        key: &Key,
+        (found, mark): (&Found, &Mark),
+        place: &str,
+    ) -> Result<Option<Fault>> {
+        let (rule, called) = match mark.version {
+            0 => ("F57", "the draft".to_owned()),
+            version => ("F6", format!("version {version}")),
+        };
+        if mark.size != found.stat.size_bytes {
+            let what = format!("it has {} bytes, {called} has {}", found.stat.size_bytes, mark.size);
+            return Ok(Some(self.torn_past(session, key, mark, place, (rule, what))));
+        }
+        let sum = self.sum(&*found.file, mark.size, place);
+        let other = self.or_unreadable(place, sum)?.is_some_and(|crc| crc != mark.crc);
+        let what = format!("its bytes are not those of {called}: their checksum is another");
+        Ok(other.then(|| self.torn_past(session, key, mark, place, (rule, what))))
+    }
+
+    fn torn_past(
         &self,
         session: &SessionId,
         key: &Key,
         mark: &Mark,
         place: &str,
-        what: String,
-        lost: &str,
+        (rule, what): (&str, String),
     ) -> Fault {
-        match self.way.bytes_of(session, key, mark) {
-            Some(bytes) => Fault::damage("F6", place, what, "the journal still has its bytes").mended_by(Mend::Bytes {
+        let bytes = match mark.version {
+            0 => self.way.draft_bytes(session, mark),
+            _ => self.way.bytes_of(session, key, mark),
+        };
+        match bytes {
+            Some(bytes) => Fault::damage(rule, place, what, "the journal still has its bytes").mended_by(Mend::Bytes {
                 place: place.to_owned(),
                 bytes,
                 mark: Box::new(mark.clone()),
             }),
-            None => Fault::damage("F6", place, what, lost),
+            None => Fault::damage(rule, place, what, "these bytes are lost; no others are touched by it"),
         }
     }
 }
