@@ -119,7 +119,14 @@ impl LocalEngine {
         }
         self.journal.each(|found| {
             let record = read_record(&found)?;
-            if self.is_in_place(&record, &replay)? { Ok(()) } else { self.sort_out(&record, &replay) }
+            if self.is_in_place(&record, &replay)? {
+                return Ok(());
+            }
+            match self.sort_out(&record, &replay) {
+                // Publication meets the same want of room, and the change is then served from memory.
+                Err(EngineError::NoSpace) => Ok(()),
+                other => other,
+            }
         })?;
         self.stage_all_again(&replay, &mut progress)?;
         let replay = Arc::new(replay);
