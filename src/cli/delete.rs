@@ -1,6 +1,6 @@
 //! `batonfs delete`: a key goes, and the directories this leaves empty.
 
-use super::options::{CallerArgs, KeepArgs, KeyArg, SessionArg, StoreArg, perform};
+use super::options::{CallerArgs, KeepArg, KeyArg, SessionArg, StoreArg, perform};
 use super::{Ended, Exit};
 use crate::committer::{Call, Request};
 
@@ -16,7 +16,7 @@ pub(super) struct Args {
     #[command(flatten)]
     caller: CallerArgs,
     #[command(flatten)]
-    keep: KeepArgs,
+    keep: KeepArg,
 }
 
 pub(super) fn run(args: &Args) -> Ended {

@@ -1,7 +1,7 @@
 //! `batonfs handoff`: passes work on, by writing the object on stdin to the handoff key.
 
 use super::Ended;
-use super::options::{CallerArgs, KeepArgs, SessionArg, StoreArg};
+use super::options::{CallerArgs, KeepArg, SessionArg, StoreArg};
 use super::write::write;
 use crate::committer::{Call, Request};
 use crate::words::Key;
@@ -16,7 +16,7 @@ pub(super) struct Args {
     #[command(flatten)]
     caller: CallerArgs,
     #[command(flatten)]
-    keep: KeepArgs,
+    keep: KeepArg,
     /// Print what was made: session, key, version, sequence number
     #[arg(long)]
     json: bool,

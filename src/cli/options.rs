@@ -102,7 +102,22 @@ pub(super) struct CallerArgs {
     pub(super) conflict_policy: Option<String>,
 }
 
-/// `--keep` and `--keep-days`, of what may open a store.
+/// `--keep` of a command, which lets nothing go unless it is told to: how much is kept is for mounts to say.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct KeepArg {
+    /// Where the store is not mounted, let go of what is more than N versions before the newest; 0: of nothing
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    keep: u64,
+}
+
+impl KeepArg {
+    /// What it says.
+    pub(super) fn keep(self) -> Keep {
+        Keep { count: self.keep, ..Keep::ALL }
+    }
+}
+
+/// `--keep` and `--keep-days` of a mount.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(super) struct KeepArgs {
     /// How many versions before the newest are kept of a key, and how many dropped or refused drafts; 0: all

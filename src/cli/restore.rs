@@ -1,8 +1,8 @@
 //! `batonfs restore`: an earlier version of a key becomes its next one.
 
-use super::options::{CallerArgs, KeyArg, SessionArg, StoreArg, perform};
+use super::options::{CallerArgs, KeepArg, KeyArg, SessionArg, StoreArg, perform};
 use super::{Ended, write};
-use crate::committer::Request;
+use crate::committer::{Call, Request};
 use crate::words::Version;
 
 /// Make an earlier version of a key its next one, with its attributes
@@ -19,6 +19,8 @@ pub(super) struct Args {
     version: Version,
     #[command(flatten)]
     caller: CallerArgs,
+    #[command(flatten)]
+    keep: KeepArg,
     /// Print what was made: session, key, version, sequence number
     #[arg(long)]
     json: bool,
@@ -27,6 +29,6 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Ended {
     let (session, key) = (args.session.id()?, args.key.key()?);
     let request = Request::Restore { session: session.clone(), key: key.clone(), version: args.version };
-    let (reply, _) = perform(&args.store.root()?, args.caller.call(request)?)?;
+    let (reply, _) = perform(&args.store.root()?, Call { keep: args.keep.keep(), ..args.caller.call(request)? })?;
     write::made(&reply, (&session, &key), args.json)
 }

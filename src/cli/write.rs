@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::options::{CallerArgs, KeepArgs, KeyArg, SessionArg, StoreArg, perform_with, unexpected};
+use super::options::{CallerArgs, KeepArg, KeyArg, SessionArg, StoreArg, perform_with, unexpected};
 use super::{Ended, Exit, output};
 use crate::committer::{Call, Refusal, Reply, Request, spool};
 use crate::words::{Key, SessionId};
@@ -21,7 +21,7 @@ pub(super) struct Args {
     #[command(flatten)]
     caller: CallerArgs,
     #[command(flatten)]
-    keep: KeepArgs,
+    keep: KeepArg,
     /// Print what was made: session, key, version, sequence number
     #[arg(long)]
     json: bool,

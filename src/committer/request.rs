@@ -214,7 +214,7 @@ impl Call {
         rustix::process::umask(mask);
         let (claim, environment, policy) = (Claim::default(), Declared::default(), None);
         let operation = Uuid::now_v7();
-        let (again, umask, keep) = (false, mask.as_raw_mode(), Keep::USUAL);
+        let (again, umask, keep) = (false, mask.as_raw_mode(), Keep::ALL);
         Self { request, claim, environment, policy, operation, again, umask, keep }
     }
 }

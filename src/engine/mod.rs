@@ -45,6 +45,9 @@ impl Keep {
     /// Where nobody says how much.
     pub const USUAL: Self = Self { count: KEPT_VERSIONS, age: Some(Duration::from_secs(KEPT_DAYS * 24 * 60 * 60)) };
 
+    /// All of it.
+    pub const ALL: Self = Self { count: 0, age: None };
+
     /// Is a version too far before the newest one?
     #[must_use]
     pub fn is_past(&self, version: Version, newest: Version) -> bool {

@@ -12,6 +12,7 @@ mod contract;
 mod environment;
 mod full;
 mod handoffs;
+mod keep;
 mod log;
 mod mount_refused;
 mod mounted;
