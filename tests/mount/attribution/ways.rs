@@ -64,6 +64,21 @@ pub(super) const WAYS: &[Way] = &[
     way("BATON_WRITER_ID=a unshare --pid --fork bash -c 'echo $$ > k'", "a", "bash"),
     told("BATON_WRITER_ID=a unshare --mount --uts --ipc --net sh -c 'echo $$ > k'", "a"),
     told("BATON_WRITER_ID=a unshare --user --map-root-user sh -c 'echo $$ > k'", "a"),
+    // Writer views: the path says it, whatever the environment does.
+    told("BATON_WRITER_ID=other bash -c 'echo $$ > \"$MNT/.baton/as/a/$SESSION/${PWD##*/}/k\"'", "a"),
+    told(
+        "BATON_WRITER_ID=other $PYTHON -c 'import os; os.chdir(os.environ[\"MNT\"] + \"/.baton/as/a/s/\" + os.path.basename(os.getcwd())); open(\"k\", \"w\").write(str(os.getpid()))'",
+        "a",
+    ),
+    told(
+        "export BATON_WRITER_ID=other; unshare --mount bash -c 'd=$(mktemp -d); mount --bind \"$MNT/.baton/as/a\" $d; echo $$ > $d/$SESSION/${PWD##*/}/k; umount $d; rmdir $d'",
+        "a",
+    ),
+    way(
+        "unshare --mount --pid --fork --mount-proc env -i MNT=\"$MNT\" DIR=\"${PWD##*/}\" bash -c 'd=$(mktemp -d); mount --bind \"$MNT/.baton/as/a\" $d; echo x > $d/s/$DIR/k; umount $d; rmdir $d'",
+        "a",
+        "bash",
+    ),
     // Tools.
     way("printf x | BATON_WRITER_ID=a dd of=k status=none", "a", "dd"),
     way("BATON_WRITER_ID=a cp /proc/self/comm k", "a", "cp"),
