@@ -1,4 +1,5 @@
-//! The refusals of a mount, by session: the words behind an errno, for who asks after it.
+//! The refusals of a mount, by session: the words behind an errno, for who asks after it; and those of conflicts that were
+//! accepted.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,7 +18,7 @@ pub struct ErrorLine {
     pub op: &'static str,
     /// Of which key or directory.
     pub key: String,
-    /// The errno's number.
+    /// The errno's number; 0 for a conflict that was accepted under `warn`.
     pub errno: i32,
     /// Why; a conflict's words name both writers.
     pub words: String,
@@ -25,6 +26,14 @@ pub struct ErrorLine {
     pub writer: Writer,
     /// Their user id, where it is known.
     pub uid: Option<u32>,
+}
+
+impl ErrorLine {
+    /// Was something refused?
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        self.errno != 0
+    }
 }
 
 /// The latest refusals of every session.

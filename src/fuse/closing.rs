@@ -186,6 +186,7 @@ impl Filesystem {
         match self.store.commit(&write, &by) {
             Ok(committed) => {
                 self.counters.committed(moment);
+                self.note_accepted("close", &place, &committed, &by);
                 handle.makes.store(false, Ordering::Relaxed);
                 if !(anothers && self.writers_on(handle.ino).iter().any(|other| other.makes())) {
                     self.inodes.committed(handle.ino);

@@ -88,7 +88,9 @@ impl Mounted {
         let of = |session: &SessionId| {
             self.fs.errors.after(session, 0).into_iter().map(|(_, line)| (session.clone(), line)).collect()
         };
-        session.map_or_else(|| self.fs.errors.all(), of)
+        let mut lines: Vec<_> = session.map_or_else(|| self.fs.errors.all(), of);
+        lines.retain(|(_, line)| line.is_refusal());
+        lines
     }
 
     /// Waits until no draft is open, at most `limit`; what is still open then.

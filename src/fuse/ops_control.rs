@@ -10,6 +10,7 @@ use super::views::View;
 use crate::control::{self, Control, ErrorLine};
 use crate::engine::{Attributes, DirEntry, Kind, Staged};
 use crate::identity::Observed;
+use crate::store::{Caller, Committed};
 use crate::words::{Author, SessionId};
 
 /// The directory of writer views, in the mount's own control directory.
@@ -209,6 +210,22 @@ impl Filesystem {
             words: refusal.words.clone(),
             uid: author.process.and_then(|process| process.uid).or(asker.map(|asker| asker.uid)),
             writer: author.writer,
+        };
+        self.errors.add(&place.session, line);
+    }
+
+    /// Keeps the words of a conflict that was accepted, where refusals are kept too.
+    pub(super) fn note_accepted(&self, op: &'static str, place: &Place, committed: &Committed, by: &Caller) {
+        let Some(words) = &committed.warning else { return };
+        tracing::warn!(op, session = %place.session, key = %place.path, "accepted: {words}");
+        let line = ErrorLine {
+            time_ms: crate::words::record::now_ms(),
+            op,
+            key: place.path.clone(),
+            errno: 0,
+            words: words.clone(),
+            writer: by.author.writer.clone(),
+            uid: by.author.process.as_ref().and_then(|process| process.uid),
         };
         self.errors.add(&place.session, line);
     }

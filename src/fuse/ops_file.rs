@@ -475,7 +475,8 @@ impl Filesystem {
             set: AttributeChange { mtime: Some(SystemTime::now()), ..AttributeChange::default() },
             rule: Rule::Policy,
         };
-        self.store.write(write, by)?;
+        let committed = self.store.write(write, by)?;
+        self.note_accepted("setattr", &place, &committed, by);
         Ok(Some(()))
     }
 

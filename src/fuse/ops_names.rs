@@ -267,7 +267,10 @@ impl Filesystem {
             );
             let before = self.engine().head(session, &source)?.map_or(0, |head| head.version);
             match self.store.rename(session, &source, &target, replace, &by) {
-                Ok(committed) => moved = Some((before, committed.version)),
+                Ok(committed) => {
+                    self.note_accepted("rename", &to.place, &committed, &by);
+                    moved = Some((before, committed.version));
+                }
                 // A name that no commit has made: only its draft moves, the old value there stays until it commits.
                 Err(StoreError::Engine(EngineError::NotFound(_)))
                     if from.ino.is_some_and(|ino| self.inodes_fresh(ino)) =>

@@ -80,6 +80,7 @@ fn a_variable_before_a_command_declares_that_command() {
     assert_eq!(mount.read("k"), "2\n");
 }
 
+// E7
 #[test]
 fn warn_accepts_and_keeps_the_words() {
     let Some(mount) = Mount::with(&["--conflict-policy", "warn"]) else { return };
@@ -90,6 +91,16 @@ fn warn_accepts_and_keeps_the_words() {
     let log = mount.log();
     let line = log.iter().find(|line| line["key"] == "k" && line["version"] == 2).expect("a log line");
     assert_eq!(line["conflict"], CONFLICT);
+    mount.by("a", "echo from-a > t; mv t k; truncate -s 2 k; truncate -s 1 k").ok();
+    let errors = mount.errors();
+    let lines: Vec<serde_json::Value> = errors.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let told = |op: &str| lines.iter().filter(|line| line["op"] == op && line["key"] == "k").collect::<Vec<_>>();
+    assert_eq!((told("close").len(), told("rename").len(), lines.len()), (1, 1, 2), "{errors}");
+    assert_eq!((&told("close")[0]["words"], &told("close")[0]["errno"]), (&CONFLICT.into(), &0.into()));
+    assert_eq!(told("close")[0]["writer"]["writer_id"], "b");
+    let daemon = std::fs::read_to_string(mount.store().join(".baton/daemon.log")).expect("the daemon's log");
+    assert!(daemon.contains(&format!("accepted: {CONFLICT}")), "{daemon}");
+    mount.batonfs(&["why", &mount.store().to_string_lossy(), "--writer-id", "b"]).refused("nothing");
 }
 
 #[test]
