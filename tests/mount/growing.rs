@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 
 use serde_json::Value;
 
@@ -42,6 +43,14 @@ fn who_follows_the_log_sees_each_change_once_and_whole() {
     let mut again = String::new();
     log.read_to_string(&mut again).expect("reading");
     assert_eq!(again, read, "read once more from its start");
+    let mut back = vec![0; read.len()];
+    for (n, block) in back.chunks_mut(4096).enumerate().rev() {
+        log.read_exact_at(block, n as u64 * 4096).expect("reading backwards");
+    }
+    assert!(back == read.as_bytes(), "read backwards");
+    let (mut end, at) = ([0; 100], read.len() - 100);
+    log.read_exact_at(&mut end, at as u64).expect("reading its end");
+    assert!(end == read.as_bytes()[at..], "and forwards again");
     let tail = mount.bash("tail -n 2 .baton/log; wc -c < .baton/log; cp .baton/log \"$TMP/copy\"").ok();
     let lines: Vec<_> = read.lines().collect();
     assert_eq!(tail, format!("{}\n{}\n{}\n", lines[lines.len() - 2], lines[lines.len() - 1], read.len()));
