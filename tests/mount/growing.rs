@@ -72,6 +72,35 @@ fn who_follows_the_refusals_sees_those_to_come() {
     }
 }
 
+// E6
+#[test]
+fn of_the_refusals_the_last_are_kept_and_who_reads_on_has_had_them_all() {
+    let Some(mount) = Mount::with(&["--conflict-policy", "error"]) else { return };
+    // Lines of several lengths: what comes is shorter or longer than what goes.
+    let keys_of_a = ["k", "longer", "the-longest-of-all"];
+    mount.by("a", "/bin/echo x | tee k longer the-longest-of-all").ok();
+    let theirs = mount.point().join(".baton/as/b").join(harness::SESSION);
+    let mut errors = File::open(mount.path(".baton/errors")).expect("the refusals");
+    let mut read = String::new();
+    let (mut before, mut shorter) = (0, 0);
+    for n in 1..=1100 {
+        harness::fails(fs::write(theirs.join(keys_of_a[n % 3]), "y"), libc::EBUSY);
+        if n % 50 == 0 {
+            errors.read_to_string(&mut read).expect("reading");
+        }
+        let size = errors.metadata().expect("stat").len();
+        shorter += usize::from(size < before);
+        before = size;
+    }
+    assert_eq!(keys(&read).len(), 1100, "each once");
+    let kept = fs::read_to_string(mount.path(".baton/errors")).expect("the refusals");
+    let lines = kept.lines().count();
+    assert!((256..=512).contains(&lines) && read.ends_with(&kept), "{lines}");
+    assert_eq!(before, kept.len() as u64);
+    // Whoever follows it by its size begins anew each time.
+    assert!(shorter <= 1100 / 256, "{shorter}");
+}
+
 // E6, V4
 #[test]
 fn in_a_view_the_log_that_is_followed_has_the_writers_own_lines() {
