@@ -314,8 +314,8 @@ impl fuser::Filesystem for Adapter {
     ) {
         let ((asker, parent), (new_view, new_parent)) = (asked(request, parent), views::decode(new_parent.0));
         if new_view != asker.view {
-            // One writer's tree is not another's.
-            return reply.error(Errno::EXDEV);
+            // One writer's tree is not another's. A view itself is not even to be copied: it would go into itself.
+            return reply.error(if self.fs.is_views(parent) { Errno::EPERM } else { Errno::EXDEV });
         }
         let names = text(name, libc::ENOENT).and_then(|name| Ok((name, text(new_name, libc::EILSEQ)?)));
         self.aside(move |fs| {

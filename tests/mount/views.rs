@@ -152,8 +152,12 @@ fn a_writer_is_named_in_one_way() {
     }
     fails(of(&"x".repeat(257)), libc::ENAMETOOLONG);
     assert_eq!(fs::read_dir(mount.point().join(".baton/as")).expect("a directory").count(), 0);
-    assert!(fs::create_dir(mount.point().join(".baton/as/new")).is_err());
-    assert!(fs::remove_dir(mount.point().join(".baton/as/a b")).is_err());
+    // They are all there already: none is made, none goes, and none gets another name or a copy in another.
+    let views = mount.point().join(".baton/as");
+    fails(fs::create_dir(views.join("new")), libc::EEXIST);
+    fails(fs::remove_dir(views.join("a b")), libc::EPERM);
+    fails(fs::rename(views.join("a"), views.join("b")), libc::EPERM);
+    fails(fs::rename(views.join("a"), views.join("b/a")), libc::EPERM);
 }
 
 // V2
