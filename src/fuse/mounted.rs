@@ -188,11 +188,17 @@ fn age_appends(fs: Arc<Filesystem>, device: Option<Device>) -> io::Result<(mpsc:
                 let fs = Arc::clone(&fs);
                 blocking::unblock(move || forget_unused(&fs.mountpoint, device)).detach();
             }
-            // Those that are in use stay: it is asked again when there are twice as many.
-            many = if views >= many { (2 * views).min(VIEWS_MAX / 2) } else { many.min((4 * views).max(VIEWS_MANY)) };
+            many = many_views(many, views);
         }
     })?;
     Ok((stop, thread))
+}
+
+/// From how many views on the kernel is asked next, when there are so many now: those that are in use stay, so there must
+/// be twice as many, or half of those that there is still room for.
+fn many_views(many: usize, now: usize) -> usize {
+    let room = VIEWS_MAX.saturating_sub(now);
+    if now >= many { (2 * now).min(now + room.div_ceil(2)) } else { many.min((4 * now).max(VIEWS_MANY)) }
 }
 
 /// The numbers of a file system's device.
@@ -282,4 +288,20 @@ fn fusermount(at: &Path, lazy: bool) -> io::Result<()> {
         }
     }
     Err(io::Error::from_raw_os_error(libc::EPERM))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_that_stay_are_not_asked_about_at_every_look() {
+        let mut many = VIEWS_MANY;
+        for now in [VIEWS_MANY, 20_000, 40_000, 60_000, VIEWS_MAX - 1] {
+            many = many_views(many.min(now), now);
+            assert!(many > now && many <= VIEWS_MAX, "{now}: {many}");
+        }
+        assert_eq!(many_views(many, VIEWS_MAX), VIEWS_MAX, "at the last moment it is");
+        assert_eq!(many_views(many, 10), VIEWS_MANY, "when they are forgotten all is as before");
+    }
 }
