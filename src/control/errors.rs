@@ -6,7 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::words::{SessionId, Writer};
 
-/// How many refusals of a session are kept.
+/// How many refusals of a session are kept at least. As many again may be: so they go all at once, for who follows them
+/// begins anew whenever some have gone.
 const KEPT: usize = 256;
 
 /// One refusal.
@@ -58,8 +59,8 @@ impl Errors {
         kept.last += 1;
         let number = kept.last;
         let of_session = kept.lines.entry(session.clone()).or_default();
-        if of_session.len() == KEPT {
-            of_session.pop_front();
+        if of_session.len() == 2 * KEPT {
+            of_session.drain(..KEPT);
         }
         of_session.push_back((number, line));
     }

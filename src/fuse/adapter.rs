@@ -67,15 +67,17 @@ impl Adapter {
     }
 }
 
-/// For how long the kernel may keep what it is told of a node.
-fn ttl(fs: &Filesystem, stat: &Stat) -> Duration {
-    if stat.kind == Kind::Dir && fs.is_session_or_root(stat.ino) { TTL_SESSION } else { TTL }
+/// For how long the kernel may keep what it is told of a node. What is changed in one tree it knows of that one alone: who
+/// works in a view sees at once what is changed outside.
+fn ttl(fs: &Filesystem, view: View, stat: &Stat) -> Duration {
+    let kept = view.is_plain() && stat.kind == Kind::Dir && fs.is_session_or_root(stat.ino);
+    if kept { TTL_SESSION } else { TTL }
 }
 
 /// Gives the kernel a node of a view.
 fn give(fs: &Filesystem, view: View, stat: &Stat, reply: ReplyEntry) {
     fs.views.looked_up(view);
-    reply.entry(&ttl(fs, stat), &file_attr(view, stat), Generation(0));
+    reply.entry(&ttl(fs, view, stat), &file_attr(view, stat), Generation(0));
 }
 
 /// Who asks about which node.
@@ -178,7 +180,7 @@ impl fuser::Filesystem for Adapter {
                 self.fs.look_up_view(&name),
                 |(view, stat)| {
                     // Counted when it was entered.
-                    reply.entry(&ttl(&self.fs, &stat), &file_attr(view, &stat), Generation(0));
+                    reply.entry(&ttl(&self.fs, view, &stat), &file_attr(view, &stat), Generation(0));
                 }
             );
         }
@@ -208,7 +210,7 @@ impl fuser::Filesystem for Adapter {
                 }
             };
             answer!(fs, "getattr", asker, ino, None, reply, stat, |stat: Stat| reply
-                .attr(&ttl(fs, &stat), &file_attr(asker.view, &stat)));
+                .attr(&ttl(fs, asker.view, &stat), &file_attr(asker.view, &stat)));
         };
         if handle.is_some() || self.fs.waits(ino) || self.fs.is_control(ino) {
             self.aside(work)
@@ -247,7 +249,7 @@ impl fuser::Filesystem for Adapter {
             let done = fs.change(asker, ino, size, (handle, opened), &set);
             let stat = done.and_then(|()| fs.stat(asker, ino));
             answer!(fs, "setattr", asker, ino, None, reply, stat, |stat: Stat| reply
-                .attr(&ttl(fs, &stat), &file_attr(asker.view, &stat)));
+                .attr(&ttl(fs, asker.view, &stat), &file_attr(asker.view, &stat)));
         });
     }
 
@@ -312,8 +314,8 @@ impl fuser::Filesystem for Adapter {
     ) {
         let ((asker, parent), (new_view, new_parent)) = (asked(request, parent), views::decode(new_parent.0));
         if new_view != asker.view {
-            // One writer's tree is not another's.
-            return reply.error(Errno::EXDEV);
+            // One writer's tree is not another's. A view itself is not even to be copied: it would go into itself.
+            return reply.error(if self.fs.is_views(parent) { Errno::EPERM } else { Errno::EXDEV });
         }
         let names = text(name, libc::ENOENT).and_then(|name| Ok((name, text(new_name, libc::EILSEQ)?)));
         self.aside(move |fs| {

@@ -15,6 +15,9 @@ use crate::identity::Observed;
 use crate::identity::holders::Holder;
 use crate::store::PrefixCheck;
 
+/// So far apart are the places of a log that a reader remembers.
+const PAGES_APART_BYTES: u64 = 64 << 10;
+
 /// A handle's number.
 pub type HandleId = u64;
 
@@ -84,6 +87,18 @@ pub struct Lines {
     pub(super) text: Vec<u8>,
     /// The number of the last of them.
     pub(super) last: u64,
+    /// Where some pages that were read begin, and the number of the line before each: who reads backwards need not begin
+    /// anew.
+    pub(super) pages: Vec<(u64, u64)>,
+}
+
+impl Lines {
+    /// A page begins there, after the line of this number. Who follows line by line makes many small pages.
+    pub(super) fn begins(&mut self, at: u64, after: u64) {
+        if self.pages.last().is_none_or(|&(before, _)| at >= before + PAGES_APART_BYTES) {
+            self.pages.push((at, after));
+        }
+    }
 }
 
 /// The state of a handle that writes.

@@ -1,7 +1,7 @@
 //! A mount from start to end: the session with the kernel, the aging of appends, draining and unmounting.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::fs::CWD;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::mount::{FsPickFlags, UnmountFlags, fsconfig_reconfigure, fspick};
 
 use super::adapter::Adapter;
@@ -59,7 +59,7 @@ impl Mounted {
         let root = root_attributes(store.root());
         let fs = Filesystem::new(store, resolver, options.clone(), mountpoint.to_owned(), root, first_ino());
         let fs = Arc::new(fs);
-        let aging = age_appends(Arc::clone(&fs))?;
+        let aging = age_appends(Arc::clone(&fs), place(mountpoint).and_then(|place| device_at(&place)).ok())?;
         let syncing = options.sync_every.map(|every| sync_late(Arc::clone(&fs), every)).transpose()?;
         let session = super::adapter::serve(Adapter::new(Arc::clone(&fs)), device)?;
         let sweeping = (!options.read_only).then(|| sweep(Arc::clone(&fs))).and_then(|started| {
@@ -182,7 +182,7 @@ fn root_attributes(store: &Path) -> Attributes {
     }
 }
 
-fn age_appends(fs: Arc<Filesystem>) -> io::Result<(mpsc::Sender<()>, JoinHandle<()>)> {
+fn age_appends(fs: Arc<Filesystem>, device: Option<Device>) -> io::Result<(mpsc::Sender<()>, JoinHandle<()>)> {
     let (stop, stopped) = mpsc::channel();
     let thread = std::thread::Builder::new().name("appends".to_owned()).spawn(move || {
         let mut many = VIEWS_MANY;
@@ -192,20 +192,48 @@ fn age_appends(fs: Arc<Filesystem>) -> io::Result<(mpsc::Sender<()>, JoinHandle<
             let views = fs.views.count();
             if views >= many {
                 let fs = Arc::clone(&fs);
-                blocking::unblock(move || forget_unused(&fs.mountpoint)).detach();
+                blocking::unblock(move || forget_unused(&fs.mountpoint, device)).detach();
             }
-            // Those that are in use stay: it is asked again when there are twice as many.
-            many = if views >= many { (2 * views).min(VIEWS_MAX / 2) } else { many.min((4 * views).max(VIEWS_MANY)) };
+            many = many_views(many, views);
         }
     })?;
     Ok((stop, thread))
 }
 
+/// From how many views on the kernel is asked next, when there are so many now: those that are in use stay, so there must
+/// be twice as many, or half of those that there is still room for.
+fn many_views(many: usize, now: usize) -> usize {
+    let room = VIEWS_MAX.saturating_sub(now);
+    if now >= many { (2 * now).min(now + room.div_ceil(2)) } else { many.min((4 * now).max(VIEWS_MANY)) }
+}
+
+/// The numbers of a file system's device.
+type Device = (u32, u32);
+
+/// What is at a path now, not opened.
+fn place(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, path, flags, Mode::empty())
+}
+
+/// Of which device it is; nobody is asked, for who would answer may not serve yet.
+fn device_at(place: &OwnedFd) -> rustix::io::Result<Device> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let seen = rustix::fs::statx(place, "", flags, StatxFlags::empty())?;
+    Ok((seen.stx_dev_major, seen.stx_dev_minor))
+}
+
 /// Has the kernel drop the names that it keeps for nobody, as at any change of a mount's options: here of none. Only who
-/// may mount may ask for that.
-fn forget_unused(mountpoint: &Path) {
-    let picked = fspick(CWD, mountpoint, FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_SYMLINK_NOFOLLOW);
-    if let Err(e) = picked.and_then(|mount| fsconfig_reconfigure(mount.as_fd())) {
+/// may mount may ask for that. Something else may be mounted in our place by now, and is left as it is.
+fn forget_unused(mountpoint: &Path, ours: Option<Device>) {
+    let picked = || {
+        let place = place(mountpoint)?;
+        if Some(device_at(&place)?) != ours {
+            return Err(rustix::io::Errno::XDEV);
+        }
+        fspick(&place, "", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)
+    };
+    if let Err(e) = picked().and_then(|mount| fsconfig_reconfigure(mount.as_fd())) {
         tracing::debug!("the kernel was not asked to forget what nobody uses: {e}");
     }
 }
@@ -273,4 +301,20 @@ fn fusermount(at: &Path, lazy: bool) -> io::Result<()> {
         }
     }
     Err(io::Error::from_raw_os_error(libc::EPERM))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_that_stay_are_not_asked_about_at_every_look() {
+        let mut many = VIEWS_MANY;
+        for now in [VIEWS_MANY, 20_000, 40_000, 60_000, VIEWS_MAX - 1] {
+            many = many_views(many.min(now), now);
+            assert!(many > now && many <= VIEWS_MAX, "{now}: {many}");
+        }
+        assert_eq!(many_views(many, VIEWS_MAX), VIEWS_MAX, "at the last moment it is");
+        assert_eq!(many_views(many, 10), VIEWS_MANY, "when they are forgotten all is as before");
+    }
 }

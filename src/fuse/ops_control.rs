@@ -113,7 +113,8 @@ impl Filesystem {
     /// Reads lines of a control file that grows. What was read before is not held: reading on costs the lines alone.
     pub(super) fn read_lines(&self, ino: Ino, lines: &mut Lines, offset: u64, size: usize) -> Reply<Vec<u8>> {
         if offset < lines.start {
-            (lines.start, lines.last) = (0, 0);
+            lines.pages.truncate(lines.pages.partition_point(|&(start, _)| start <= offset));
+            (lines.start, lines.last) = lines.pages.pop().unwrap_or_default();
             lines.text.clear();
         }
         let (asker, by) = lines.by.clone();
@@ -126,11 +127,15 @@ impl Filesystem {
             lines.start += from as u64;
             lines.text.drain(..from);
             let (last, text) = (lines.last, &mut lines.text);
-            let next =
-                self.with_control(&by, asker, ino, |control, context| control.next_lines(context, last, text))?;
+            let before = text.len();
+            let next = self
+                .with_control(&by, asker, ino, |control, context| control.next_lines(context, last, text))
+                // What came before the error comes again.
+                .inspect_err(|_| lines.text.truncate(before))?;
             if next == last {
                 break;
             }
+            lines.begins(lines.start + before as u64, last);
             lines.last = next;
         }
         let from = offset.saturating_sub(lines.start).min(lines.text.len() as u64) as usize;
@@ -144,7 +149,13 @@ impl Filesystem {
         }
         let by = self.observe(asker)?;
         if !writes && self.control_of(ino)?.0.grows() {
-            return Ok(State::Lines(Box::new(Lines { by: (asker, by), start: 0, text: Vec::new(), last: 0 })));
+            return Ok(State::Lines(Box::new(Lines {
+                by: (asker, by),
+                start: 0,
+                text: Vec::new(),
+                last: 0,
+                pages: Vec::new(),
+            })));
         }
         if !writes {
             let bytes = self.with_control(&by, asker, ino, |control, context| control.read(context))?;

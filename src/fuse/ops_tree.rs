@@ -64,7 +64,8 @@ impl Filesystem {
         let not_found = || Refusal::not_found(name);
         match self.role(parent)? {
             Role::ControlDir => return Ok((self.control_role(asker.view, parent, name)?, None)),
-            Role::Views => return Err(not_found()),
+            // Looked up it is there, whatever its name: this is asked by who would remove or rename it.
+            Role::Views => return Err(Refusal::new(libc::EPERM, "a writer view is not made, removed or renamed")),
             Role::Dir | Role::MetaDir => {}
             Role::PastDir => return Ok((self.past_role(parent, name)?, None)),
             Role::Key | Role::Sidecar | Role::Scratch | Role::Control | Role::Past => {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 
 use serde_json::Value;
 
@@ -42,6 +43,14 @@ fn who_follows_the_log_sees_each_change_once_and_whole() {
     let mut again = String::new();
     log.read_to_string(&mut again).expect("reading");
     assert_eq!(again, read, "read once more from its start");
+    let mut back = vec![0; read.len()];
+    for (n, block) in back.chunks_mut(4096).enumerate().rev() {
+        log.read_exact_at(block, n as u64 * 4096).expect("reading backwards");
+    }
+    assert!(back == read.as_bytes(), "read backwards");
+    let (mut end, at) = ([0; 100], read.len() - 100);
+    log.read_exact_at(&mut end, at as u64).expect("reading its end");
+    assert!(end == read.as_bytes()[at..], "and forwards again");
     let tail = mount.bash("tail -n 2 .baton/log; wc -c < .baton/log; cp .baton/log \"$TMP/copy\"").ok();
     let lines: Vec<_> = read.lines().collect();
     assert_eq!(tail, format!("{}\n{}\n{}\n", lines[lines.len() - 2], lines[lines.len() - 1], read.len()));
@@ -61,6 +70,35 @@ fn who_follows_the_refusals_sees_those_to_come() {
         assert_eq!(keys(&read), vec!["k"; n]);
         assert_eq!(errors.metadata().expect("stat").len(), read.len() as u64);
     }
+}
+
+// E6
+#[test]
+fn of_the_refusals_the_last_are_kept_and_who_reads_on_has_had_them_all() {
+    let Some(mount) = Mount::with(&["--conflict-policy", "error"]) else { return };
+    // Lines of several lengths: what comes is shorter or longer than what goes.
+    let keys_of_a = ["k", "longer", "the-longest-of-all"];
+    mount.by("a", "/bin/echo x | tee k longer the-longest-of-all").ok();
+    let theirs = mount.point().join(".baton/as/b").join(harness::SESSION);
+    let mut errors = File::open(mount.path(".baton/errors")).expect("the refusals");
+    let mut read = String::new();
+    let (mut before, mut shorter) = (0, 0);
+    for n in 1..=1100 {
+        harness::fails(fs::write(theirs.join(keys_of_a[n % 3]), "y"), libc::EBUSY);
+        if n % 50 == 0 {
+            errors.read_to_string(&mut read).expect("reading");
+        }
+        let size = errors.metadata().expect("stat").len();
+        shorter += usize::from(size < before);
+        before = size;
+    }
+    assert_eq!(keys(&read).len(), 1100, "each once");
+    let kept = fs::read_to_string(mount.path(".baton/errors")).expect("the refusals");
+    let lines = kept.lines().count();
+    assert!((256..=512).contains(&lines) && read.ends_with(&kept), "{lines}");
+    assert_eq!(before, kept.len() as u64);
+    // Whoever follows it by its size begins anew each time.
+    assert!(shorter <= 1100 / 256, "{shorter}");
 }
 
 // E6, V4

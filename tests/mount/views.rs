@@ -152,8 +152,12 @@ fn a_writer_is_named_in_one_way() {
     }
     fails(of(&"x".repeat(257)), libc::ENAMETOOLONG);
     assert_eq!(fs::read_dir(mount.point().join(".baton/as")).expect("a directory").count(), 0);
-    assert!(fs::create_dir(mount.point().join(".baton/as/new")).is_err());
-    assert!(fs::remove_dir(mount.point().join(".baton/as/a b")).is_err());
+    // They are all there already: none is made, none goes, and none gets another name or a copy in another.
+    let views = mount.point().join(".baton/as");
+    fails(fs::create_dir(views.join("new")), libc::EEXIST);
+    fails(fs::remove_dir(views.join("a b")), libc::EPERM);
+    fails(fs::rename(views.join("a"), views.join("b")), libc::EPERM);
+    fails(fs::rename(views.join("a"), views.join("b/a")), libc::EPERM);
 }
 
 // V2
@@ -198,6 +202,32 @@ fn the_kernel_is_asked_to_forget_views_before_there_are_too_many() {
     let open = rustix::fs::openat(&used, "k", rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY, 0o644.into());
     rustix::io::write(open.expect("create"), b"a").expect("write");
     assert_eq!(mount.writer_of("k"), "used");
+}
+
+// V2: it is this mount that is asked, not what has been mounted in its place.
+#[test]
+fn what_is_mounted_over_the_mountpoint_is_not_asked_to_forget() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("SKIPPED: only root may mount there");
+    }
+    let Some(mount) = Mount::new() else { return };
+    let (store, over) = (mount.scratch().join("store"), mount.scratch().join("over"));
+    fs::create_dir(&store).and_then(|()| fs::create_dir(&over)).expect("directories");
+    mount.batonfs(&["mount", &store.to_string_lossy(), &over.to_string_lossy()]).ok();
+    let root = File::open(mount.point()).expect("the root");
+    let known = (0..100).all(|n| fs::metadata(over.join(format!(".baton/as/w{n}"))).is_ok());
+    rustix::mount::mount_bind(&over, mount.point()).expect("a mount over it");
+    let look = |name: String| rustix::fs::statat(&root, name, rustix::fs::AtFlags::empty()).is_ok();
+    let met = (0..4200).all(|n| look(format!(".baton/as/w{n}")));
+    // It looks at how many there are five times a second.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let status = fs::read_to_string(over.join(".baton/status"));
+    rustix::mount::unmount(mount.point(), rustix::mount::UnmountFlags::DETACH).expect("it goes again");
+    mount.batonfs(&["umount", &over.to_string_lossy()]).ok();
+    assert!(known && met);
+    let status: Value = serde_json::from_str(&status.expect("the status")).expect("JSON");
+    assert_eq!(status["mount"]["views"], 100);
+    assert!(mount.status()["views"].as_u64().is_some_and(|views| views >= 4200));
 }
 
 /// Drops the names that the kernel keeps for nobody, by mounting again with the same flags.

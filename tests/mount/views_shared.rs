@@ -159,6 +159,26 @@ fn one_process_writes_as_each_tree_it_goes_through() {
     assert_eq!(writers, turns.cycle().take(120).collect::<Vec<_>>());
 }
 
+// V6
+#[test]
+fn a_session_that_goes_or_is_closed_to_others_in_the_plain_tree_is_so_in_a_view_at_once() {
+    let Some(mount) = Mount::new() else { return };
+    for n in 0..3 {
+        let (plain, seen) = (mount.path(&format!("../t{n}")), view(&mount, "a", &format!("../t{n}")));
+        fs::create_dir(&plain).expect("a session");
+        let mode = || fs::metadata(&seen).map(|metadata| metadata.mode() & 0o777);
+        mode().expect("the session");
+        rustix::fs::chmod(&plain, rustix::fs::Mode::from_raw_mode(0o700)).expect("chmod");
+        assert_eq!(mode().expect("the session"), 0o700);
+        fs::remove_dir(&plain).expect("rmdir");
+        fails(mode(), libc::ENOENT);
+        // The other way round it may take half a second.
+        fs::create_dir(&seen).and_then(|()| fs::metadata(&plain)).expect("a session");
+        fs::remove_dir(&seen).expect("rmdir");
+        eventually("it has gone", || !plain.exists());
+    }
+}
+
 // V6, C16
 #[test]
 fn locks_are_of_one_view() {
