@@ -130,6 +130,40 @@ fn history_goes_back_through_renames_of_the_key_and_of_the_directories_it_is_in(
     }
 }
 
+/// K47
+#[test]
+fn history_tells_when_a_key_went_with_a_directory_and_whose_bytes_are_kept_of_two_that_had_its_name() {
+    let Some(mount) = mounted::bench() else { return };
+    mount.mount(&[]).done();
+    let session = mount.at.join("s");
+    let history = |key: &str| -> Vec<Value> {
+        let told = objects(&mount.bench.run(&["history", "@", "s", key, "--json"]).done());
+        told.iter().map(|row| json!([row["op"], row["key"], row["version"], row["size_bytes"], row["kept"]])).collect()
+    };
+    for dir in ["d", "g"] {
+        fs::create_dir(session.join(dir)).unwrap();
+        fs::write(session.join(dir).join("k"), format!("of {dir}{}", if dir == "g" { ", longer" } else { "" }))
+            .unwrap();
+    }
+    fs::remove_file(session.join("g/k")).unwrap();
+    fs::remove_dir(session.join("g")).unwrap();
+    fs::rename(session.join("d"), session.join("g")).unwrap();
+    assert_eq!(mount.bench.run(&["read", "@", "s", "g/k", "--version", "1"]).done().text(), "of d");
+    let expected = [
+        json!(["delete", "g/k", null, null, false]),
+        json!(["put", "g/k", 1, 12, false]),
+        json!(["put", "d/k", 1, 4, true]),
+    ];
+    assert_eq!(history("g/k"), expected);
+    assert_eq!(history("d/k"), [json!(["rename", "d", null, null, false]), json!(["put", "d/k", 1, 4, false])]);
+    // What was not in it did not go with it.
+    fs::write(session.join("g/other"), "").unwrap();
+    fs::remove_file(session.join("g/other")).unwrap();
+    fs::rename(session.join("g"), session.join("h")).unwrap();
+    let ops: Vec<Value> = history("g/other").iter().map(|row| row[0].clone()).collect();
+    assert_eq!(ops, [json!("delete"), json!("put")]);
+}
+
 /// K48
 #[test]
 fn a_restored_version_comes_back_with_its_bytes_mode_time_and_xattrs_as_the_next_one() {
