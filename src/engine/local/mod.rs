@@ -314,8 +314,10 @@ impl Engine for LocalEngine {
 
     fn versions(&self, session: &SessionId, key: &Key) -> Result<Vec<Version>> {
         self.past_in_place(session);
+        // The newest one first: what is replaced meanwhile is kept by then.
+        let newest = self.read_head(session, key)?.map(|head| head.version);
         let mut versions = self.kept(session, key)?;
-        versions.extend(self.read_head(session, key)?.map(|head| head.version));
+        versions.extend(newest);
         versions.sort_unstable();
         versions.dedup();
         Ok(versions)
