@@ -38,7 +38,8 @@ struct Row {
 pub(super) fn run(args: &Args) -> Ended {
     let (root, session, key) = (args.store.root()?, args.session.id()?, args.key.key()?);
     let kept = kept(&root, &session, &key)?;
-    let rows = rows(lines(&root, &session, &key)?, kept);
+    let (lines, others) = lines(&root, &session, &key)?;
+    let rows = rows(lines, others, kept);
     if rows.is_empty() {
         let words = format!("key '{key}' not found in session '{session}'");
         return Err(Refusal::new(RefusalKind::NotFound, words));
@@ -64,9 +65,10 @@ pub(super) fn kept(root: &Path, session: &SessionId, key: &Key) -> Result<Vec<Ve
     }
 }
 
-/// The changes of a key, also those under the names that it had before directories were renamed.
-fn lines(root: &Path, session: &SessionId, key: &Key) -> Result<Vec<LogLine>, Refusal> {
-    let (mut all, mut name, mut before) = (Vec::new(), key.as_str().to_owned(), Seq::MAX);
+/// The changes of a key, also those under the names that it had before directories were renamed, the newest first; and
+/// those of other keys that had one of these names before it came to it.
+fn lines(root: &Path, session: &SessionId, key: &Key) -> Result<(Vec<LogLine>, Vec<LogLine>), Refusal> {
+    let (mut all, mut others, mut name, mut before) = (Vec::new(), Vec::new(), key.as_str().to_owned(), Seq::MAX);
     while let Ok(key) = Key::literal(&name) {
         let wanted = Wanted { key: Some(key), ..Wanted::default() };
         let mut of_name = Vec::new();
@@ -75,29 +77,48 @@ fn lines(root: &Path, session: &SessionId, key: &Key) -> Result<Vec<LogLine>, Re
             Ok(true)
         })?;
         let moved = of_name.iter().rev().find_map(|line| Some((line.seq, line.name_before(&name)?)));
-        all.extend(of_name.into_iter().filter_map(|line| own(line, &name)));
+        let came = moved.as_ref().map_or(0, |(seq, _)| *seq);
+        let (theirs, ours): (Vec<_>, Vec<_>) = own(of_name, &name).into_iter().rev().partition(|line| line.seq < came);
+        all.extend(ours);
+        others.extend(theirs);
         let Some(moved) = moved else { break };
         (before, name) = moved;
     }
-    all.sort_unstable_by_key(|line| std::cmp::Reverse(line.seq));
-    Ok(all)
+    Ok((all, others))
 }
 
-/// A line of the key itself: a version of it, or that it went.
-fn own(line: LogLine, name: &str) -> Option<LogLine> {
-    let makes = line.to.as_deref().unwrap_or(&line.key) == name;
-    match (line.op, line.version) {
-        (_, Some(_)) if makes => Some(line),
-        (Op::Delete, _) if makes => Some(line),
-        // The version is that of the name that it led to.
-        (Op::Rename, Some(_)) => Some(LogLine { version: None, size_bytes: None, ..line }),
-        _ => None,
-    }
+/// The lines of the key itself, oldest first: its versions, and each time it went.
+fn own(of_name: Vec<LogLine>, name: &str) -> Vec<LogLine> {
+    let mut there = false;
+    let mut own = |line: LogLine| {
+        let makes = line.to.as_deref().unwrap_or(&line.key) == name;
+        let was_there = there;
+        match (line.op, line.version) {
+            (_, Some(_)) if makes => there = true,
+            (Op::Delete, _) if makes => there = false,
+            // The version is that of the name that it led to.
+            (Op::Rename, Some(_)) => {
+                there = false;
+                return Some(LogLine { version: None, size_bytes: None, ..line });
+            }
+            (Op::Rename, None) => {
+                // A directory above it came with what it has, or went.
+                there = line.name_before(name).is_some();
+                return Some(line).filter(|_| was_there && !there);
+            }
+            _ => return None,
+        }
+        Some(line)
+    };
+    of_name.into_iter().filter_map(&mut own).collect()
 }
 
-/// Of two lines with one number, under two names, the newer one is the version that is kept.
-fn rows(lines: Vec<LogLine>, kept: Vec<Version>) -> Vec<Row> {
+/// Of lines with one number, under several names, the key's own newest one is the version that is kept: only what it
+/// has no other of comes from who had its name before.
+fn rows(lines: Vec<LogLine>, others: Vec<LogLine>, kept: Vec<Version>) -> Vec<Row> {
     let mut kept: BTreeSet<Version> = kept.into_iter().collect();
-    let mut row = |line: LogLine| Row { kept: line.version.is_some_and(|version| kept.remove(&version)), line };
-    lines.into_iter().map(&mut row).collect()
+    let row = |line: LogLine| Row { kept: line.version.is_some_and(|version| kept.remove(&version)), line };
+    let mut rows: Vec<_> = lines.into_iter().chain(others).map(row).collect();
+    rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.line.seq));
+    rows
 }

@@ -7,33 +7,44 @@ use std::time::Instant;
 
 use super::options::{perform, unexpected};
 use super::output;
-use crate::committer::{Call, Refusal, Reply, Request, Wanted, Watch, Woken};
+use crate::committer::{Call, LOOK_EVERY, Refusal, RefusalKind, Reply, Request, Wanted, Watch, Woken};
 use crate::words::{LogLine, Seq, SessionId};
 
 /// Looks, and looks again whenever `watch` says so, until there is something, `until` has passed, or, where it `shows`
-/// what it finds, nobody reads stdout any more. Nothing is held while it waits.
+/// what it finds, nobody reads stdout any more. Nothing is held while it waits. Who holds the store and does not answer
+/// (it recovers, or many ask at one time) is asked again.
 ///
 /// # Errors
-/// Those of `look`, or the system's.
+/// Those of `look` but InUse, or the system's.
 pub(super) fn look_until<T>(
     mut watch: Watch,
     until: Option<Instant>,
     shows: bool,
     mut look: impl FnMut() -> Result<Option<T>, Refusal>,
 ) -> Result<Option<T>, Refusal> {
-    let (mut said, stdout) = (false, io::stdout());
+    let (mut said, mut said_held, stdout) = (false, false, io::stdout());
     loop {
         if let Err(e) = watch.arm()
             && !std::mem::replace(&mut said, true)
         {
             output::say(&format!("the store cannot be watched ({e}): it is asked once a second"));
         }
-        if let Some(found) = look()? {
-            return Ok(Some(found));
-        }
-        match watch.wait(until, shows.then(|| stdout.as_fd())).map_err(|e| Refusal::failed("waiting", e))? {
-            Woken::Changed => {}
-            Woken::TimedOut | Woken::Unread => return Ok(None),
+        let wakes = match look() {
+            Ok(Some(found)) => return Ok(Some(found)),
+            Ok(None) => until,
+            Err(held) if held.kind == RefusalKind::InUse => {
+                if !std::mem::replace(&mut said_held, true) {
+                    output::say(&output::plain(&format!("{}: it is asked once a second", held.words)));
+                }
+                let soon = Instant::now() + LOOK_EVERY;
+                Some(until.map_or(soon, |until| until.min(soon)))
+            }
+            Err(refusal) => return Err(refusal),
+        };
+        match watch.wait(wakes, shows.then(|| stdout.as_fd())).map_err(|e| Refusal::failed("waiting", e))? {
+            Woken::Unread => return Ok(None),
+            Woken::TimedOut if until.is_some_and(|until| Instant::now() >= until) => return Ok(None),
+            Woken::TimedOut | Woken::Changed => {}
         }
     }
 }

@@ -157,8 +157,18 @@ impl CallerArgs {
 
 /// Does an operation; a store that has to be recovered first says how far that is.
 pub(super) fn perform_with(root: &Path, call: Call, body: &Staged) -> Result<(Reply, Option<client::Value>), Refusal> {
+    perform_within(root, call, body, client::LIMIT)
+}
+
+/// The same for who waits less long for a store that is held.
+pub(super) fn perform_within(
+    root: &Path,
+    call: Call,
+    body: &Staged,
+    limit: Duration,
+) -> Result<(Reply, Option<client::Value>), Refusal> {
     let opening = Opening { patience: patience()?, keep: call.keep, tell: &output::recovery, ..Opening::USUAL };
-    client::perform(root, call, body, client::LIMIT, opening)
+    client::perform(root, call, body, limit, opening)
 }
 
 /// How long a recovery may take before a person hears of it.

@@ -60,9 +60,10 @@ pub(super) fn json_lines<T: Serialize>(values: &[T]) -> Result<bool, Refusal> {
     })
 }
 
-/// A name may hold what would break a line or a terminal.
+/// A name may hold what would break a line or a terminal, or show what follows it in another order than it has.
 pub(super) fn plain(text: &str) -> String {
-    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let turns = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let shown = |c: char| if c.is_control() || turns(c) { c.escape_default().to_string() } else { c.to_string() };
     text.chars().map(shown).collect()
 }
 
@@ -92,10 +93,10 @@ pub(super) fn recovery(how_far: &Recovery) {
     }
 }
 
-/// Says why something was not done.
+/// Says why something was not done. Its words name keys and writers that others have chosen.
 pub(super) fn refuse(refusal: &Refusal) {
-    say(&refusal.words);
+    say(&plain(&refusal.words));
     if let Some(hint) = &refusal.hint {
-        let _ = writeln!(io::stderr(), "hint: {hint}");
+        let _ = writeln!(io::stderr(), "hint: {}", plain(hint));
     }
 }

@@ -6,10 +6,14 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::looking::look_until;
-use super::options::{self, SessionArg, StoreArg, perform};
+use super::options::{self, SessionArg, StoreArg, perform_within};
 use super::{Ended, Exit, output};
-use crate::committer::{Call, RefusalKind, Reply, Request, Shown, Watch};
+use crate::committer::{Call, RefusalKind, Reply, Request, Shown, Watch, client};
+use crate::engine::Staged;
 use crate::words::{Key, SessionId, Version, Writer};
+
+/// So long is an answer waited for in any case: other commands may have the store, each for a moment.
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 
 /// Wait until a key (the handoff, where none is given) has a version, or one after another
 #[derive(Debug, clap::Args)]
@@ -52,7 +56,9 @@ pub(super) fn run(args: &Args) -> Ended {
     let watch = Watch::new(&root, PathBuf::from(session.as_str()).join(key.as_str()));
     let look = || {
         let request = Request::Head { session: session.clone(), key: key.clone() };
-        match perform(&root, Call::new(request)) {
+        let left = until.map_or(client::LIMIT, |until| until.saturating_duration_since(Instant::now()));
+        let limit = left.clamp(ANSWER_LIMIT, client::LIMIT);
+        match perform_within(&root, Call::new(request), &Staged::from(Vec::new()), limit) {
             Ok((Reply::Head(head), _)) => Ok(head.filter(|head| head.version > args.after)),
             Ok((reply, _)) => Err(options::unexpected(&reply)),
             // The session may still come.
@@ -80,6 +86,7 @@ fn print(session_id: &SessionId, key: &Key, found: &Shown, json: bool) -> Ended 
 fn late(args: &Args, key: &Key) -> Exit {
     let limit = args.timeout.unwrap_or_default();
     let newer = if args.after == 0 { String::new() } else { format!(" after {}", args.after) };
+    let key = output::plain(key.as_str());
     output::say(&format!("key '{key}' got no version{newer} within {} seconds", limit.as_secs_f64()));
     Exit::TimedOut
 }

@@ -54,7 +54,7 @@ pub(super) fn write(root: &Path, call: Call, (session_id, key): (&SessionId, &Ke
 pub(super) fn made(reply: &Reply, (session_id, key): (&SessionId, &Key), json: bool) -> Ended {
     let Reply::Written { version, seq, warning } = reply else { return Err(unexpected(reply)) };
     if let Some(words) = warning {
-        output::say(&format!("warning: {words}"));
+        output::say(&output::plain(&format!("warning: {words}")));
     }
     if json {
         output::json(&Made { session_id, key, version: *version, seq: *seq, warning: warning.as_deref() })?;

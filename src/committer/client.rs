@@ -29,6 +29,8 @@ use crate::words::{Claim, Policy};
 pub const LIMIT: Duration = Duration::from_secs(10);
 /// How long the environment of a process may take to be read.
 pub const IDENTITY_LIMIT: Duration = Duration::from_secs(1);
+/// So much of a value is compared at a time.
+const PART_BYTES: usize = 256 * 1024;
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(40);
 
@@ -45,6 +47,39 @@ pub enum Value {
 }
 
 impl Value {
+    /// How many bytes there are.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        match self {
+            Self::Pinned(snapshot) => snapshot.head.size_bytes,
+            Self::Received(staged) => staged.len(),
+        }
+    }
+
+    /// Has the other one the same bytes? Neither is read into memory as a whole.
+    ///
+    /// # Errors
+    /// Reading a value.
+    pub fn is_same(&self, other: &Self) -> io::Result<bool> {
+        if self.size_bytes() != other.size_bytes() {
+            return Ok(false);
+        }
+        for at in (0..self.size_bytes()).step_by(PART_BYTES) {
+            if self.part(at)? != other.part(at)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn part(&self, at: u64) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Pinned(snapshot) => snapshot.read(at, PART_BYTES),
+            Self::Received(staged) => staged.read(at, PART_BYTES),
+        }
+        .map_err(io::Error::other)
+    }
+
     /// Writes all of it.
     ///
     /// # Errors

@@ -28,7 +28,7 @@ pub use place::Place;
 pub use refusal::{Refusal, RefusalKind};
 pub use request::{Call, Declared, HeldDraft, Refused, Reply, Request, Shown, Status, Wanted};
 pub use server::{Server, Service};
-pub use watch::{Watch, Woken};
+pub use watch::{LOOK_EVERY, Watch, Woken};
 
 use crate::engine::local::{LocalEngine, Opening};
 use crate::engine::{self, Engine, Report, Tell};

@@ -15,8 +15,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
 use rustix::io::Errno;
 
-/// How often is looked where nothing can be watched.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often is looked where nothing can be watched, or nobody answers.
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Room for a few events, each with a name.
 const EVENTS_BYTES: usize = 4096;
 
@@ -39,7 +39,7 @@ pub struct Watch {
     place: PathBuf,
     /// `None` while it cannot be watched.
     inotify: Option<OwnedFd>,
-    /// The directories that are watched, each with the name in it that counts.
+    /// The directories that are watched, each with the name in it that leads to the file.
     names: HashMap<i32, OsString>,
 }
 
@@ -120,26 +120,27 @@ impl Watch {
     }
 }
 
-/// Watches the deepest directory above a file that is there, and the one above it, which tells when it goes.
+/// Watches the deepest directory above a file that is there, and the one above it, for what comes and goes in them; and
+/// all above these for their own going, which takes the file to another name and makes room for another one.
 fn watch_above(inotify: &OwnedFd, root: &Path, place: &Path) -> io::Result<HashMap<i32, OsString>> {
-    let kinds = WatchFlags::CREATE | WatchFlags::MODIFY | WatchFlags::MOVED_TO | WatchFlags::MOVED_FROM;
-    let itself = WatchFlags::DELETE | WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
-    let flags = kinds | itself | WatchFlags::ONLYDIR | WatchFlags::DONT_FOLLOW;
+    let itself = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF | WatchFlags::ONLYDIR | WatchFlags::DONT_FOLLOW;
+    let moved = WatchFlags::MOVED_TO | WatchFlags::MOVED_FROM;
+    let within = WatchFlags::CREATE | WatchFlags::MODIFY | WatchFlags::DELETE | moved;
     let (mut dir, mut watched) = (root.to_owned(), Vec::new());
     // From above, so that what is made below a directory meanwhile is seen by the watch on it.
     for name in place {
-        match inotify::add_watch(inotify, &dir, flags) {
-            Ok(watch) => watched.push((watch, name.to_owned())),
+        match inotify::add_watch(inotify, &dir, itself | within) {
+            Ok(watch) => watched.push((watch, name.to_owned(), dir.clone())),
             Err(Errno::NOENT | Errno::NOTDIR) => break,
             Err(e) => return Err(e.into()),
         }
         dir.push(name);
     }
-    let kept = watched.split_off(watched.len().saturating_sub(2));
-    for (watch, _) in watched {
-        let _ = inotify::remove_watch(inotify, watch);
+    for (_, _, dir) in watched.iter().rev().skip(2) {
+        // Much happens in them that is of no interest. If another one has the name by now, the one that had it has told.
+        let _ = inotify::add_watch(inotify, dir, itself);
     }
-    Ok(kept.into_iter().collect())
+    Ok(watched.into_iter().map(|(watch, name, _)| (watch, name)).collect())
 }
 
 #[cfg(test)]

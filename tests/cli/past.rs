@@ -1,7 +1,9 @@
 //! Earlier versions: read, listed, compared, made the newest again.
 
 use std::fs::{self, Permissions};
+use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Child;
 
 use rustix::fs::XattrFlags;
 use serde_json::{Value, json};
@@ -128,6 +130,40 @@ fn history_goes_back_through_renames_of_the_key_and_of_the_directories_it_is_in(
             mount.bench.run(&["umount", mount.place()]).done();
         }
     }
+}
+
+/// K47
+#[test]
+fn history_tells_when_a_key_went_with_a_directory_and_whose_bytes_are_kept_of_two_that_had_its_name() {
+    let Some(mount) = mounted::bench() else { return };
+    mount.mount(&[]).done();
+    let session = mount.at.join("s");
+    let history = |key: &str| -> Vec<Value> {
+        let told = objects(&mount.bench.run(&["history", "@", "s", key, "--json"]).done());
+        told.iter().map(|row| json!([row["op"], row["key"], row["version"], row["size_bytes"], row["kept"]])).collect()
+    };
+    for dir in ["d", "g"] {
+        fs::create_dir(session.join(dir)).unwrap();
+        fs::write(session.join(dir).join("k"), format!("of {dir}{}", if dir == "g" { ", longer" } else { "" }))
+            .unwrap();
+    }
+    fs::remove_file(session.join("g/k")).unwrap();
+    fs::remove_dir(session.join("g")).unwrap();
+    fs::rename(session.join("d"), session.join("g")).unwrap();
+    assert_eq!(mount.bench.run(&["read", "@", "s", "g/k", "--version", "1"]).done().text(), "of d");
+    let expected = [
+        json!(["delete", "g/k", null, null, false]),
+        json!(["put", "g/k", 1, 12, false]),
+        json!(["put", "d/k", 1, 4, true]),
+    ];
+    assert_eq!(history("g/k"), expected);
+    assert_eq!(history("d/k"), [json!(["rename", "d", null, null, false]), json!(["put", "d/k", 1, 4, false])]);
+    // What was not in it did not go with it.
+    fs::write(session.join("g/other"), "").unwrap();
+    fs::remove_file(session.join("g/other")).unwrap();
+    fs::rename(session.join("g"), session.join("h")).unwrap();
+    let ops: Vec<Value> = history("g/other").iter().map(|row| row[0].clone()).collect();
+    assert_eq!(ops, [json!("delete"), json!("put")]);
 }
 
 /// K48
@@ -260,4 +296,56 @@ fn diff_shows_what_is_different_between_two_versions_and_ends_with_0() {
         bench.write("once", "v", "w").done();
         bench.run(&["diff", "@", "s", "once"]).refused(4, &["version 1 alone"]);
     });
+}
+
+/// K49
+#[test]
+fn a_line_of_a_diff_ends_with_its_newline_and_with_nothing_else() {
+    let bench = Bench::with_session();
+    for value in ["a\rb\nend\r", "a\rc\nend\r", "a\rc\nEND\r"] {
+        bench.write("k", value, "w").done();
+    }
+    let diff = |a: &str, b: &str| bench.run(&["diff", "@", "s", "k", a, b]).done().text().to_owned();
+    let none = "\\ No newline at end of file\n";
+    let first = "--- k (version 1)\n+++ k (version 2)\n@@ -1,2 +1,2 @@\n-a\rb\n+a\rc\n end\r\n";
+    assert_eq!(diff("1", "2"), format!("{first}{none}"));
+    let last = format!("@@ -1,2 +1,2 @@\n a\rc\n-end\r\n{none}+END\r\n{none}");
+    assert!(diff("2", "3").ends_with(&last), "{}", diff("2", "3"));
+}
+
+/// K49
+#[test]
+fn large_values_are_compared_without_being_held_in_memory() {
+    const SIZE_BYTES: u64 = 96 << 20;
+    let bench = Bench::with_session();
+    let place = bench.beside("large");
+    for end in ["a", "b"] {
+        let mut file = fs::File::create(&place).unwrap();
+        file.seek(std::io::SeekFrom::Start(SIZE_BYTES - 1)).unwrap();
+        file.write_all(end.as_bytes()).unwrap();
+        let input = fs::File::open(&place).unwrap();
+        Ran::from(bench.command(&["write", "@", "s", "k"]).stdin(input).output().unwrap()).done();
+    }
+    for served in [false, true] {
+        let _daemon = served.then(|| Daemon::serve(&bench.store()));
+        let ran = bench.command(&["diff", "@", "s", "k"]).spawn().unwrap();
+        let (out, peak_bytes) = peak_bytes(ran);
+        assert_eq!(out, format!("binary versions 1 ({SIZE_BYTES} bytes) and 2 ({SIZE_BYTES} bytes) of 'k' differ\n"));
+        assert!(peak_bytes < SIZE_BYTES, "served: {served}: {peak_bytes} bytes of memory");
+    }
+}
+
+/// What a command prints, and the most memory it had.
+fn peak_bytes(mut child: Child) -> (String, u64) {
+    let mut out = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+    let pid = i32::try_from(child.id()).unwrap();
+    // SAFETY: all-zero is a value of this struct of numbers.
+    let mut used: libc::rusage = unsafe { std::mem::zeroed() };
+    let mut status = 0;
+    // SAFETY: the pointers are to a status and a usage, both alive and writable during the call; the process is our
+    // child, and nobody else waits for it.
+    let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut used) };
+    assert_eq!((waited, status), (pid, 0));
+    (out, u64::try_from(used.ru_maxrss).unwrap() * 1024)
 }

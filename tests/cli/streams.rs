@@ -71,3 +71,22 @@ fn help_that_was_asked_for_is_data_and_a_wrong_argument_is_talk() {
     let ran = bench.run(&["nonsense"]).refused(2, &["nonsense"]);
     assert!(!ran.err.contains("error:"), "{}", ran.err);
 }
+
+/// K50 K7
+#[test]
+fn names_that_others_chose_reach_a_terminal_as_escapes() {
+    let bench = Bench::with_session();
+    let key = "k\u{1b}[2J\u{202e}";
+    bench.write(key, "v", "a\nbatonfs: done\u{1b}[1A").done();
+    let write = |policy| bench.feed(&["write", "@", "s", key, "--writer-id", "b", "--policy", policy], "v");
+    let words = r"key 'k\u{1b}[2J\u{202e}' was previously written by 'a\nbatonfs: done\u{1b}[1A' and is now being written by 'b'";
+    let refused = write("error").refused(3, &[]);
+    assert_eq!(refused.err.lines().next(), Some(format!("batonfs: {words}").as_str()));
+    let warned = write("warn");
+    assert_eq!((warned.code, warned.err), (0, format!("batonfs: warning: {words}\n")));
+    for command in ["log", "history"] {
+        let ran = bench.run(&[command, "@", "s", key]).done();
+        assert!(!ran.text().contains(['\u{1b}', '\u{202e}']), "{}", ran.text());
+        assert_eq!(ran.text().lines().count(), 3, "a head and a line each: {}", ran.text());
+    }
+}

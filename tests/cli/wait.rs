@@ -4,9 +4,10 @@ use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use batonfs::committer::Holder;
+use batonfs::committer::client::LIMIT;
+use batonfs::committer::{Holder, Watch, Woken};
 use serde_json::json;
 
 use crate::command::Bench;
@@ -134,6 +135,72 @@ fn a_close_on_the_mount_ends_the_wait() {
         assert_eq!(ended(waiting).done().text(), format!("{version}\n"));
         mount.bench.run(&["umount", mount.place()]).done();
     }
+}
+
+/// K53
+#[test]
+fn a_version_that_comes_with_a_directory_far_above_its_key_is_not_missed() {
+    let Some(mount) = mounted::bench() else { return };
+    mount.mount(&[]).done();
+    let session = mount.at.join("s");
+    fs::create_dir_all(session.join("d/e/f")).unwrap();
+    fs::create_dir_all(session.join("new/e/f")).unwrap();
+    fs::write(session.join("new/e/f/k"), "v").unwrap();
+    let waiting = mount.bench.command(&["wait", mount.place(), "s", "d/e/f/k", "--timeout", "20"]).spawn().unwrap();
+    wait_until_idle(waiting.id());
+    fs::rename(session.join("d"), session.join("old")).unwrap();
+    fs::rename(session.join("new"), session.join("d")).unwrap();
+    assert_eq!(Ran::from(waiting.wait_with_output().unwrap()).done().text(), "1\n");
+}
+
+/// K53
+#[test]
+fn the_going_of_a_directory_far_above_wakes_and_what_comes_and_goes_in_it_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |path: &str| dir.path().join(path);
+    fs::create_dir_all(at("a/b/c/d/e")).unwrap();
+    fs::create_dir_all(at("other/c/d/e/f")).unwrap();
+    let mut watch = Watch::new(dir.path(), "a/b/c/d/e/f");
+    let woken = |watch: &Watch, limit| watch.wait(Some(Instant::now() + limit), None).unwrap();
+    watch.arm().unwrap();
+    fs::rename(at("a/b"), at("gone")).unwrap();
+    fs::rename(at("other"), at("a/b")).unwrap();
+    assert_eq!(woken(&watch, LIMIT), Woken::Changed);
+    watch.arm().unwrap();
+    assert_eq!(woken(&watch, Duration::from_millis(20)), Woken::TimedOut);
+    fs::write(at("a/x"), "").unwrap();
+    assert_eq!(woken(&watch, Duration::from_millis(20)), Woken::TimedOut);
+}
+
+/// K54 K55
+#[test]
+fn a_store_that_is_held_is_asked_again_until_the_time_is_over() {
+    let bench = Bench::with_session();
+    bench.write("k", "v", "w").done();
+    let _lock = hold(&bench.store(), &Holder::this("test", None));
+    let ran = bench.run(&["wait", "@", "s", "k", "--timeout", "0.1"]);
+    ran.refused(8, &["does not answer: it is asked once a second", "got no version within 0.1 seconds"]);
+}
+
+/// K55
+#[test]
+fn who_waits_or_follows_outlasts_a_store_that_is_held_for_long() {
+    if std::env::var_os("BATONFS_LONG").is_none() {
+        return eprintln!("SKIPPED: BATONFS_LONG=1 holds a store for longer than a command waits");
+    }
+    let bench = Bench::with_session();
+    let lock = hold(&bench.store(), &Holder::this("test", None));
+    let waiting = bench.command(&["wait", "@", "s", "k"]).spawn().unwrap();
+    let mut following = bench.command(&["log", "@", "s", "--follow", "--json"]).spawn().unwrap();
+    std::thread::sleep(LIMIT + Duration::from_secs(2));
+    drop(lock);
+    bench.write("k", "v", "w").done();
+    let ran = Ran::from(waiting.wait_with_output().unwrap());
+    assert_eq!((ran.code, ran.text()), (0, "1\n"), "{}", ran.err);
+    let lines: Vec<_> = BufReader::new(following.stdout.take().unwrap()).lines().take(2).map(Result::unwrap).collect();
+    assert!(lines[1].starts_with("{\"seq\":2,"), "{lines:?}");
+    following.kill().unwrap();
+    following.wait().unwrap();
 }
 
 /// K54

@@ -111,6 +111,18 @@ fn a_repair_beside_an_open_engine_lets_it_go_on() {
 
 // F43
 #[test]
+fn a_log_that_is_cut_while_it_is_open_is_not_taken_for_a_shorter_one() {
+    let dir = store();
+    let engine = LocalEngine::open(dir.path()).unwrap();
+    assert_eq!(engine.changes(&session(), 0).unwrap().len(), 5);
+    let text = fs::read_to_string(dir.path().join(LOG)).unwrap();
+    fs::write(dir.path().join(LOG), text.split_inclusive('\n').take(3).collect::<String>()).unwrap();
+    assert!(is_damaged(engine.changes(&session(), 0)));
+    assert!(is_damaged(engine.receipt(&session(), uuid::Uuid::now_v7())));
+}
+
+// F43
+#[test]
 fn what_goes_on_in_other_sessions_does_not_make_a_lost_end_the_end() {
     let dir = store();
     let text = fs::read_to_string(dir.path().join(LOG)).unwrap();

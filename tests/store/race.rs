@@ -4,8 +4,8 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use batonfs::engine::Engine;
 use batonfs::engine::local::LocalEngine;
+use batonfs::engine::{Engine, KEPT_VERSIONS};
 use batonfs::store::StoreError;
 use batonfs::words::Policy;
 
@@ -135,4 +135,30 @@ fn of_a_key_and_a_key_below_its_name_at_once_one_is_refused_and_the_session_goes
         commit(&*engine, put("other", b"", None));
         engine.close().unwrap();
     }
+}
+
+#[test]
+fn no_version_is_left_out_while_it_is_replaced() {
+    let dir = fresh();
+    let engine = Arc::new(LocalEngine::open(dir.path()).unwrap());
+    make_session(&*engine);
+    commit(&*engine, put("k", b"1", None));
+    let writing = {
+        let engine = Arc::clone(&engine);
+        std::thread::spawn(move || {
+            for version in 1..=300 {
+                commit(&*engine, put("k", b"v", Some(version)));
+            }
+        })
+    };
+    while !writing.is_finished() {
+        let before = version(&*engine, "k").unwrap();
+        let versions = engine.versions(&session(), &key("k")).unwrap();
+        // The next one may be on its way, and then the oldest one has gone for it.
+        let oldest = (version(&*engine, "k").unwrap() + 1).saturating_sub(KEPT_VERSIONS).max(1);
+        for kept in oldest..=before {
+            assert!(versions.contains(&kept), "{kept} is not in {versions:?}");
+        }
+    }
+    writing.join().unwrap();
 }

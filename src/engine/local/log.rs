@@ -195,7 +195,7 @@ impl Log {
     /// Gives every line after number `after` to `each`, oldest first, until it has enough; whether it had.
     ///
     /// # Errors
-    /// [`EngineError::Io`]; [`EngineError::Damaged`] at a line that is none.
+    /// [`EngineError::Io`]; [`EngineError::Damaged`] at a line that is none, and where it ends before its last line.
     pub(super) fn each(&self, after: Seq, mut each: impl FnMut(LogLine) -> ControlFlow<()>) -> Result<ControlFlow<()>> {
         let mut flow = ControlFlow::Continue(());
         self.each_raw(self.near(after)?, self.len, |raw| {
@@ -275,7 +275,9 @@ impl Log {
             let place = chunk.get_mut(..want).unwrap_or_default();
             let got = file.read_at(at, place).map_err(|e| self.reading(e))?;
             if got == 0 {
-                break;
+                // Cut while it is open: what it had is not skipped in silence.
+                let (place, what) = (paths::log(&self.session), format!("it ends at byte {at}, and had {to}"));
+                return Err(EngineError::Damaged { place, what });
             }
             at += got as u64;
             rest.extend_from_slice(place.get(..got).unwrap_or_default());
