@@ -10,7 +10,7 @@ use batonfs::committer::client::LIMIT;
 use batonfs::committer::{Holder, Watch, Woken};
 use serde_json::json;
 
-use crate::command::Bench;
+use crate::command::{Bench, Ran};
 use crate::committer::{Daemon, hold};
 use crate::log::{ended, sleeps, wait_until_idle};
 use crate::mounted;

@@ -60,11 +60,8 @@ impl LocalEngine {
 
     pub(super) fn read_names(&self, session: &SessionId, dir: &Dir) -> Result<Vec<DirEntry>> {
         let known = self.known(session);
-        let shown = match &known {
-            Some(known) => self.shown_below(known)?,
-            None => BTreeMap::new(),
-        };
-        let _listing = known.as_ref().map(|known| known.listing());
+        let (_names, shown) = known.as_ref().map(|known| self.listing(known)).transpose()?.unzip();
+        let shown = shown.unwrap_or_default();
         let missing = || if dir.is_root() { EngineError::NotFound(session.to_string()) } else { not_found(dir) };
         if matches!(shown.get(dir.as_str()), Some(Shown::Gone)) {
             return Err(missing());
@@ -95,11 +92,8 @@ impl LocalEngine {
 
     pub(super) fn read_list(&self, session: &SessionId) -> Result<Vec<Key>> {
         let known = self.known(session);
-        let shown = match &known {
-            Some(known) => self.shown_below(known)?,
-            None => BTreeMap::new(),
-        };
-        let _listing = known.as_ref().map(|known| known.listing());
+        let (_names, shown) = known.as_ref().map(|known| self.listing(known)).transpose()?.unzip();
+        let shown = shown.unwrap_or_default();
         let mut keys = Vec::new();
         let mut dirs = vec![String::new()];
         while let Some(dir) = dirs.pop() {

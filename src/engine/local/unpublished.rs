@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, RwLockReadGuard};
 
 use super::super::value::Content;
 use super::super::{Head, Result, Snapshot};
@@ -216,17 +216,26 @@ impl LocalEngine {
         Ok(stuck.shown.get(path).map(|seen| seen.shown.clone()))
     }
 
-    /// The same of every path.
+    /// The same of every path, with the names as they stand: no value is renamed while both are looked at, so none is seen
+    /// under two names or under none.
     ///
     /// # Errors
     /// As [`LocalEngine::shown`].
-    pub(super) fn shown_below(&self, session: &Session) -> Result<BTreeMap<String, Shown>> {
-        if !session.is_stuck() || self.try_again(session).is_ok() && !session.is_stuck() {
-            return Ok(BTreeMap::new());
+    pub(super) fn listing<'a>(
+        &self,
+        session: &'a Session,
+    ) -> Result<(RwLockReadGuard<'a, ()>, BTreeMap<String, Shown>)> {
+        if session.is_stuck() {
+            // What it fails with, readers need not know: they see what is served.
+            let _ = self.try_again(session);
+        }
+        let names = session.listing();
+        if !session.is_stuck() {
+            return Ok((names, BTreeMap::new()));
         }
         let stuck = session.stuck();
         stuck.refuse_blocked()?;
-        Ok(stuck.shown.iter().map(|(path, seen)| (path.clone(), seen.shown.clone())).collect())
+        Ok((names, stuck.shown.iter().map(|(path, seen)| (path.clone(), seen.shown.clone())).collect()))
     }
 }
 
