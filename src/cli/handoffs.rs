@@ -31,10 +31,11 @@ pub(super) fn run(args: &Args) -> Ended {
 fn lines(handoffs: &[Latest], to: &mut dyn Write) -> std::io::Result<()> {
     let longest = handoffs.iter().map(|handoff| handoff.session_id.as_str().chars().count()).max().unwrap_or(0).max(7);
     writeln!(to, "{:<longest$}  VERSION  {:<24}  {:<14}  SUMMARY", "SESSION", "TIME", "WRITER")?;
-    for Latest { session_id, version, committed_at_s, writer, summary } in handoffs {
+    for Latest { session_id, version, committed_at_s, writer, summary, damage } in handoffs {
         let (session, writer) = (output::plain(session_id.as_str()), table::writer(writer));
         let time = table::time(committed_at_s.saturating_mul(1000));
-        let summary = output::plain(summary.as_deref().unwrap_or("-"));
+        let damaged = damage.as_ref().map(|what| format!("damaged: {what}"));
+        let summary = output::plain(damaged.as_deref().or(summary.as_deref()).unwrap_or("-"));
         writeln!(to, "{session:<longest$}  {version:>7}  {time:<24}  {writer:<14}  {summary}")?;
     }
     Ok(())

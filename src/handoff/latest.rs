@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::DOCUMENT_MAX_BYTES;
-use crate::engine::{Attributes, Snapshot};
-use crate::store::{Result, Store};
+use crate::engine::{Attributes, EngineError, Snapshot};
+use crate::store::{Result, Store, StoreError};
 use crate::words::{Key, SessionId, Version, Writer};
 
 /// How much of a summary is shown.
@@ -16,18 +16,21 @@ const WORDS_MAX_CHARS: usize = 120;
 pub struct Latest {
     /// The session.
     pub session_id: SessionId,
-    /// The version of the handoff.
+    /// The version of the handoff; 0 where that cannot be told.
     pub version: Version,
-    /// When it was committed, in seconds since 1970.
+    /// When it was committed, in seconds since 1970; 0 where that cannot be told.
     pub committed_at_s: u64,
     /// Who passed it on.
     pub writer: Writer,
     /// The beginning of its summary as JSON on one line; `None` where another program has put there what has none.
     pub summary: Option<String>,
+    /// Why it cannot be told: the session is damaged, the others are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damage: Option<String>,
 }
 
 /// The latest handoff of every session that has one and may be seen, sorted by session; `may_see` is asked with the
-/// attributes of the session and of the handoff.
+/// attributes of the session and of the handoff. What is damaged in one session is told in its place.
 ///
 /// # Errors
 /// [`crate::store::StoreError::Engine`].
@@ -35,18 +38,31 @@ pub fn latest(store: &Store, may_see: impl Fn(&Attributes, &Attributes) -> bool)
     let (engine, key) = (store.engine(), Key::handoff());
     let mut all = Vec::new();
     for session_id in engine.sessions()? {
-        let Some(handoff) = engine.open(&session_id, &key)? else { continue };
-        // Gone since it was listed.
+        // Gone since it was listed, or there is none.
         let Some(session) = engine.entry(&session_id, "")? else { continue };
-        if !may_see(&session.attributes, &handoff.head.attributes) {
+        let Some(entry) = engine.entry(&session_id, key.as_str())? else { continue };
+        if !may_see(&session.attributes, &entry.attributes) {
             continue;
         }
-        let summary = summary(&handoff)?;
-        let head = handoff.head;
-        let (version, committed_at_s, writer) = (head.version, head.committed_at_s, head.writer);
-        all.push(Latest { session_id, version, committed_at_s, writer, summary });
+        match of(store, &session_id, &key) {
+            Ok(latest) => all.extend(latest),
+            Err(StoreError::Engine(EngineError::Damaged { place, what })) => {
+                let damage = Some(format!("{place}: {what}"));
+                let (version, committed_at_s, writer, summary) = (0, 0, Writer::default(), None);
+                all.push(Latest { session_id, version, committed_at_s, writer, summary, damage });
+            }
+            Err(other) => return Err(other),
+        }
     }
     Ok(all)
+}
+
+fn of(store: &Store, session_id: &SessionId, key: &Key) -> Result<Option<Latest>> {
+    let Some(handoff) = store.engine().open(session_id, key)? else { return Ok(None) };
+    let summary = summary(&handoff)?;
+    let (session_id, head) = (session_id.clone(), handoff.head);
+    let (version, committed_at_s, writer) = (head.version, head.committed_at_s, head.writer);
+    Ok(Some(Latest { session_id, version, committed_at_s, writer, summary, damage: None }))
 }
 
 fn summary(handoff: &Snapshot) -> Result<Option<String>> {

@@ -61,6 +61,20 @@ fn handoffs_are_told_without_a_look_at_any_log() {
 
 /// K57
 #[test]
+fn one_damaged_session_does_not_hide_the_handoffs_of_the_others() {
+    let bench = bench();
+    // What comes from beside the store is to be given a version, and the log that would tell which cannot be read.
+    fs::write(bench.store().join("b/__handoff.json"), r#"{"summary": {"n": 3}}"#).unwrap();
+    fs::write(bench.store().join(".baton/sessions/b/log"), "no line of a log\n").unwrap();
+    let told = objects(&bench.run(&["handoffs", "@", "--json"]).done());
+    assert_eq!(told.iter().map(|line| &line["session_id"]).collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert!(told[1]["damage"].as_str().is_some_and(|words| words.contains("sessions/b/log")), "{told:?}");
+    assert!(told[0].get("damage").is_none() && told[2]["writer"]["writer_id"] == "w", "{told:?}");
+    assert!(bench.run(&["handoffs", "@"]).done().text().contains("damaged: .baton/sessions/b/log"));
+}
+
+/// K57
+#[test]
 fn the_mount_shows_the_handoffs_that_the_reader_may_read() {
     let Some(mount) = mounted::bench() else { return };
     for session in ["a", "b", "c"] {
