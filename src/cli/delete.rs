@@ -1,6 +1,6 @@
 //! `batonfs delete`: a key goes, and the directories this leaves empty.
 
-use super::options::{CallerArgs, KeepArg, KeyArg, SessionArg, StoreArg, perform};
+use super::options::{CallerArgs, KeepArg, PlaceArgs, perform};
 use super::{Ended, Exit};
 use crate::committer::{Call, Request};
 
@@ -8,11 +8,7 @@ use crate::committer::{Call, Request};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    store: StoreArg,
-    #[command(flatten)]
-    session: SessionArg,
-    #[command(flatten)]
-    key: KeyArg,
+    place: PlaceArgs,
     #[command(flatten)]
     caller: CallerArgs,
     #[command(flatten)]
@@ -20,6 +16,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Ended {
-    let call = args.caller.call(Request::Delete { session: args.session.id()?, key: args.key.key()? })?;
-    perform(&args.store.root()?, Call { keep: args.keep.keep(), ..call }).map(|_| Exit::Done)
+    let (root, session, key) = args.place.all()?;
+    let call = args.caller.call(Request::Delete { session, key })?;
+    perform(&root, Call { keep: args.keep.keep(), ..call }).map(|_| Exit::Done)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use similar::TextDiff;
 
-use super::options::{KeyArg, SessionArg, StoreArg, perform, unexpected};
+use super::options::{PlaceArgs, perform, unexpected};
 use super::table::Style;
 use super::{Ended, Exit, history, output};
 use crate::committer::client::Value;
@@ -22,11 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    store: StoreArg,
-    #[command(flatten)]
-    session: SessionArg,
-    #[command(flatten)]
-    key: KeyArg,
+    place: PlaceArgs,
     /// The earlier version; the one before the newest that are kept where none is given
     #[arg(value_name = "A")]
     a: Option<Version>,
@@ -36,7 +32,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Ended {
-    let (root, session, key) = (args.store.root()?, args.session.id()?, args.key.key()?);
+    let (root, session, key) = args.place.all()?;
     let (a, b) = match (args.a, args.b) {
         (Some(a), Some(b)) => (a, b),
         (a, _) => latest(&history::kept(&root, &session, &key)?, a, (&session, &key))?,

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::looking::Changes;
-use super::options::{KeyArg, SessionArg, StoreArg, perform, unexpected};
+use super::options::{PlaceArgs, perform, unexpected};
 use super::table::Style;
 use super::{Ended, Exit, output};
 use crate::committer::{Call, Refusal, RefusalKind, Reply, Request, Wanted};
@@ -16,11 +16,7 @@ use crate::words::{Key, LogLine, Op, Seq, SessionId, Version};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    store: StoreArg,
-    #[command(flatten)]
-    session: SessionArg,
-    #[command(flatten)]
-    key: KeyArg,
+    place: PlaceArgs,
     /// Print a JSON object a line
     #[arg(long)]
     json: bool,
@@ -36,7 +32,7 @@ struct Row {
 }
 
 pub(super) fn run(args: &Args) -> Ended {
-    let (root, session, key) = (args.store.root()?, args.session.id()?, args.key.key()?);
+    let (root, session, key) = args.place.all()?;
     let kept = kept(&root, &session, &key)?;
     let (lines, others) = lines(&root, &session, &key)?;
     let rows = rows(lines, others, kept);

@@ -63,6 +63,25 @@ impl KeyArg {
     }
 }
 
+/// A key, the session it is in, and the store.
+#[derive(Debug, Args)]
+pub(super) struct PlaceArgs {
+    #[command(flatten)]
+    store: StoreArg,
+    #[command(flatten)]
+    session: SessionArg,
+    #[command(flatten)]
+    key: KeyArg,
+}
+
+impl PlaceArgs {
+    /// All three, of good form; the store exists.
+    pub(super) fn all(&self) -> Result<(PathBuf, SessionId, Key), Refusal> {
+        let (session, key) = (self.session.id()?, self.key.key()?);
+        Ok((self.store.root()?, session, key))
+    }
+}
+
 /// Who writes, where the environment does not say.
 #[derive(Debug, Default, Args)]
 pub(super) struct WriterArgs {

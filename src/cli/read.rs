@@ -1,6 +1,6 @@
 //! `batonfs read`: one version of a key, byte for byte, or nothing at all.
 
-use super::options::{KeyArg, SessionArg, StoreArg, perform, unexpected};
+use super::options::{PlaceArgs, perform, unexpected};
 use super::{Ended, Exit, output};
 use crate::committer::{Call, Request};
 use crate::words::Version;
@@ -9,23 +9,19 @@ use crate::words::Version;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    store: StoreArg,
-    #[command(flatten)]
-    session: SessionArg,
-    #[command(flatten)]
-    key: KeyArg,
+    place: PlaceArgs,
     /// An earlier version, as 'history' tells; the newest where none is given
     #[arg(long, value_name = "N")]
     version: Option<Version>,
 }
 
 pub(super) fn run(args: &Args) -> Ended {
-    let (session, key) = (args.session.id()?, args.key.key()?);
+    let (root, session, key) = args.place.all()?;
     let request = match args.version {
         None => Request::Read { session, key },
         Some(version) => Request::ReadVersion { session, key, version },
     };
-    match perform(&args.store.root()?, Call::new(request))? {
+    match perform(&root, Call::new(request))? {
         (_, Some(value)) => output::data(|to| value.give(to)).map(|()| Exit::Done),
         (reply, None) => Err(unexpected(&reply)),
     }

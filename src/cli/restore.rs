@@ -1,6 +1,6 @@
 //! `batonfs restore`: an earlier version of a key becomes its next one.
 
-use super::options::{CallerArgs, KeepArg, KeyArg, SessionArg, StoreArg, perform};
+use super::options::{CallerArgs, KeepArg, PlaceArgs, perform};
 use super::{Ended, write};
 use crate::committer::{Call, Request};
 use crate::words::Version;
@@ -9,11 +9,7 @@ use crate::words::Version;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    store: StoreArg,
-    #[command(flatten)]
-    session: SessionArg,
-    #[command(flatten)]
-    key: KeyArg,
+    place: PlaceArgs,
     /// Which, as 'history' tells
     #[arg(value_name = "VERSION")]
     version: Version,
@@ -27,8 +23,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Ended {
-    let (session, key) = (args.session.id()?, args.key.key()?);
+    let (root, session, key) = args.place.all()?;
     let request = Request::Restore { session: session.clone(), key: key.clone(), version: args.version };
-    let (reply, _) = perform(&args.store.root()?, Call { keep: args.keep.keep(), ..args.caller.call(request)? })?;
+    let (reply, _) = perform(&root, Call { keep: args.keep.keep(), ..args.caller.call(request)? })?;
     write::made(&reply, (&session, &key), args.json)
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::options::{CallerArgs, KeepArg, KeyArg, SessionArg, StoreArg, perform_with, unexpected};
+use super::options::{CallerArgs, KeepArg, PlaceArgs, perform_with, unexpected};
 use super::{Ended, Exit, output};
 use crate::committer::{Call, Refusal, Reply, Request, spool};
 use crate::words::{Key, SessionId};
@@ -13,11 +13,7 @@ use crate::words::{Key, SessionId};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    store: StoreArg,
-    #[command(flatten)]
-    session: SessionArg,
-    #[command(flatten)]
-    key: KeyArg,
+    place: PlaceArgs,
     #[command(flatten)]
     caller: CallerArgs,
     #[command(flatten)]
@@ -38,9 +34,9 @@ struct Made<'a> {
 }
 
 pub(super) fn run(args: &Args) -> Ended {
-    let (session, key) = (args.session.id()?, args.key.key()?);
+    let (root, session, key) = args.place.all()?;
     let call = args.caller.call(Request::Write { session: session.clone(), key: key.clone() })?;
-    write(&args.store.root()?, Call { keep: args.keep.keep(), ..call }, (&session, &key), args.json)
+    write(&root, Call { keep: args.keep.keep(), ..call }, (&session, &key), args.json)
 }
 
 /// Takes stdin to its end, then writes it.
