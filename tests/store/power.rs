@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use batonfs::engine::local::disk::Disk;
 use batonfs::engine::local::{LocalEngine, Opening, verify_on};
 use batonfs::engine::memory::MemoryEngine;
-use batonfs::engine::{AttributeChange, Attributes, Change, Engine, EngineError, KEPT_VERSIONS, Staged};
+use batonfs::engine::{AttributeChange, Attributes, Change, Engine, EngineError, KEPT_VERSIONS, Keep, Staged};
 use batonfs::words::{Lost, Policy};
 
 use crate::engines::*;
@@ -293,7 +293,9 @@ fn look_at_each(left: &Mutex<Receiver<Left>>, states: &[Shown], looked: &AtomicU
 
 /// Everything that is promised of a store that power has left: also when it goes again while the store is opened.
 fn judge(left: &Left, states: &[Shown], told: bool) -> Result<(), String> {
-    let (mut chance, opening) = (Chance::new(left.seed ^ 0xFACE), left.opening);
+    // Who recovers may be to keep more than who committed.
+    let keep = if left.seed.is_multiple_of(2) { left.opening.keep } else { Keep::ALL };
+    let (mut chance, opening) = (Chance::new(left.seed ^ 0xFACE), Opening { keep, ..left.opening });
     let mut disk = left.disk.after_death();
     let mut lost = !left.way.is_death();
     for _ in 0..chance.below(3) {

@@ -106,6 +106,7 @@ impl LocalEngine {
             operation: operation.to_owned(),
             author: author.clone(),
             conflict,
+            keep: self.keep.count,
             act: decision.act.clone(),
         };
         let end = {

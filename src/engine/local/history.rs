@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 
-use super::super::{EngineError, Entry, Head, Kind, Result, Snapshot};
+use super::super::{EngineError, Entry, Head, Keep, Kind, Result, Snapshot};
 use super::disk::{Access, Form};
 use super::look::{self, Look};
 use super::mark::Mark;
@@ -41,7 +41,7 @@ impl LocalEngine {
         let Some(old) = newest.checked_sub(count.saturating_add(1)).filter(|old| *old > 0) else { return Ok(()) };
         let old = paths::history(session, key.as_str(), old);
         if newest.is_multiple_of(count) || self.disk.stat(&old).is_err() {
-            return self.prune(session, key, newest);
+            return self.prune(session, key, newest, self.keep);
         }
         self.spare_values.retire(&*self.disk, &old);
         Ok(())
@@ -64,11 +64,24 @@ impl LocalEngine {
     ///
     /// # Errors
     /// [`EngineError::Io`].
-    pub(super) fn prune(&self, session: &SessionId, key: &Key, newest: Version) -> Result<()> {
-        for old in self.kept(session, key)?.into_iter().filter(|old| self.keep.is_past(*old, newest)) {
+    fn prune(&self, session: &SessionId, key: &Key, newest: Version, keep: Keep) -> Result<()> {
+        for old in self.kept(session, key)?.into_iter().filter(|old| keep.is_past(*old, newest)) {
             tree::unlink(&*self.disk, &paths::history(session, key.as_str(), old))?;
         }
         Ok(())
+    }
+
+    /// Lets go of what the commit of a record has let go of: its file may have been written again for another value, and
+    /// only the name it was given for that may be lost.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`].
+    pub(super) fn prune_again(&self, record: &Record) -> Result<()> {
+        let keep = Keep { count: record.keep, ..self.keep };
+        match record.outdates() {
+            Some((key, newest)) => self.prune(&record.session, key, newest, keep),
+            None => Ok(()),
+        }
     }
 
     /// The versions in a key's history, oldest first.

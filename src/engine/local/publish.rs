@@ -78,6 +78,11 @@ impl LocalEngine {
     /// # Errors
     /// [`EngineError::Io`], [`EngineError::NoSpace`]: part of it may be done; doing it again does the rest.
     pub(super) fn publish(&self, s: &Session, record: &Record, work: &Work<'_>) -> Result<()> {
+        self.put_in_place(s, record, work)?;
+        if work.replay.is_some() { self.prune_again(record) } else { Ok(()) }
+    }
+
+    fn put_in_place(&self, s: &Session, record: &Record, work: &Work<'_>) -> Result<()> {
         match &record.act {
             Act::Put(value) => {
                 let _alone = s.publishing(value.key.as_str());
@@ -170,11 +175,7 @@ impl LocalEngine {
 
     /// Puts a whole value in its place, and its sidecar beside it.
     fn place(&self, record: &Record, value: &Value, work: &Work<'_>) -> Result<()> {
-        let placed = self.place_value(record, value, work)?;
-        if work.replay.is_some() {
-            self.prune(&record.session, &value.key, value.version)?;
-        }
-        if placed {
+        if self.place_value(record, value, work)? {
             return self.place_sidecar(record, &value.key, work);
         }
         tree::unlink(&*self.disk, &paths::draft_sidecar(&record.operation))

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::value::Attributes;
-use super::super::{AttributeChange, EngineError, Result};
+use super::super::{AttributeChange, EngineError, KEPT_VERSIONS, Result};
 use super::disk::FileId;
 use super::mark::{Mark, Span};
 use super::paths;
@@ -171,7 +171,14 @@ pub(super) struct Record {
     pub(super) author: Author,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) conflict: Option<String>,
+    /// How many versions before the newest are kept by who commits it; 0: all.
+    #[serde(default = "usual_count")]
+    pub(super) keep: u64,
     pub(super) act: Act,
+}
+
+fn usual_count() -> u64 {
+    KEPT_VERSIONS
 }
 
 impl Record {
@@ -187,6 +194,16 @@ impl Record {
     /// The mark of bytes this record makes.
     pub(super) fn mark(&self, path: &str, span: Span) -> Mark {
         Mark::new(path, span, self.seq, self.at_s(), self.author.writer.clone())
+    }
+
+    /// The key in whose history it lets go of versions, and the version they are too far before.
+    pub(super) fn outdates(&self) -> Option<(&Key, Version)> {
+        match &self.act {
+            Act::Put(value) | Act::Rename { value, .. } => Some((&value.key, value.version)),
+            Act::Append(append) => Some((&append.key, append.version)),
+            Act::Delete { key, over } => Some((key, *over)),
+            _ => None,
+        }
     }
 
     /// The whole value that it stages, where it stages one: of a version, or of a draft that became none.
