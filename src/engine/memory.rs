@@ -343,8 +343,15 @@ impl Session {
             let last = self.last.entry(path).or_default();
             *last = version.max(*last);
         }
-        let history = std::mem::take(&mut self.history);
-        self.history = history.into_iter().map(|(path, kept)| (moved(&path).unwrap_or(path), kept)).collect();
+        let going: Vec<_> = self.history.keys().filter_map(|path| Some((path.clone(), moved(path)?))).collect();
+        for (path, to) in going {
+            let comes = self.history.remove(&path).unwrap_or_default();
+            let there = self.history.entry(to).or_default();
+            // A version that comes along takes the place of one of its number.
+            there.retain(|(version, _)| !comes.iter().any(|(number, _)| number == version));
+            there.extend(comes);
+            there.make_contiguous().sort_by_key(|(version, _)| *version);
+        }
         for (path, kept) in std::mem::take(&mut self.lost) {
             self.lost.entry(moved(&path).unwrap_or(path)).or_default().extend(kept);
         }

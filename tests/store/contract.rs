@@ -271,6 +271,24 @@ fn a_renamed_directory_never_makes_a_number_twice() {
 }
 
 #[test]
+fn what_was_kept_under_the_new_name_of_a_directory_stays_beside_what_comes_along() {
+    on_all(|engine| {
+        for n in 1..=4 {
+            commit(engine, put("to/k", format!("old {n}").as_bytes(), Some(n - 1).filter(|n| *n > 0)));
+        }
+        commit(engine, delete("to/k", 4));
+        commit(engine, put("from/k", b"moved 1", None));
+        commit(engine, put("from/k", b"moved 2", Some(1)));
+        commit(engine, rename_dir("from", "to"));
+        assert_eq!(engine.versions(&session(), &key("from/k")).unwrap(), Vec::<u64>::new());
+        let kept = engine.versions(&session(), &key("to/k")).unwrap();
+        let read = |version: u64| engine.open_version(&session(), &key("to/k"), version).unwrap().unwrap();
+        let kept: Vec<_> = kept.into_iter().map(|v| String::from_utf8(read(v).read_all().unwrap()).unwrap()).collect();
+        assert_eq!(kept, ["moved 1", "moved 2", "old 3", "old 4"]);
+    });
+}
+
+#[test]
 fn a_directory_is_not_renamed_into_itself_or_over_what_is_there() {
     on_all(|engine| {
         commit(engine, put("d/k", b"", None));
