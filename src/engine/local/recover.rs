@@ -241,15 +241,19 @@ impl LocalEngine {
         let draft = paths::draft(&record.operation);
         let Look::File(left) = look::look_at(&*self.disk, &draft, Access::Read)? else { return Ok(()) };
         let target = paths::value(&record.session, key.as_str());
-        let marked = Mark::read(&*left.file).map_err(|e| EngineError::io(format!("reading {draft}"), e))?;
-        let marked = marked.filter(|mark| mark.is_of(&target)).map(|mark| mark.version);
-        if made.is_some_and(|(file, version)| file == left.stat.id || marked == Some(version)) {
+        let mark = Mark::read(&*left.file).map_err(|e| EngineError::io(format!("reading {draft}"), e))?;
+        let mark = mark.filter(|mark| mark.is_of(&target));
+        // What it has made may have been appended to before its name was lost.
+        let is_made = |version| mark.as_ref().is_some_and(|mark| mark.covers(version));
+        if made.is_some_and(|(file, version)| file == left.stat.id || is_made(version)) {
             return Ok(());
         }
         let known = replay.known(left.stat.id, &record.session, key, over.map_or(0, |over| over + 1));
         match (known, over) {
             (Some(Known::This | Known::Before(_)), Some(over)) => self.keep_new(record, key, over, &draft),
-            (None, Some(over)) if marked.is_some() => self.keep_new(record, key, over, &draft),
+            (None, Some(over)) if mark.is_some_and(|mark| mark.version <= over) => {
+                self.keep_new(record, key, over, &draft)
+            }
             (Some(_), _) => tree::unlink(&*self.disk, &draft),
             (None, _) => Ok(()),
         }
