@@ -41,7 +41,7 @@ fn what_a_supervisor_or_a_terminal_ends_is_dropped() {
         "set -m; { echo half; : > $m; exec sleep 60; } > $k & WRITTEN; kill %1; wait",
         "set -m; { echo half; : > $m; sleep 60; :; } > $k & WRITTEN; kill -INT -- -$!; wait",
         "set -m; { echo half; : > $m; sleep 60; :; } > $k & WRITTEN; kill -HUP -- -$!; wait",
-        "mkfifo $TMP/p; cat $TMP/p > $k & echo half > $TMP/p; kill $!; wait; rm $TMP/p",
+        "mkfifo $TMP/p; exec 4<> $TMP/p; cat $TMP/p > $k & echo half >&4; sleep 0.3; kill $!; wait; exec 4>&-; rm $TMP/p",
         "yes | tee $k | head -n 1",
         "{ bash -c 'echo half; kill -9 $$'; true; } > $k",
         "bash -c 'ulimit -f 1; trap - XFSZ; echo half; head -c 100000 /dev/zero' > $k",
