@@ -11,7 +11,7 @@ use crate::words::{Claim, Key, Seq, SessionId, Version};
 
 /// So many lines are in one answer: more are asked for when these have been read, and nothing is held until then.
 const LINES_MAX: usize = 4096;
-/// So many are looked at for one answer: the session takes no change meanwhile.
+/// So many are looked at for one answer: who asks is to hear something.
 const LOOKED_AT_MAX: usize = 32_768;
 
 /// The newest version of a key, without its bytes.

@@ -65,7 +65,7 @@ pub(super) fn handle(context: &Context<'_>) -> Result<Vec<u8>> {
     Ok(document(&Handle::new(backend, root, session, policy, context.caller.author.writer.clone())))
 }
 
-/// A page of the session's log after a change, a JSON object a line. The session takes no change while one is made.
+/// A page of the session's log after a change, a JSON object a line.
 pub(super) fn log(context: &Context<'_>, after: u64, text: &mut Vec<u8>) -> Result<u64> {
     let (mut last, mut left) = (after, PAGE_LINES);
     context.store.engine().each_change(session(context)?, after, &mut |line| {

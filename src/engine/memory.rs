@@ -592,12 +592,13 @@ impl Engine for MemoryEngine {
         after: Seq,
         each: &mut dyn FnMut(LogLine) -> ControlFlow<()>,
     ) -> Result<()> {
-        let given = |s: &Session| {
-            s.root.as_ref()?;
-            let _ = s.log.iter().filter(|line| line.seq > after).cloned().try_for_each(each);
-            Some(())
-        };
-        self.read(session, given).flatten().ok_or_else(|| EngineError::NotFound(session.to_string()))
+        let there = self.read(session, |s| s.root.is_some().then_some(s.log.len())).flatten();
+        let there = there.ok_or_else(|| EngineError::NotFound(session.to_string()))?;
+        let first = self.read(session, |s| s.log.partition_point(|line| line.seq <= after)).unwrap_or(there);
+        // One at a time, so that nobody waits for `each`; a log only grows.
+        let lines = (first..there).map_while(|at| self.read(session, |s| s.log.get(at).cloned()).flatten());
+        let _ = lines.into_iter().try_for_each(each);
+        Ok(())
     }
 
     fn policy(&self, session: &SessionId) -> Result<Policy> {

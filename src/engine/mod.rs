@@ -307,8 +307,8 @@ pub trait Engine: Send + Sync + Debug {
     /// [`EngineError::Io`].
     fn receipt(&self, session: &SessionId, operation: uuid::Uuid) -> Result<Option<Receipt>>;
 
-    /// Gives the session's changes after sequence number `after` to `each`, oldest first, until it has enough ("what
-    /// changed after N"). The session takes no change meanwhile, so `each` must not use the engine.
+    /// Gives the session's changes after sequence number `after` that there are now to `each`, oldest first, until it has
+    /// enough ("what changed after N"). The session takes changes meanwhile, however long `each` takes.
     ///
     /// # Errors
     /// [`EngineError::NotFound`] when there is no such session; [`EngineError::Io`].

@@ -3,10 +3,13 @@
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use batonfs::engine::local::{LocalEngine, verify};
 use batonfs::engine::{Engine, EngineError, Finding, Report};
-use batonfs::words::SessionId;
+use batonfs::words::{LogLine, SessionId};
 
 use crate::disks::{RecordingDisk, Watch};
 use crate::engines::*;
@@ -201,5 +204,51 @@ fn what_came_after_a_change_is_found_without_reading_what_came_before_it() {
     for after in [LINES / 2, LINES - 2] {
         let read = first_after(after).1;
         assert!(read < size / 5, "{read} of {size} bytes were read for what came after {after}");
+    }
+}
+
+// E8
+#[test]
+fn who_stands_still_in_the_middle_of_a_log_keeps_no_change_waiting() {
+    const LINES: u64 = 2_000;
+    const LIMIT: Duration = Duration::from_secs(20);
+    let mut engines = with_session();
+    for subject in &engines {
+        commit(&*subject.engine, put("d/k", b"v", None));
+    }
+    let dir = store();
+    long_log(dir.path(), LINES);
+    engines.push(Subject { engine: Arc::new(LocalEngine::open(dir.path()).unwrap()), dir: Some(dir) });
+    for subject in engines {
+        let engine = &*subject.engine;
+        let there = engine.changes(&session(), 0).unwrap().len() as u64;
+        let ((stands, standing), (go, going), (tell, told)) = (channel(), channel(), channel());
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(move || {
+                let mut seqs = Vec::new();
+                let each = &mut |line: LogLine| {
+                    if seqs.is_empty() {
+                        stands.send(()).unwrap();
+                        going.recv().unwrap();
+                    }
+                    seqs.push(line.seq);
+                    ControlFlow::Continue(())
+                };
+                engine.each_change(&session(), 0, each).unwrap();
+                seqs
+            });
+            standing.recv().unwrap();
+            scope.spawn(move || {
+                commit(engine, put("other/k", b"v", None));
+                commit(engine, rename_dir("other", "moved"));
+                commit(engine, delete("moved/k", 1));
+                tell.send(()).unwrap();
+            });
+            let made = told.recv_timeout(LIMIT);
+            go.send(()).unwrap();
+            assert_eq!(reader.join().unwrap(), (1..=there).collect::<Vec<_>>(), "those there were when it began");
+            made.expect("the changes wait for who reads");
+        });
+        assert_eq!(engine.changes(&session(), there).unwrap().len(), 3);
     }
 }

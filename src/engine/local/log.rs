@@ -1,15 +1,14 @@
 //! The log of one session: a line of JSON for each change, in order. Knows the file; must not know what changes do.
 
-use std::ops::ControlFlow;
+use std::sync::Arc;
 
-use super::super::{EngineError, Receipt, Result};
+use super::super::{EngineError, Result};
 use super::disk::{Access, Disk, DiskFile};
+use super::lines::{CHUNK_BYTES, Lines};
 use super::paths;
 use super::table::Upto;
 use crate::words::{LogLine, Seq, SessionId};
 
-/// How much is read at a time.
-const CHUNK_BYTES: usize = 1 << 16;
 /// The xattr that says where a log ended at the last checkpoint: the number of its last line, in digits.
 const END: &str = "user.batonfs.end";
 /// Bytes of a line's end: `,"crc":"` and the CRC-32C, as eight hexadecimal digits, of all before; then `"}`.
@@ -18,10 +17,7 @@ const CHECK_BYTES: usize = 18;
 /// A session's log file, made at its first line.
 #[derive(Debug)]
 pub(super) struct Log {
-    session: SessionId,
-    file: Option<Box<dyn DiskFile>>,
-    len: u64,
-    last: Seq,
+    lines: Lines,
     /// The number of its last line at the last checkpoint.
     noted: Option<Seq>,
 }
@@ -76,8 +72,8 @@ impl Log {
         let file = match disk.open(&path, Access::Write) {
             Ok(file) => file,
             Err(e) if super::tree::is_missing(&e) => {
-                let session = session.clone();
-                return Ok(Self { session, file: None, len: 0, last: 0, noted: None });
+                let lines = Lines { session: session.clone(), file: None, len: 0, last: 0 };
+                return Ok(Self { lines, noted: None });
             }
             Err(e) => return Err(EngineError::io(format!("opening {path}"), e)),
         };
@@ -88,7 +84,8 @@ impl Log {
             file.set_len(len).map_err(io)?;
         }
         let noted = noted_end(&*file).map_err(io)?;
-        Ok(Self { session: session.clone(), file: Some(file), len, last, noted })
+        let lines = Lines { session: session.clone(), file: Some(Arc::from(file)), len, last };
+        Ok(Self { lines, noted })
     }
 
     /// Cuts the line of change `first` and all after it, whatever a crash has made of them: they are to be written again.
@@ -96,13 +93,13 @@ impl Log {
     /// # Errors
     /// [`EngineError::Io`].
     pub(super) fn rewind(&mut self, first: Seq) -> Result<()> {
-        let Some(file) = &self.file else { return Ok(()) };
-        let io = |e| EngineError::io(format!("cutting {}", paths::log(&self.session)), e);
-        let (len, last) = last_line(&**file, self.len, first).map_err(io)?;
-        if len < self.len {
+        let Some(file) = &self.lines.file else { return Ok(()) };
+        let io = |e| EngineError::io(format!("cutting {}", paths::log(&self.lines.session)), e);
+        let (len, last) = last_line(&**file, self.lines.len, first).map_err(io)?;
+        if len < self.lines.len {
             file.set_len(len).map_err(io)?;
         }
-        (self.len, self.last) = (len, last);
+        (self.lines.len, self.lines.last) = (len, last);
         // What was noted beyond it is in the journal, which says it again.
         self.noted.take_if(|noted| *noted >= first);
         Ok(())
@@ -113,13 +110,13 @@ impl Log {
     /// # Errors
     /// [`EngineError::Damaged`].
     pub(super) fn check_end(&mut self) -> Result<()> {
-        let Some(file) = self.file.as_ref().filter(|_| self.noted > Some(self.last)) else { return Ok(()) };
+        let Some(file) = self.lines.file.as_ref().filter(|_| self.noted > Some(self.lines.last)) else { return Ok(()) };
         // A repair may have taken the note away since.
-        self.noted = noted_end(&**file).map_err(|e| self.reading(e))?;
-        match self.noted.filter(|noted| *noted > self.last) {
+        self.noted = noted_end(&**file).map_err(|e| self.lines.reading(e))?;
+        match self.noted.filter(|noted| *noted > self.lines.last) {
             Some(noted) => Err(EngineError::Damaged {
-                place: paths::log(&self.session),
-                what: format!("it ends with change {}, and went on to change {noted}", self.last),
+                place: paths::log(&self.lines.session),
+                what: format!("it ends with change {}, and went on to change {noted}", self.lines.last),
             }),
             None => Ok(()),
         }
@@ -128,22 +125,22 @@ impl Log {
     /// Notes where it ends; everything up to there is about to be made durable. Without the note a loss is not seen, so
     /// that a failure is no error. Of a log that has lost its end the note stays: only a repair takes it away.
     pub(super) fn note_end(&mut self) {
-        let behind = self.noted.is_none_or(|noted| noted < self.last);
-        let Some(file) = self.file.as_ref().filter(|_| behind) else { return };
-        match file.set_xattr(END, self.last.to_string().as_bytes()) {
-            Ok(()) => self.noted = Some(self.last),
-            Err(e) => tracing::warn!("the end of {} is not noted: {e}", paths::log(&self.session)),
+        let behind = self.noted.is_none_or(|noted| noted < self.lines.last);
+        let Some(file) = self.lines.file.as_ref().filter(|_| behind) else { return };
+        match file.set_xattr(END, self.lines.last.to_string().as_bytes()) {
+            Ok(()) => self.noted = Some(self.lines.last),
+            Err(e) => tracing::warn!("the end of {} is not noted: {e}", paths::log(&self.lines.session)),
         }
     }
 
     /// The sequence number of the last line; 0 when there is none.
     pub(super) fn last(&self) -> Seq {
-        self.last
+        self.lines.last
     }
 
     /// How many bytes of lines there are.
     pub(super) fn len(&self) -> u64 {
-        self.len
+        self.lines.len
     }
 
     /// The end of the last line.
@@ -151,17 +148,20 @@ impl Log {
     /// # Errors
     /// [`EngineError::Io`].
     pub(super) fn end(&self) -> Result<Upto> {
-        let Some(file) = &self.file else { return Ok(Upto::default()) };
-        upto(&**file, self.len, self.last).map_err(|e| self.reading(e))
+        let Some(file) = &self.lines.file else { return Ok(Upto::default()) };
+        upto(&**file, self.lines.len, self.lines.last).map_err(|e| self.lines.reading(e))
     }
 
     /// Does a line end there, and is it that one?
     pub(super) fn has(&self, upto: &Upto) -> bool {
-        upto.at <= self.len && upto.seq <= self.last && self.file.as_ref().is_some_and(|file| is_upto(&**file, upto))
+        upto.at <= self.lines.len
+            && upto.seq <= self.lines.last
+            && self.lines.file.as_ref().is_some_and(|file| is_upto(&**file, upto))
     }
 
-    fn reading(&self, e: std::io::Error) -> EngineError {
-        EngineError::io(format!("reading {}", paths::log(&self.session)), e)
+    /// The lines it has now.
+    pub(super) fn lines(&self) -> &Lines {
+        &self.lines
     }
 
     /// Puts a line after the last one. It is not synced: the journal has it until a checkpoint did.
@@ -169,127 +169,27 @@ impl Log {
     /// # Errors
     /// [`EngineError::Io`], [`EngineError::NoSpace`]: the line is not there.
     pub(super) fn push(&mut self, disk: &dyn Disk, line: &LogLine) -> Result<()> {
-        let path = paths::log(&self.session);
+        let path = paths::log(&self.lines.session);
         let io = |e| EngineError::io(format!("writing {path}"), e);
         let mut bytes = written(line).map_err(|e| io(std::io::Error::other(e)))?;
         bytes.push(b'\n');
-        let file = match self.file.take() {
+        let file = match self.lines.file.take() {
             Some(file) => file,
             None => {
-                super::tree::make_dirs(disk, &paths::session(&self.session))?;
+                super::tree::make_dirs(disk, &paths::session(&self.lines.session))?;
                 match disk.create(&path, super::tree::PRIVATE) {
                     Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => disk.open(&path, Access::Write),
                     other => other,
                 }
+                .map(Arc::from)
                 .map_err(io)?
             }
         };
-        let written = file.write_at(self.len, &bytes);
-        self.file = Some(file);
+        let written = file.write_at(self.lines.len, &bytes);
+        self.lines.file = Some(file);
         written.map_err(io)?;
-        self.len += bytes.len() as u64;
-        self.last = line.seq;
-        Ok(())
-    }
-
-    /// Gives every line after number `after` to `each`, oldest first, until it has enough; whether it had.
-    ///
-    /// # Errors
-    /// [`EngineError::Io`]; [`EngineError::Damaged`] at a line that is none, and where it ends before its last line.
-    pub(super) fn each(&self, after: Seq, mut each: impl FnMut(LogLine) -> ControlFlow<()>) -> Result<ControlFlow<()>> {
-        let mut flow = ControlFlow::Continue(());
-        self.each_raw(self.near(after)?, self.len, |raw| {
-            let line = self.line(raw)?;
-            if line.seq > after {
-                flow = each(line);
-            }
-            Ok(flow.is_continue())
-        })?;
-        Ok(flow)
-    }
-
-    /// The beginning of a line that is not after the one that follows change `after`, and near it: whoever follows a long
-    /// log, or reads it in parts, must not read all of it each time. Numbers grow, so halves tell.
-    fn near(&self, after: Seq) -> Result<u64> {
-        let Some(file) = self.file.as_ref().filter(|_| after > 0) else { return Ok(0) };
-        let (mut low, mut high) = (0, self.len);
-        let mut window = vec![0; CHUNK_BYTES];
-        while high - low > CHUNK_BYTES as u64 {
-            let middle = low + (high - low) / 2;
-            let got = file.read_at(middle, &mut window).map_err(|e| self.reading(e))?;
-            let mut lines = window.get(..got).unwrap_or_default().split_inclusive(|byte| *byte == b'\n');
-            // The first is the end of a line.
-            let (Some(begun), Some(raw)) = (lines.next(), lines.next()) else { break };
-            let Some(line) = raw.strip_suffix(b"\n").and_then(said) else { break };
-            if line.seq <= after {
-                low = middle + begun.len() as u64;
-            } else {
-                high = middle;
-            }
-        }
-        Ok(low)
-    }
-
-    fn line(&self, raw: &[u8]) -> Result<LogLine> {
-        said(raw).ok_or_else(|| EngineError::Damaged {
-            place: paths::log(&self.session),
-            what: "a line is not as it was written".to_owned(),
-        })
-    }
-
-    /// Gives every line between two bytes, where lines begin or end, to `each`, oldest first.
-    ///
-    /// # Errors
-    /// As [`Log::each`].
-    pub(super) fn each_between(&self, from: u64, to: u64, mut each: impl FnMut(LogLine)) -> Result<()> {
-        self.each_raw(from, to, |raw| {
-            each(self.line(raw)?);
-            Ok(true)
-        })
-    }
-
-    /// The receipt of an operation, searched through the whole log.
-    ///
-    /// # Errors
-    /// As [`Log::each`].
-    pub(super) fn receipt(&self, operation: &str) -> Result<Option<Receipt>> {
-        let mut found = None;
-        self.each_raw(0, self.len, |raw| {
-            // Looking for the id in the text first: parsing every line of a long log would take seconds.
-            if raw.windows(operation.len().max(1)).any(|part| part == operation.as_bytes()) {
-                found = said(raw)
-                    .filter(|line| line.operation == operation)
-                    .map(|line| Receipt { seq: line.seq, version: line.version });
-            }
-            Ok(found.is_none())
-        })?;
-        Ok(found)
-    }
-
-    fn each_raw(&self, from: u64, to: u64, mut each: impl FnMut(&[u8]) -> Result<bool>) -> Result<()> {
-        let Some(file) = &self.file else { return Ok(()) };
-        let (mut at, mut rest) = (from, Vec::new());
-        let mut chunk = vec![0; CHUNK_BYTES];
-        while at < to {
-            let want = chunk.len().min(usize::try_from(to - at).unwrap_or(usize::MAX));
-            let place = chunk.get_mut(..want).unwrap_or_default();
-            let got = file.read_at(at, place).map_err(|e| self.reading(e))?;
-            if got == 0 {
-                // Cut while it is open: what it had is not skipped in silence.
-                let (place, what) = (paths::log(&self.session), format!("it ends at byte {at}, and had {to}"));
-                return Err(EngineError::Damaged { place, what });
-            }
-            at += got as u64;
-            rest.extend_from_slice(place.get(..got).unwrap_or_default());
-            let whole = rest.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
-            let tail = rest.split_off(whole);
-            for line in rest.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
-                if !each(line)? {
-                    return Ok(());
-                }
-            }
-            rest = tail;
-        }
+        self.lines.len += bytes.len() as u64;
+        self.lines.last = line.seq;
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ mod forget;
 mod history;
 mod journal;
 mod late;
+mod lines;
 mod log;
 mod look;
 mod lost;
@@ -396,7 +397,7 @@ impl Engine for LocalEngine {
     }
 
     fn receipt(&self, session: &SessionId, operation: uuid::Uuid) -> Result<Option<Receipt>> {
-        self.session(session)?.order().receipt(&operation.to_string())
+        self.session(session)?.receipt(&operation.to_string())
     }
 
     fn each_change(
@@ -409,7 +410,7 @@ impl Engine for LocalEngine {
         let session = self.session(session)?;
         // Its lines are told where they are, in the log or not.
         let _ = self.try_again(&session);
-        session.order().each_change(after, each)
+        session.changes(after).each(each)
     }
 
     fn policy(&self, session: &SessionId) -> Result<Policy> {

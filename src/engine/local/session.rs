@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockRead
 use super::super::value::Content;
 use super::super::{Attributes, EngineError, Head, Receipt, Result, Snapshot};
 use super::disk::Disk;
+use super::lines::Lines;
 use super::log::Log;
 use super::mark::Mark;
 use super::record::Record;
@@ -121,6 +122,14 @@ pub(super) struct Stuck {
     pub(super) replay: Option<Arc<Replay>>,
     /// A directory is between two names: nothing below can be told until it is there.
     pub(super) blocked: bool,
+}
+
+/// The changes after one of them that readers could see at one moment: in the log then, or on their way there.
+#[derive(Debug)]
+pub(super) struct Changes {
+    after: Seq,
+    lines: Lines,
+    pending: Vec<LogLine>,
 }
 
 /// What a change of keys holds from decision to publication.
@@ -272,6 +281,26 @@ impl Session {
         order.drain(disk);
     }
 
+    /// The changes after `after` that readers can see now. They are read without the lock, which every change waits for.
+    pub(super) fn changes(&self, after: Seq) -> Changes {
+        self.order().changes(after)
+    }
+
+    /// The receipt of any operation.
+    ///
+    /// # Errors
+    /// As [`Lines::receipt`].
+    pub(super) fn receipt(&self, operation: &str) -> Result<Option<Receipt>> {
+        let lines = {
+            let order = self.order();
+            if let Some(receipt) = order.recent(operation) {
+                return Ok(Some(receipt));
+            }
+            order.log.lines().clone()
+        };
+        lines.receipt(operation)
+    }
+
     /// What the next change of a key goes by whose value waits for its sync.
     pub(super) fn late(&self, key: &str) -> Option<Late> {
         if !self.is_stuck() {
@@ -339,18 +368,10 @@ impl Order {
         (!under_way.any(|pending| pending.line.seq == receipt.seq)).then_some(*receipt)
     }
 
-    /// The receipt of any operation.
-    ///
-    /// # Errors
-    /// As [`Log::receipt`].
-    pub(super) fn receipt(&self, operation: &str) -> Result<Option<Receipt>> {
-        self.recent(operation).map_or_else(|| self.log.receipt(operation), |receipt| Ok(Some(receipt)))
-    }
-
     /// The last version a key had, also when it is gone; 0 when it had none. What it costs does not grow with the log.
     ///
     /// # Errors
-    /// As [`Log::each`].
+    /// As [`Lines::each`].
     pub(super) fn last_version(&mut self, key: &str) -> Result<Version> {
         self.versions.get(key, &self.log, self.pending.iter().map(|pending| &pending.line))
     }
@@ -358,7 +379,7 @@ impl Order {
     /// The last versions of all keys; read from the whole log the first time.
     ///
     /// # Errors
-    /// As [`Log::each`].
+    /// As [`Lines::each`].
     pub(super) fn versions(&mut self) -> Result<&Versions> {
         self.versions.all(&self.log, self.pending.iter().map(|pending| &pending.line))
     }
@@ -381,30 +402,11 @@ impl Order {
         self.versions.saved(disk, &self.log);
     }
 
-    /// Gives the changes after `after` that readers can see to `each`, until it has enough.
-    ///
-    /// # Errors
-    /// As [`Log::each`].
-    pub(super) fn each_change(&self, after: Seq, each: &mut dyn FnMut(LogLine) -> ControlFlow<()>) -> Result<()> {
-        if after < self.log.last() && self.log.each(after, &mut *each)?.is_break() {
-            return Ok(());
-        }
+    /// The changes after `after` that readers can see now.
+    fn changes(&self, after: Seq) -> Changes {
         let seen = self.pending.iter().take_while(|pending| pending.state != Progress::UnderWay);
-        let _ = seen.map(|pending| pending.line.clone()).filter(|line| line.seq > after).try_for_each(each);
-        Ok(())
-    }
-
-    /// All of them.
-    ///
-    /// # Errors
-    /// As [`Log::each`].
-    pub(super) fn changes(&self, after: Seq) -> Result<Vec<LogLine>> {
-        let mut lines = Vec::new();
-        self.each_change(after, &mut |line| {
-            lines.push(line);
-            ControlFlow::Continue(())
-        })?;
-        Ok(lines)
+        let pending = seen.map(|pending| &pending.line).filter(|line| line.seq > after).cloned().collect();
+        Changes { after, lines: self.log.lines().clone(), pending }
     }
 
     /// Is nothing on its way to the log?
@@ -432,6 +434,33 @@ impl Order {
             }
             self.pending.pop_front();
         }
+    }
+}
+
+impl Changes {
+    /// Gives them to `each`, oldest first, until it has enough.
+    ///
+    /// # Errors
+    /// As [`Lines::each`].
+    pub(super) fn each(self, each: &mut dyn FnMut(LogLine) -> ControlFlow<()>) -> Result<()> {
+        if self.after < self.lines.last && self.lines.each(self.after, &mut *each)?.is_break() {
+            return Ok(());
+        }
+        let _ = self.pending.into_iter().try_for_each(each);
+        Ok(())
+    }
+
+    /// All of them.
+    ///
+    /// # Errors
+    /// As [`Lines::each`].
+    pub(super) fn all(self) -> Result<Vec<LogLine>> {
+        let mut lines = Vec::new();
+        self.each(&mut |line| {
+            lines.push(line);
+            ControlFlow::Continue(())
+        })?;
+        Ok(lines)
     }
 }
 

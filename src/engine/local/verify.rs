@@ -257,7 +257,7 @@ impl<'a, 't> Scan<'a, 't> {
             self.ahead = None;
             return Ok(());
         }
-        let lines = known.order().changes(facts.last());
+        let lines = known.changes(facts.last()).all();
         // A log that cannot be read is a finding of its own, and then nothing is compared with it.
         for line in &lines.unwrap_or_default() {
             facts.note(line);

@@ -132,7 +132,7 @@ impl LastVersions {
     /// The last version a key had; 0 when it had none. `log` and the lines that are `pending` are read where they were not.
     ///
     /// # Errors
-    /// As [`Log::each`].
+    /// As [`super::lines::Lines::each`].
     pub(super) fn get<'a>(
         &mut self,
         key: &str,
@@ -155,7 +155,7 @@ impl LastVersions {
     /// The last versions of all keys.
     ///
     /// # Errors
-    /// As [`Log::each`].
+    /// As [`super::lines::Lines::each`].
     pub(super) fn all<'a>(
         &mut self,
         log: &Log,
@@ -178,11 +178,11 @@ impl LastVersions {
         };
         match unread {
             Unread::Upto(end) => {
-                log.each_between(from, end, |line| note(&line))?;
+                log.lines().each_between(from, end, |line| note(&line))?;
                 self.since.iter().for_each(|(key, version)| versions.raise(key, version));
             }
             Unread::All => {
-                log.each_between(from, log.len(), |line| note(&line))?;
+                log.lines().each_between(from, log.len(), |line| note(&line))?;
                 pending.clone().for_each(note);
             }
         }

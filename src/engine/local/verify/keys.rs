@@ -232,7 +232,7 @@ impl Scan<'_, '_> {
         let _gate = engine.pass();
         let known = engine.session(session)?;
         let _hold = known.hold_keys(&[&key]);
-        let lines = known.order().changes(live.seq).unwrap_or_default();
+        let lines = known.changes(live.seq).all().unwrap_or_default();
         let inside = |dir: &str| path.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         let changed = lines.iter().any(|line| inside(&line.key) || line.to.as_deref().is_some_and(inside));
         Ok(!known.is_stuck() && !changed && absent())
