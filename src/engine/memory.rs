@@ -547,6 +547,10 @@ impl Engine for MemoryEngine {
         Ok(self.read(session, |s| s.kept(key, past).map(entry_of)).flatten())
     }
 
+    fn past_head(&self, session: &SessionId, key: &Key, past: Past) -> Result<Option<Head>> {
+        Ok(self.read(session, |s| s.kept(key, past).map(|value| value.head.clone())).flatten())
+    }
+
     fn open_past(&self, session: &SessionId, key: &Key, past: Past) -> Result<Option<Snapshot>> {
         let value = self.read(session, |s| s.kept(key, past).cloned()).flatten();
         Ok(value.map(|value| Snapshot { head: value.head, content: Arc::new(Bytes(value.bytes)) }))

@@ -258,6 +258,13 @@ pub trait Engine: Send + Sync + Debug {
     /// As [`Engine::head`].
     fn past_entry(&self, session: &SessionId, key: &Key, past: Past) -> Result<Option<Entry>>;
 
+    /// What there is to say of one of [`Engine::past`], without the cost of its bytes, which are not checked; `Ok(None)`
+    /// when it is not kept. A draft's head has version 0, and its writer is who wrote it.
+    ///
+    /// # Errors
+    /// As [`Engine::head`].
+    fn past_head(&self, session: &SessionId, key: &Key, past: Past) -> Result<Option<Head>>;
+
     /// One of [`Engine::past`] with its bytes, which are checked; `Ok(None)` when it is not kept. A draft's head has
     /// version 0.
     ///

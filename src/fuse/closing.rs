@@ -216,7 +216,7 @@ impl Filesystem {
             let (session, key) = (write.session, write.key);
             match self.store.lose(write, words::Lost::Dropped, reason, by) {
                 Ok(kept) => {
-                    let kept = self.shown_past(session, key, kept);
+                    let kept = self.store.shown_past(session, key, kept);
                     tracing::warn!(%session, %key, size_bytes, kept, "a draft was dropped: {reason}");
                 }
                 Err(error) => {
@@ -259,7 +259,9 @@ impl Filesystem {
             return Refusal { words: format!("{}; what was written could not be kept", refusal.words), ..refusal };
         }
         let told = match self.store.lose(write, words::Lost::Refused, &refusal.words, by) {
-            Ok(kept) => format!("what was written is kept in {}", self.shown_past(write.session, write.key, kept)),
+            Ok(kept) => {
+                format!("what was written is kept in {}", self.store.shown_past(write.session, write.key, kept))
+            }
             Err(error) => format!("what was written could not be kept: {error}"),
         };
         Refusal { words: format!("{}; {told}", refusal.words), ..refusal }

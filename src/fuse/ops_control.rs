@@ -4,12 +4,12 @@ use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Place, Reply, Stat};
 use super::handles::{Lines, State};
 use super::inodes::{Ino, ROOT, Role};
-use super::ops_past::HISTORY;
 use super::ops_tree::{dir_stat, file_stat};
 use super::views::View;
 use crate::control::{self, Control, ErrorLine};
 use crate::engine::{Attributes, DirEntry, Kind, Staged};
 use crate::identity::Observed;
+use crate::store::past::HISTORY;
 use crate::store::{Caller, Committed};
 use crate::words::{Author, SessionId};
 

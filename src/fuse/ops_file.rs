@@ -49,7 +49,7 @@ impl Filesystem {
             Role::Dir | Role::MetaDir | Role::ControlDir | Role::PastDir | Role::Views => {
                 return Err(Refusal::new(libc::EISDIR, "is a directory"));
             }
-            Role::Past => self.open_kept(ino, writes)?,
+            Role::Past => self.open_kept(asker.view, ino, writes)?,
             Role::Control => self.open_control(asker, ino, writes)?,
             Role::Sidecar if writes => {
                 return Err(Refusal::new(

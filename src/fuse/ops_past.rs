@@ -6,12 +6,12 @@ use super::fs::{Filesystem, Reply, Stat};
 use super::handles::State;
 use super::inodes::{Ino, Role};
 use super::ops_tree::{dir_stat, file_stat};
+use super::views::View;
 use crate::engine::{Attributes, DirEntry, EngineError, Kind};
+use crate::store::past::{HISTORY, free_name};
 use crate::words::key::BATON_DIR;
 use crate::words::{Dir, Key, Past, SessionId};
 
-/// Its name in a session's control directory.
-pub(super) const HISTORY: &str = "history";
 /// What modes keep here: whatever is kept is only read, and gives nobody another's rights.
 const READ_MODE: u32 = 0o555;
 
@@ -37,50 +37,46 @@ impl Filesystem {
         Ok(InPast { path: path.strip_prefix('/').unwrap_or(path).to_owned(), session: place.session })
     }
 
-    /// What a name in history is. One that keys have or had goes before the number of a version.
-    pub(super) fn past_role(&self, parent: Ino, name: &str) -> Reply<Role> {
+    /// What a name in history is. One that keys have or had goes before the number of a version. A view shows of the
+    /// lost drafts its writer's own.
+    pub(super) fn past_role(&self, view: View, parent: Ino, name: &str) -> Reply<Role> {
         let at = self.in_past(parent)?;
-        if self.has_past(&at.session, &at.join(name))? {
+        let only = self.views.writer(view)?;
+        if self.store.has_past(&at.session, &at.join(name), only.as_deref())? {
             return Ok(Role::PastDir);
         }
-        match self.past_named(&at, name)? {
+        match self.past_named(view, &at, name)? {
             Some(_) => Ok(Role::Past),
             None => Err(Refusal::not_found(name)),
         }
     }
 
-    /// Has a path a key or directory, or had it one of which something is kept?
-    fn has_past(&self, session: &SessionId, path: &str) -> Reply<bool> {
-        let (Ok(key), Ok(dir)) = (Key::literal(path), Dir::literal(path)) else { return Ok(false) };
-        Ok(self.engine().entry(session, path)?.is_some()
-            || !self.engine().past(session, &key)?.is_empty()
-            || !self.engine().past_names(session, &dir)?.is_empty())
-    }
-
     /// What is kept of a key under a name, that may have zeros in front.
-    fn past_named(&self, at: &InPast, name: &str) -> Reply<Option<(Key, Past)>> {
+    fn past_named(&self, view: View, at: &InPast, name: &str) -> Reply<Option<(Key, Past)>> {
         let (Ok(key), Some(past)) = (Key::literal(&at.path), Past::parse(name.trim_start_matches('0'))) else {
             return Ok(None);
         };
-        let there = self.engine().past_entry(&at.session, &key, past)?;
-        Ok(there.map(|_| (key, past)))
+        let only = self.views.writer(view)?;
+        let there = self.engine().past_entry(&at.session, &key, past)?.is_some()
+            && self.store.shows(&at.session, &key, past, only.as_deref())?;
+        Ok(there.then_some((key, past)))
     }
 
     /// What a node in history that is no directory shows.
-    fn past_of(&self, ino: Ino) -> Reply<(SessionId, Key, Past)> {
+    pub(super) fn past_of(&self, view: View, ino: Ino) -> Reply<(SessionId, Key, Past)> {
         let gone = || Refusal::not_found(format!("node {ino}"));
         let (dir, name) = self.inodes.name(ino).ok_or_else(gone)?;
         let at = self.in_past(dir)?;
-        let (key, past) = self.past_named(&at, &name)?.ok_or_else(gone)?;
+        let (key, past) = self.past_named(view, &at, &name)?.ok_or_else(gone)?;
         Ok((at.session, key, past))
     }
 
     /// The names in a directory of history: those that keys and directories have or had, and what is kept of the key
     /// that has or had the directory's own.
-    pub(super) fn past_entries(&self, ino: Ino) -> Reply<Vec<DirEntry>> {
+    pub(super) fn past_entries(&self, view: View, ino: Ino) -> Reply<Vec<DirEntry>> {
         let at = self.in_past(ino)?;
-        let dir = Dir::literal(&at.path)?;
-        let mut names = self.engine().past_names(&at.session, &dir)?;
+        let (dir, only) = (Dir::literal(&at.path)?, self.views.writer(view)?);
+        let mut names = self.store.past_names(&at.session, &dir, only.as_deref())?;
         match self.engine().read_dir(&at.session, &dir) {
             Ok(there) => names.extend(there.into_iter().map(|entry| entry.name)),
             Err(EngineError::NotFound(_) | EngineError::NotADirectory(_)) => {}
@@ -90,7 +86,7 @@ impl Filesystem {
         names.dedup();
         let mut entries = Vec::new();
         if let Ok(key) = Key::literal(&at.path) {
-            for past in self.engine().past(&at.session, &key)? {
+            for past in self.store.past(&at.session, &key, only.as_deref())? {
                 let name = free_name(past, |name| names.binary_search_by(|it| it.as_str().cmp(name)).is_err());
                 entries.push(DirEntry { name, kind: Kind::File });
             }
@@ -99,17 +95,11 @@ impl Filesystem {
         Ok(entries)
     }
 
-    /// The path below its session under which something that is kept of a key is shown.
-    pub(super) fn shown_past(&self, session: &SessionId, key: &Key, past: Past) -> String {
-        let free = |name: &str| !self.has_past(session, &format!("{key}/{name}")).unwrap_or(false);
-        format!("{BATON_DIR}/{HISTORY}/{key}/{}", free_name(past, free))
-    }
-
-    pub(super) fn past_stat(&self, ino: Ino) -> Reply<Stat> {
+    pub(super) fn past_stat(&self, view: View, ino: Ino) -> Reply<Stat> {
         if self.role(ino)? == Role::PastDir {
             return Ok(dir_stat(ino, self.past_dir_attributes(&self.in_past(ino)?)?));
         }
-        let (session, key, past) = self.past_of(ino)?;
+        let (session, key, past) = self.past_of(view, ino)?;
         let entry = self.engine().past_entry(&session, &key, past)?.ok_or_else(|| Refusal::not_found(past))?;
         let attributes = Attributes { mode: entry.attributes.mode & READ_MODE, ..entry.attributes };
         Ok(Stat { blocks: entry.blocks, ..file_stat(ino, entry.size_bytes, attributes) })
@@ -132,23 +122,14 @@ impl Filesystem {
     }
 
     /// Opens something that is kept; its bytes are checked now.
-    pub(super) fn open_kept(&self, ino: Ino, writes: bool) -> Reply<State> {
+    pub(super) fn open_kept(&self, view: View, ino: Ino, writes: bool) -> Reply<State> {
         if writes {
             return Err(kept_is_kept());
         }
-        let (session, key, past) = self.past_of(ino)?;
+        let (session, key, past) = self.past_of(view, ino)?;
         let kept = self.engine().open_past(&session, &key, past)?.ok_or_else(|| Refusal::not_found(past))?;
         Ok(State::Kept(kept))
     }
-}
-
-/// The name something that is kept is shown under: with as many zeros in front as it takes to be no key's.
-fn free_name(past: Past, free: impl Fn(&str) -> bool) -> String {
-    let mut name = past.to_string();
-    while !free(&name) {
-        name.insert(0, '0');
-    }
-    name
 }
 
 /// Nothing in history is written, renamed or removed.

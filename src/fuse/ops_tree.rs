@@ -67,7 +67,7 @@ impl Filesystem {
             // Looked up it is there, whatever its name: this is asked by who would remove or rename it.
             Role::Views => return Err(Refusal::new(libc::EPERM, "a writer view is not made, removed or renamed")),
             Role::Dir | Role::MetaDir => {}
-            Role::PastDir => return Ok((self.past_role(parent, name)?, None)),
+            Role::PastDir => return Ok((self.past_role(asker.view, parent, name)?, None)),
             Role::Key | Role::Sidecar | Role::Scratch | Role::Control | Role::Past => {
                 return Err(Refusal::new(libc::ENOTDIR, "not a directory"));
             }
@@ -122,7 +122,7 @@ impl Filesystem {
         }
         match role {
             Role::Control | Role::ControlDir | Role::Views => self.control_stat(asker, ino),
-            Role::Past | Role::PastDir => self.past_stat(ino),
+            Role::Past | Role::PastDir => self.past_stat(asker.view, ino),
             Role::MetaDir => Ok(dir_stat(ino, self.meta_dir_attributes(&self.place(ino)?)?)),
             Role::Sidecar => {
                 let (bytes, attributes) = self.sidecar(&self.place(ino)?)?;
@@ -247,7 +247,7 @@ impl Filesystem {
                 self.engine().read_dir(&place.session, &place.dir()?)?
             }
             (_, Role::ControlDir) => self.control_entries(view, ino)?,
-            (_, Role::PastDir) => self.past_entries(ino)?,
+            (_, Role::PastDir) => self.past_entries(view, ino)?,
             (_, Role::MetaDir | Role::Views) => Vec::new(),
             _ => return Err(Refusal::new(libc::ENOTDIR, "not a directory")),
         })

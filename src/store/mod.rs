@@ -9,6 +9,7 @@ pub mod conflict;
 pub mod document;
 pub mod error;
 mod lock;
+pub mod past;
 pub mod session;
 
 use std::path::{Path, PathBuf};

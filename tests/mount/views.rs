@@ -395,3 +395,60 @@ fn log_and_errors_show_the_writers_own_lines() {
     let read = |writer: &str| fs::read(view(&mount, writer, ".baton/log")).expect("read").len() as u64;
     assert_eq!((sizes("a"), sizes("b")), (read("a"), read("b")), "its true size");
 }
+
+/// A draft by this writer is refused: the value comes from another one while it is open.
+fn refuse(mount: &Mount, writer: &str, key: &str) {
+    mount.bash(&format!("rm -f {key}")).ok();
+    let script = format!(
+        "import os, subprocess\nfd = os.open('{key}', os.O_WRONLY | os.O_CREAT)\nos.write(fd, b'lost by {writer}')\n\
+         env = dict(os.environ, BATON_WRITER_ID='owner')\n\
+         subprocess.run(['bash', '-c', 'echo value > {key}; echo value > {key}'], env=env, check=True)\n\
+         try: os.close(fd)\nexcept OSError as e: print(e.errno)"
+    );
+    let words = [harness::BATONFS, "run", "--writer-id", writer, "--", harness::python(), "-c", &script];
+    assert_eq!(mount.run(mount.command(&words)).ok(), "16\n");
+}
+
+// V8, P4, P5
+#[test]
+fn history_shows_the_lost_drafts_of_the_views_own_writer_and_every_version() {
+    let Some(mount) = Mount::with(&["--conflict-policy", "error"]) else { return };
+    mount.bash("mkdir d never").ok();
+    for (writer, key) in [("a", "k"), ("b", "k"), ("b", "d/k")] {
+        refuse(&mount, writer, key);
+    }
+    // Nothing but a draft was ever there.
+    mount.by("b", "exec 3> never/k; echo half >&3; kill -9 $$");
+    eventually("it is dropped", || mount.status()["drops"] == 1);
+    mount.bash("rmdir never").ok();
+    let names = |writer: &str, dir: &str| -> Vec<String> {
+        let entries = fs::read_dir(view(&mount, writer, &format!(".baton/history/{dir}"))).expect("a directory");
+        let mut names: Vec<_> =
+            entries.flatten().map(|entry| entry.file_name().into_string().expect("UTF-8")).collect();
+        names.sort();
+        names
+    };
+    let (all, of_d) = (mount.names(".baton/history/k"), mount.names(".baton/history/d/k"));
+    let (drafts, versions): (Vec<_>, Vec<_>) = all.iter().cloned().partition(|name| name.ends_with(".refused"));
+    assert_eq!((drafts.len(), of_d.len()), (2, 3), "{all:?} {of_d:?}");
+    let lost = |writer: &str, name: &str| fs::read_to_string(view(&mount, writer, &format!(".baton/history/k/{name}")));
+    let of = |writer: &str| {
+        let is_its = |name: &&String| mount.read(&format!(".baton/history/k/{name}")) == format!("lost by {writer}");
+        drafts.iter().find(is_its).expect("its draft")
+    };
+    for (writer, own, other) in [("a", of("a"), of("b")), ("b", of("b"), of("a"))] {
+        let mut shown = [versions.clone(), vec![own.clone()]].concat();
+        shown.sort();
+        assert_eq!(names(writer, "k"), shown);
+        assert_eq!(lost(writer, own).expect("its own"), format!("lost by {writer}"));
+        fails(lost(writer, other), libc::ENOENT);
+        fails(fs::metadata(view(&mount, writer, &format!(".baton/history/k/00{other}"))), libc::ENOENT);
+        assert_eq!(lost(writer, &versions[0]).expect("a version"), "value\n");
+    }
+    assert_eq!((names("a", "d/k").len(), names("b", "d/k").len(), names("none", "k")), (2, 3, versions.clone()));
+    assert_eq!((names("a", ""), names("b", "")), (vec!["d".into(), "k".into()], mount.names(".baton/history")));
+    assert_eq!(names("b", "never/k").len(), 1);
+    for path in ["never", "never/k"] {
+        fails(fs::metadata(view(&mount, "a", &format!(".baton/history/{path}"))), libc::ENOENT);
+    }
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 use super::super::{EngineError, Entry, Head, Keep, Kind, Result, Snapshot};
-use super::disk::{Access, Form};
+use super::disk::{Access, DiskFile, Form};
 use super::look::{self, Look};
 use super::mark::Mark;
 use super::read::entry_of;
@@ -170,22 +170,32 @@ impl LocalEngine {
         }
     }
 
+    /// What there is to say of something in a key's history.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`].
+    pub(super) fn kept_head(&self, session: &SessionId, key: &Key, past: Past) -> Result<Option<Head>> {
+        let place = paths::past(session, key.as_str(), past);
+        if let Some(waiting) = self.waiting(session, &place) {
+            return Ok(Some(waiting.head));
+        }
+        Ok(self.find_kept(&place, past)?.map(|kept| kept.head))
+    }
+
     /// Something in a key's history with its bytes, which are checked: nobody but a failing disk changes them.
     ///
     /// # Errors
     /// [`EngineError::Io`]; [`EngineError::Damaged`] when they are not those that were committed.
     pub(super) fn open_kept(&self, session: &SessionId, key: &Key, past: Past) -> Result<Option<Snapshot>> {
-        let (place, version) = (paths::past(session, key.as_str(), past), past.version().unwrap_or(0));
+        let place = paths::past(session, key.as_str(), past);
         if let Some(waiting) = self.waiting(session, &place) {
             return Ok(Some(waiting));
         }
-        let Look::File(found) = look::look_at(&*self.disk, &place, Access::Read)? else { return Ok(None) };
-        // Its mark was put on it at its key's path.
+        let Some(KeptFile { file, mark, head }) = self.find_kept(&place, past)? else { return Ok(None) };
         let io = |e| EngineError::io(format!("reading {place}"), e);
-        let mark = Mark::read(&*found.file).map_err(io)?;
         if let Some(mark) = &mark {
-            let crc = checksum(found.stat.size_bytes, |at, buffer| found.file.read_at(at, buffer).map_err(io))?;
-            if (mark.size, mark.crc) != (found.stat.size_bytes, crc) {
+            let crc = checksum(head.size_bytes, |at, buffer| file.read_at(at, buffer).map_err(io))?;
+            if (mark.size, mark.crc) != (head.size_bytes, crc) {
                 let what = match past {
                     Past::Version(version) => format!("its bytes are not those of version {version} of '{key}'"),
                     Past::Draft(..) => format!("its bytes are not those of the draft of '{key}' that was kept"),
@@ -193,6 +203,14 @@ impl LocalEngine {
                 return Err(EngineError::Damaged { place, what });
             }
         }
+        Ok(Some(Snapshot { head, content: std::sync::Arc::new(FileContent(file)) }))
+    }
+
+    fn find_kept(&self, place: &str, past: Past) -> Result<Option<KeptFile>> {
+        let Look::File(found) = look::look_at(&*self.disk, place, Access::Read)? else { return Ok(None) };
+        // Its mark was put on it at its key's path.
+        let mark = Mark::read(&*found.file).map_err(|e| EngineError::io(format!("reading {place}"), e))?;
+        let version = past.version().unwrap_or(0);
         let head = Head {
             version,
             appends_since: mark.as_ref().map_or(version, |mark| mark.since),
@@ -202,6 +220,13 @@ impl LocalEngine {
             committed_at_s: mark.as_ref().map_or(0, |mark| mark.at_s),
             attributes: look::attributes(&*found.file, &found.stat)?,
         };
-        Ok(Some(Snapshot { head, content: std::sync::Arc::new(FileContent(found.file)) }))
+        Ok(Some(KeptFile { file: found.file, mark, head }))
     }
+}
+
+/// A file in history, and what there is to say of it.
+struct KeptFile {
+    file: Box<dyn DiskFile>,
+    mark: Option<Mark>,
+    head: Head,
 }

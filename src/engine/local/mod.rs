@@ -347,6 +347,15 @@ impl Engine for LocalEngine {
         }
     }
 
+    fn past_head(&self, session: &SessionId, key: &Key, past: Past) -> Result<Option<Head>> {
+        let newest = self.read_head(session, key)?.filter(|head| past == Past::Version(head.version));
+        if newest.is_some() {
+            return Ok(newest);
+        }
+        self.past_in_place(session);
+        self.kept_head(session, key, past)
+    }
+
     fn open_past(&self, session: &SessionId, key: &Key, past: Past) -> Result<Option<Snapshot>> {
         match self.read_snapshot(session, key)? {
             Some(current) if past == Past::Version(current.head.version) => Ok(Some(current)),
