@@ -13,8 +13,8 @@ use super::{past, spool};
 use crate::engine::{AttributeChange, Attributes, EngineError, Receipt, Snapshot, Staged, Tell};
 use crate::handoff;
 use crate::identity::{Resolver, Who};
-use crate::store::{Base, Caller, Draft, Rule, Store, Write};
-use crate::words::{Claim, Handle, Key, Policy, SessionId, Version};
+use crate::store::{Base, Caller, Draft, Rule, Store, StoreError, Write};
+use crate::words::{Claim, Handle, Key, Lost, Past, Policy, SessionId, Version};
 
 /// Who asks, as the kernel says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -214,8 +214,6 @@ fn write(
         return Ok(Reply::Written { version: receipt.version, seq: receipt.seq, warning: None }.into());
     }
     let caller = caller(at, peer, call, session)?;
-    // Before the bytes are moved: what is refused now need not be staged.
-    at.store.check(session, key, &caller)?;
     let content = spool::stage(body.unwrap_or_else(|| Staged::from(Vec::new())), at.store.engine().as_ref())?;
     let write = Write {
         session,
@@ -227,7 +225,27 @@ fn write(
         set: AttributeChange { mtime: Some(SystemTime::now()), ..AttributeChange::default() },
         rule: Rule::Policy,
     };
-    commit(at.store, write, &caller)
+    commit(at.store, &write, &caller).or_else(|error| Err(keep_refused(at.store, call, &write, error, &caller)?))
+}
+
+/// Keeps the value of a refused write as a refused close does; the refusal then says where it is.
+fn keep_refused(
+    store: &Store,
+    call: &Call,
+    write: &Write<'_>,
+    error: StoreError,
+    by: &Caller,
+) -> Result<Refusal, Refusal> {
+    let (session, key) = (write.session, write.key);
+    let before = if call.again { store.engine().receipt(session, by.refused().operation)? } else { None };
+    let full = matches!(error, StoreError::Engine(EngineError::NoSpace));
+    let told = match before {
+        Some(receipt) => Some(store.kept_words(session, key, Past::Draft(receipt.seq, Lost::Refused))),
+        None => store.keep_refused(write, &error.to_string(), full, by),
+    };
+    let mut refusal = Refusal::from(error);
+    refusal.words.extend(told.map(|told| format!("; {told}")));
+    Ok(refusal)
 }
 
 /// Makes an earlier version the next one. Its bytes never leave the store, and its attributes come with them.
@@ -257,11 +275,11 @@ fn restore(
         own: true,
         rule: Rule::Policy,
     };
-    commit(at.store, write, &caller)
+    Ok(commit(at.store, &write, &caller)?)
 }
 
-fn commit(store: &Store, write: Write<'_>, caller: &Caller) -> Result<Answer, Refusal> {
-    let made = store.write(write, caller)?;
+fn commit(store: &Store, write: &Write<'_>, caller: &Caller) -> Result<Answer, StoreError> {
+    let made = store.commit(write, caller)?;
     Ok(Reply::Written { version: Some(made.version), seq: made.seq, warning: made.warning }.into())
 }
 

@@ -251,20 +251,10 @@ impl Filesystem {
 
     /// Keeps the bytes of a draft that was refused; the refusal then says where they are.
     fn keep_refused(&self, write: &Write<'_>, refusal: Refusal, by: &Caller) -> Refusal {
-        if write.draft.is_empty() {
-            return refusal;
+        match self.store.keep_refused(write, &refusal.words, refusal.errno == libc::ENOSPC, by) {
+            Some(told) => Refusal { words: format!("{}; {told}", refusal.words), ..refusal },
+            None => refusal,
         }
-        if refusal.errno == libc::ENOSPC {
-            // What room is left is for the values.
-            return Refusal { words: format!("{}; what was written could not be kept", refusal.words), ..refusal };
-        }
-        let told = match self.store.lose(write, words::Lost::Refused, &refusal.words, by) {
-            Ok(kept) => {
-                format!("what was written is kept in {}", self.store.shown_past(write.session, write.key, kept))
-            }
-            Err(error) => format!("what was written could not be kept: {error}"),
-        };
-        Refusal { words: format!("{}; {told}", refusal.words), ..refusal }
     }
 
     /// A handle that was refused: its draft becomes no version, and it says so from now on. The refusal, for who is

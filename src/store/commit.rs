@@ -36,6 +36,12 @@ impl Caller {
         Self::new(self.author.clone(), self.policy)
     }
 
+    /// The same caller where it keeps what this operation was refused: one that is asked again is kept once.
+    #[must_use]
+    pub fn refused(&self) -> Self {
+        Self { operation: uuid::Uuid::from_u128(self.operation.as_u128() ^ 1), ..self.clone() }
+    }
+
     pub(super) fn context(&self, conflict: Option<String>) -> Context {
         Context { author: self.author.clone(), operation: self.operation, conflict }
     }
@@ -248,7 +254,7 @@ impl Store {
         let size_bytes = content.len();
         let drop = |kept| {
             let change = Change::Drop { key: key.clone(), size_bytes, lost, reason: reason.to_owned(), kept };
-            self.engine.commit(session, change, &by.again().context(None))
+            self.engine.commit(session, change, &by.refused().context(None))
         };
         let head = self.engine.head(session, key);
         let attributes = write.attributes(head.ok().flatten().as_ref());

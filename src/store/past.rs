@@ -1,9 +1,9 @@
-//! What is kept of the past, for who may see all of it or one writer's part, and where it is shown. Knows names and writers;
-//! not the kernel.
+//! What is kept of the past, for who may see all of it or one writer's part, where it is shown, and what comes to it of a
+//! refused draft. Knows names and writers; not the kernel.
 
-use super::{Result, Store};
+use super::{Caller, Result, Store, Write};
 use crate::words::key::BATON_DIR;
-use crate::words::{Dir, Key, Past, SessionId};
+use crate::words::{Dir, Key, Lost, Past, SessionId};
 
 /// The tree of what is kept, in a session's control directory.
 pub const HISTORY: &str = "history";
@@ -77,6 +77,28 @@ impl Store {
             left.extend(names.into_iter().map(|name| format!("{path}/{name}")));
         }
         Ok(false)
+    }
+
+    /// Keeps the bytes of a draft that was refused, for `reason`; in words, where they are or why they are not kept. `None`
+    /// where there are none. `full`: it was refused because there is no room.
+    pub fn keep_refused(&self, write: &Write<'_>, reason: &str, full: bool, by: &Caller) -> Option<String> {
+        if write.draft.is_empty() {
+            return None;
+        }
+        if full {
+            // What room is left is for the values.
+            return Some("what was written could not be kept".to_owned());
+        }
+        Some(match self.lose(write, Lost::Refused, reason, by) {
+            Ok(kept) => self.kept_words(write.session, write.key, kept),
+            Err(error) => format!("what was written could not be kept: {error}"),
+        })
+    }
+
+    /// In words, where a refused draft is.
+    #[must_use]
+    pub fn kept_words(&self, session: &SessionId, key: &Key, kept: Past) -> String {
+        format!("what was written is kept in {}", self.shown_past(session, key, kept))
     }
 
     /// The path below its session under which a mount shows something that is kept of a key.

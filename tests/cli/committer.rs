@@ -229,6 +229,29 @@ fn a_write_whose_answer_was_lost_is_asked_for_again_and_makes_one_version() {
     assert_eq!(again["version"], 2);
 }
 
+/// K31 K59
+#[test]
+fn what_was_refused_is_kept_once_when_the_answer_was_lost() {
+    let bench = Bench::with_session();
+    bench.write("k", "from a", "a").done();
+    let session = SessionId::parse("s").unwrap();
+    let mut call = Call::new(Request::Write { session, key: batonfs::words::Key::parse("k").unwrap() });
+    (call.claim.writer_id, call.policy) = (Some("b".to_owned()), Some(Policy::Error));
+    let resolver = Resolver::new(Claim::default(), LIMIT);
+    let answers = [false, true].map(|again| {
+        call.again = again;
+        // Another holder of the store is asked the second time.
+        let store = open_store(&bench.store(), Policy::Ignore, Opening::USUAL).unwrap();
+        let at = Committer { store: &store, resolver: &resolver, host: None, read_only: false };
+        let refusal = execute(at, Peer::this(), &call, Some(Staged::from(b"from b".to_vec()))).unwrap_err();
+        store.engine().close().unwrap();
+        refusal
+    });
+    assert!(answers[0].words.ends_with("kept in .baton/history/k/3.refused"), "{:?}", answers[0]);
+    assert_eq!(answers[0], answers[1]);
+    assert_eq!(bench.run(&["log", "@", "s", "--json"]).done().text().lines().count(), 3);
+}
+
 /// K31
 #[test]
 fn a_delete_whose_answer_was_lost_is_no_missing_key_the_second_time() {

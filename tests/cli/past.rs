@@ -349,3 +349,42 @@ fn peak_bytes(mut child: Child) -> (String, u64) {
     assert_eq!((waited, status), (pid, 0));
     (out, u64::try_from(used.ru_maxrss).unwrap() * 1024)
 }
+
+/// K59 K7 K9
+#[test]
+fn what_a_write_was_refused_is_kept_where_its_words_say() {
+    let large = "x".repeat(200_000);
+    both(|bench| {
+        bench.write("d/k", "from a", "a").done();
+        let refused = |key: &str, value: &str, code: i32, words: &[&str]| {
+            let args = ["write", "@", "s", key, "--writer-id", "b", "--policy", "error"];
+            bench.feed(&args, value).refused(code, words).err
+        };
+        let kept = |key: &str, of: &str, seq: u64| {
+            let said = format!("what was written is kept in .baton/history/{key}/{seq}.refused");
+            (said, fs::read_to_string(bench.store().join(format!(".baton/history/s/{of}/r{seq}"))))
+        };
+        for (seq, value) in [(3, "from b"), (4, large.as_str())] {
+            let words = refused("d/k", value, 3, &["'a'", "'b'"]);
+            let (said, there) = kept("d/k", "dd/kk", seq);
+            assert!(words.contains(&said), "{words}");
+            assert!(there.unwrap() == value);
+        }
+        let words = refused("__handoff.json", "[1, 2", 5, &["JSON"]);
+        let (said, there) = kept("__handoff.json", "k__handoff.json", 5);
+        assert!(words.contains(&said), "{words}");
+        assert_eq!(there.unwrap(), "[1, 2");
+        let words = refused("d", "a directory has that name", 1, &[]);
+        assert!(words.contains(&kept("d", "", 6).0), "{words}");
+        for (key, value, code) in [("d/k", "", 3), ("../k", "none", 2)] {
+            assert!(!refused(key, value, code, &[]).contains("kept"));
+        }
+        bench.run(&["restore", "@", "s", "d/k", "1", "--writer-id", "b", "--policy", "error"]).refused(3, &["'a'"]);
+        assert_eq!(bench.value("d/k"), "from a");
+        let log = objects(&bench.run(&["log", "@", "s", "--json"]).done());
+        let lines: Vec<_> = log.iter().filter(|line| line["op"] == "refuse").collect();
+        assert_eq!(lines.iter().map(|line| &line["seq"]).collect::<Vec<_>>(), [3, 4, 5, 6]);
+        let reason = "key 'd/k' was previously written by 'a' and is now being written by 'b'";
+        assert_eq!((&lines[0]["reason"], &lines[0]["writer"]["writer_id"]), (&json!(reason), &json!("b")));
+    });
+}

@@ -81,12 +81,14 @@ fn names_that_others_chose_reach_a_terminal_as_escapes() {
     let write = |policy| bench.feed(&["write", "@", "s", key, "--writer-id", "b", "--policy", policy], "v");
     let words = r"key 'k\u{1b}[2J\u{202e}' was previously written by 'a\nbatonfs: done\u{1b}[1A' and is now being written by 'b'";
     let refused = write("error").refused(3, &[]);
-    assert_eq!(refused.err.lines().next(), Some(format!("batonfs: {words}").as_str()));
+    let kept = format!("batonfs: {words}; what was written is kept in .baton/history/");
+    assert!(refused.err.starts_with(&kept), "{}", refused.err);
+    assert!(!refused.err.contains(['\u{1b}', '\u{202e}']), "{}", refused.err);
     let warned = write("warn");
     assert_eq!((warned.code, warned.err), (0, format!("batonfs: warning: {words}\n")));
-    for command in ["log", "history"] {
+    for (command, lines) in [("log", 4), ("history", 3)] {
         let ran = bench.run(&[command, "@", "s", key]).done();
         assert!(!ran.text().contains(['\u{1b}', '\u{202e}']), "{}", ran.text());
-        assert_eq!(ran.text().lines().count(), 3, "a head and a line each: {}", ran.text());
+        assert_eq!(ran.text().lines().count(), lines, "a head and a line each: {}", ran.text());
     }
 }

@@ -279,3 +279,14 @@ fn history_is_as_hidden_as_what_it_is_of() {
     assert_eq!((mode("shown"), mode("shown/k")), (0o555, 0o555));
     assert_eq!((mode("was"), mode("was/k")), (0o500, 0o500), "nobody knows how hidden it was");
 }
+
+// P5, K59
+#[test]
+fn what_the_command_was_refused_is_found_where_its_words_say() {
+    let Some(mount) = Mount::new() else { return };
+    mount.by("a", "echo from-a > k").ok();
+    let write = format!("echo from-b | '{}' write \"$STORE\" s k --writer-id b --policy error", harness::BATONFS);
+    let ran = mount.bash(&write);
+    let path = ran.err.split("is kept in ").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a path");
+    assert_eq!((mount.read(path), mount.read("k")), ("from-b\n".to_owned(), "from-a\n".to_owned()));
+}
