@@ -68,7 +68,7 @@ fn lines(root: &Path, session: &SessionId, key: &Key) -> Result<(Vec<LogLine>, V
     while let Ok(key) = Key::literal(&name) {
         let wanted = Wanted { key: Some(key), ..Wanted::default() };
         let mut of_name = Vec::new();
-        Changes { root, session, wanted, upto: 0 }.each(|lines| {
+        Changes::new(root, session, wanted, 0).each(|lines| {
             of_name.extend(lines.into_iter().filter(|line| line.seq < before));
             Ok(true)
         })?;

@@ -52,7 +52,7 @@ pub(super) fn run(args: &Args) -> Ended {
         Some(Since::TimeMs(ms)) => (0, Some(ms)),
     };
     let wanted = Wanted { key, writer: args.writer.clone(), since_ms };
-    let mut changes = Changes { root: &root, session: &session, wanted, upto };
+    let mut changes = Changes::new(&root, &session, wanted, upto);
     let mut shown = Shown { json: args.json, style: Style::of_stdout(), headed: args.json };
     let mut look = || changes.each(|lines| shown.lines(&lines));
     if !args.follow {

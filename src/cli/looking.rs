@@ -57,10 +57,18 @@ pub(super) struct Changes<'a> {
     pub(super) wanted: Wanted,
     /// The last one that was looked at.
     pub(super) upto: Seq,
+    /// The session was found.
+    found: bool,
 }
 
-impl Changes<'_> {
-    /// Gives those that there are now to `each`, a part at a time, until it wants no more (`false`); whether it did.
+impl<'a> Changes<'a> {
+    /// Those after change `upto`.
+    pub(super) fn new(root: &'a Path, session: &'a SessionId, wanted: Wanted, upto: Seq) -> Self {
+        Self { root, session, wanted, upto, found: false }
+    }
+
+    /// Gives those that there are now to `each`, a part at a time, until it wants no more (`false`); whether it did. Of a
+    /// session that has been removed since it was found, those that are left come before the refusal.
     ///
     /// # Errors
     /// Those of `each`, or of the store.
@@ -68,22 +76,40 @@ impl Changes<'_> {
         &mut self,
         mut each: impl FnMut(Vec<LogLine>) -> Result<bool, Refusal>,
     ) -> Result<bool, Refusal> {
+        let mut gone = None;
         loop {
-            let (session, wanted) = (self.session.clone(), self.wanted.clone());
-            let call = Call::new(Request::Changes { session, after: self.upto, wanted });
-            let (lines, more) = match perform(self.root, call)?.0 {
-                Reply::Changes { lines, upto, more } => {
-                    self.upto = upto;
-                    (lines, more)
+            let (lines, more) = match (self.ask(gone.is_some()), gone.take()) {
+                (Ok(part), was) => {
+                    gone = was;
+                    part
                 }
-                reply => return Err(unexpected(&reply)),
+                (Err(_), Some(gone)) => return Err(gone),
+                (Err(refusal), None) if self.found && refusal.kind == RefusalKind::NotFound => {
+                    gone = Some(refusal);
+                    continue;
+                }
+                (Err(refusal), None) => return Err(refusal),
             };
+            self.found = true;
             if !lines.is_empty() && !each(lines)? {
                 return Ok(false);
             }
             if !more {
-                return Ok(true);
+                return gone.map_or(Ok(true), Err);
             }
+        }
+    }
+
+    /// The next part, and whether there are more.
+    fn ask(&mut self, removed: bool) -> Result<(Vec<LogLine>, bool), Refusal> {
+        let (session, wanted) = (self.session.clone(), self.wanted.clone());
+        let call = Call::new(Request::Changes { session, after: self.upto, wanted, removed });
+        match perform(self.root, call)?.0 {
+            Reply::Changes { lines, upto, more } => {
+                self.upto = upto;
+                Ok((lines, more))
+            }
+            reply => Err(unexpected(&reply)),
         }
     }
 }

@@ -69,7 +69,6 @@ fn ranges(versions: &[Version]) -> String {
 
 /// The changes after `after` that are wanted, or the first part of them.
 pub(super) fn changes(store: &Store, session: &SessionId, after: Seq, wanted: &Wanted) -> Result<Answer, Refusal> {
-    store.resume(session)?;
     let (mut lines, mut upto, mut looked_at, mut more) = (Vec::new(), after, 0, false);
     store.engine().each_change(session, after, &mut |line| {
         more = lines.len() == LINES_MAX || looked_at == LOOKED_AT_MAX;

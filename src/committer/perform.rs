@@ -128,7 +128,12 @@ pub fn execute_telling(
         }
         Request::Head { session, key } => past::head(at.store, session, key),
         Request::Kept { session, key } => past::kept(at.store, session, key),
-        Request::Changes { session, after, wanted } => past::changes(at.store, session, *after, wanted),
+        Request::Changes { session, after, wanted, removed } => {
+            if !removed {
+                at.store.resume(session)?;
+            }
+            past::changes(at.store, session, *after, wanted)
+        }
         Request::Handoffs => Ok(Reply::Handoffs(handoff::latest(at.store, |_, _| true)?).into()),
         Request::Why { session } => past::refusal(at, peer, call, session.as_ref()),
         Request::Delete { session, key } => delete(at, peer, call, session, key),

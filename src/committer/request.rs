@@ -71,6 +71,9 @@ pub enum Request {
         after: Seq,
         /// Which of them.
         wanted: Wanted,
+        /// Also where the session has been removed.
+        #[serde(default)]
+        removed: bool,
     },
     /// The latest handoff of every session that has one.
     Handoffs,

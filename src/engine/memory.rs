@@ -596,7 +596,7 @@ impl Engine for MemoryEngine {
         after: Seq,
         each: &mut dyn FnMut(LogLine) -> ControlFlow<()>,
     ) -> Result<()> {
-        let there = self.read(session, |s| s.root.is_some().then_some(s.log.len())).flatten();
+        let there = self.read(session, |s| s.log.len());
         let there = there.ok_or_else(|| EngineError::NotFound(session.to_string()))?;
         let first = self.read(session, |s| s.log.partition_point(|line| line.seq <= after)).unwrap_or(there);
         // One at a time, so that nobody waits for `each`; a log only grows.

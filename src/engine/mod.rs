@@ -315,10 +315,11 @@ pub trait Engine: Send + Sync + Debug {
     fn receipt(&self, session: &SessionId, operation: uuid::Uuid) -> Result<Option<Receipt>>;
 
     /// Gives the session's changes after sequence number `after` that there are now to `each`, oldest first, until it has
-    /// enough ("what changed after N"). The session takes changes meanwhile, however long `each` takes.
+    /// enough ("what changed after N"). The session takes changes meanwhile, however long `each` takes. The changes of a
+    /// session that was removed are there still.
     ///
     /// # Errors
-    /// [`EngineError::NotFound`] when there is no such session; [`EngineError::Io`].
+    /// [`EngineError::NotFound`] when there is and was no such session; [`EngineError::Io`].
     fn each_change(
         &self,
         session: &SessionId,

@@ -2,10 +2,13 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use batonfs::committer::client;
+use batonfs::committer::{client, open_store};
+use batonfs::engine::local::Opening;
+use batonfs::store::Caller;
+use batonfs::words::{Author, Dir, Policy, SessionId};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -280,6 +283,33 @@ fn a_follower_of_a_session_that_is_removed_ends_with_4() {
     out.read_line(&mut String::new()).unwrap();
     std::fs::remove_dir(mount.at.join("s")).unwrap();
     ended(child).refused(4, &["session 's' not found"]);
+}
+
+/// K52
+#[test]
+fn a_follower_that_is_late_is_told_all_that_happened_before_the_removal() {
+    for served in [false, true] {
+        let bench = Bench::with_session();
+        let mut following = Following::start(&bench, &["log", "@", "s", "--follow", "--json"]);
+        assert_eq!(following.next()["op"], "mkdir");
+        let pid = following.child.id();
+        wait_until_idle(pid);
+        let stopped = Pid::from_child(&following.child);
+        kill_process(stopped, Signal::STOP).unwrap();
+        bench.write("k", "v", "w").done();
+        bench.run(&["delete", "@", "s", "k"]).done();
+        let store = open_store(&bench.store(), Policy::Ignore, Opening::USUAL).unwrap();
+        let by = Caller::new(Author::default(), None);
+        store.remove_dir(&SessionId::parse("s").unwrap(), &Dir::root(), &by).unwrap();
+        store.engine().close().unwrap();
+        let _daemon = served.then(|| Daemon::serve(&bench.store()));
+        kill_process(stopped, Signal::CONT).unwrap();
+        let ops: Vec<_> = (0..3).map(|_| following.next()["op"].clone()).collect();
+        assert_eq!(ops, ["put", "delete", "rmdir"], "served: {served}");
+        assert_eq!(following.lines.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected), "nothing more");
+        assert_eq!(following.child.wait().unwrap().code(), Some(4));
+        bench.run(&["log", "@", "s"]).refused(4, &["session 's' not found"]);
+    }
 }
 
 /// K50

@@ -8,6 +8,19 @@ use batonfs::words::{LogLine, Lost, Op, Policy, SessionId};
 
 use crate::engines::*;
 
+#[test]
+fn the_changes_of_a_session_that_was_removed_are_there_still() {
+    on_all(|engine| {
+        commit(engine, put("k", b"v", None));
+        commit(engine, delete("k", 1));
+        commit(engine, remove_dir(""));
+        let ops = |after| engine.changes(&session(), after).unwrap().iter().map(|line| line.op).collect::<Vec<_>>();
+        assert_eq!(ops(1), [Op::Put, Op::Delete, Op::Rmdir]);
+        make_session(engine);
+        assert_eq!(ops(3), [Op::Rmdir, Op::Mkdir]);
+    });
+}
+
 /// Runs a claim on every engine, with the session `s` made.
 fn on_all(claim: impl Fn(&dyn Engine)) {
     for subject in with_session() {

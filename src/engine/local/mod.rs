@@ -415,7 +415,10 @@ impl Engine for LocalEngine {
         after: Seq,
         each: &mut dyn FnMut(LogLine) -> ControlFlow<()>,
     ) -> Result<()> {
-        self.require(session)?;
+        match self.require(session) {
+            Err(EngineError::NotFound(_)) if self.disk.stat(&paths::log(session)).is_ok() => {}
+            other => other?,
+        }
         let session = self.session(session)?;
         // Its lines are told where they are, in the log or not.
         let _ = self.try_again(&session);
