@@ -9,6 +9,8 @@ use crate::words::{SessionId, Writer};
 /// How many refusals of a session are kept at least. As many again may be: so they go all at once, for who follows them
 /// begins anew whenever some have gone.
 const KEPT: usize = 256;
+/// How many of all sessions together, of which there may be any number; likewise.
+const KEPT_OF_ALL: usize = 16 * KEPT;
 
 /// One refusal.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -46,6 +48,22 @@ struct Kept {
     /// The number of the last one of all: numbers grow, and none is given twice.
     last: u64,
     lines: HashMap<SessionId, VecDeque<(u64, ErrorLine)>>,
+    /// How many lines there are.
+    count: usize,
+}
+
+impl Kept {
+    /// Lets the older half go, whosever they are.
+    fn shrink(&mut self) {
+        let mut numbers: Vec<_> = self.lines.values().flatten().map(|(number, _)| *number).collect();
+        let half = numbers.len() / 2;
+        let (_, first, _) = numbers.select_nth_unstable(half);
+        self.lines.retain(|_, lines| {
+            lines.retain(|(number, _)| number >= first);
+            !lines.is_empty()
+        });
+        self.count = self.lines.values().map(VecDeque::len).sum();
+    }
 }
 
 impl Errors {
@@ -58,16 +76,21 @@ impl Errors {
         let mut kept = self.kept();
         kept.last += 1;
         let number = kept.last;
-        let of_session = kept.lines.entry(session.clone()).or_default();
-        if of_session.len() == 2 * KEPT {
-            of_session.drain(..KEPT);
+        if kept.count >= 2 * KEPT_OF_ALL {
+            kept.shrink();
         }
+        let of_session = kept.lines.entry(session.clone()).or_default();
+        let old = if of_session.len() == 2 * KEPT { KEPT } else { 0 };
+        of_session.drain(..old);
         of_session.push_back((number, line));
+        kept.count = kept.count + 1 - old;
     }
 
     /// A session was removed: what was refused in it is of no use to one that gets its name.
     pub fn forget(&self, session: &SessionId) {
-        self.kept().lines.remove(session);
+        let mut kept = self.kept();
+        let gone = kept.lines.remove(session).map_or(0, |lines| lines.len());
+        kept.count -= gone;
     }
 
     /// The refusals of all sessions, those of each oldest first.

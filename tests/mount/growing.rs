@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
+use batonfs::control::{ErrorLine, Errors};
+use batonfs::words::{SessionId, Writer};
 use serde_json::Value;
 
 use crate::harness::{self, Mount, eventually};
@@ -115,4 +117,44 @@ fn in_a_view_the_log_that_is_followed_has_the_writers_own_lines() {
         assert_eq!(keys(&read).len(), n + 1, "{read}");
         assert_eq!(log.metadata().expect("stat").len(), read.len() as u64);
     }
+}
+
+// E9
+#[test]
+fn of_the_refusals_of_any_number_of_sessions_the_last_are_kept() {
+    let session = |n: usize| SessionId::parse(&format!("s{n}")).expect("a session");
+    let refusal = |key: String| ErrorLine {
+        time_ms: 0,
+        op: "open",
+        key,
+        errno: libc::EBUSY,
+        words: String::new(),
+        writer: Writer::default(),
+        uid: None,
+    };
+    let errors = Errors::default();
+    // Each session has one refusal at a time, so that none of them has too many of its own.
+    let add = |from: usize, to: usize| (from..to).for_each(|n| errors.add(&session(n % 100), refusal(n.to_string())));
+    let kept = || {
+        let mut kept: Vec<usize> = errors.all().iter().map(|(_, line)| line.key.parse().expect("a number")).collect();
+        kept.sort_unstable();
+        kept
+    };
+    add(0, 8192);
+    assert!(kept() == (0..8192).collect::<Vec<_>>());
+    let (followed, _) = errors.after(&session(50), 0).pop().expect("a refusal");
+    add(8192, 8193);
+    assert!(kept() == (4096..8193).collect::<Vec<_>>(), "the older half is gone");
+    add(8193, 12_000);
+    let since = errors.after(&session(50), followed);
+    assert_eq!(since.iter().map(|(_, line)| line.key.as_str()).next(), Some("8250"), "who follows misses none");
+    (0..100).for_each(|n| errors.forget(&session(n)));
+    assert_eq!(kept(), [0; 0]);
+    add(0, 8192);
+    assert_eq!(kept().len(), 8192, "what was forgotten takes no room");
+    // A session for each: what is kept is bounded however many there are.
+    (0..30_000).for_each(|n| errors.add(&session(n), refusal(n.to_string())));
+    let kept = kept();
+    assert!((4096..=8192).contains(&kept.len()), "{}", kept.len());
+    assert!(kept == (30_000 - kept.len()..30_000).collect::<Vec<_>>(), "the last of all");
 }
