@@ -530,7 +530,7 @@ impl fuser::Filesystem for Adapter {
         // The kernel asks for this one at every open that truncates: it is never there.
         let kernels = name.as_ref().is_ok_and(|name| name.starts_with("security."));
         let work = move |fs: &Filesystem| {
-            let value = name.and_then(|name| fs.get_xattr(ino, &name));
+            let value = name.and_then(|name| fs.get_xattr(asker, ino, &name));
             answer!(fs, "getxattr", asker, ino, None, reply, value, |value: Vec<u8>| send_xattr(reply, &value, size));
         };
         if kernels { work(&self.fs) } else { self.aside(work) }
@@ -539,7 +539,7 @@ impl fuser::Filesystem for Adapter {
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let (asker, ino) = asked(request, ino);
         self.aside(move |fs| {
-            answer!(fs, "listxattr", asker, ino, None, reply, fs.list_xattrs(ino), |names: Vec<String>| {
+            answer!(fs, "listxattr", asker, ino, None, reply, fs.list_xattrs(asker, ino), |names: Vec<String>| {
                 let list: String = names.iter().flat_map(|name| [name.as_str(), "\0"]).collect();
                 send_xattr(reply, list.as_bytes(), size);
             });

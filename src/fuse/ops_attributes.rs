@@ -7,11 +7,15 @@ use super::errno::Refusal;
 use super::fs::{Asker, Filesystem, Reply};
 use super::handles::{Handle, HandleId, State};
 use super::inodes::{Ino, ROOT, Role};
+use super::ops_past::kept_is_kept;
+use super::views::View;
 use crate::engine::{AttributeChange, Head, XATTRS_MAX_BYTES};
 use crate::identity::holders;
 
 /// What our own read-only attributes begin with.
 const OURS: &str = "user.baton.";
+/// What they end with.
+const FIELDS: [&str; 6] = ["version", "writer_id", "stage_id", "session_id", "worker_id", "committed_at"];
 
 impl Filesystem {
     /// What a SETATTR is, before another request of its thread is read: of a size 0 without a handle, the open that the
@@ -125,25 +129,33 @@ impl Filesystem {
     ///
     /// # Errors
     /// ENODATA when it is not set; ENOTSUP outside the user namespace.
-    pub fn get_xattr(&self, ino: Ino, name: &str) -> Reply<Vec<u8>> {
+    pub fn get_xattr(&self, asker: Asker, ino: Ino, name: &str) -> Reply<Vec<u8>> {
         let none = || Refusal::new(libc::ENODATA, format!("'{name}' is not set"));
         if name.starts_with("security.") {
             return Err(none());
         }
         check_namespace(name)?;
         if let Some(field) = name.strip_prefix(OURS) {
-            let head = self.head(ino)?.ok_or_else(none)?;
+            let head = self.head(asker.view, ino)?.ok_or_else(none)?;
             return our_attribute(&head, field).map(String::into_bytes).ok_or_else(none);
         }
-        self.user_xattrs(ino)?.remove(name).ok_or_else(none)
+        self.user_xattrs(asker.view, ino)?.remove(name).ok_or_else(none)
     }
 
-    /// The names of the user's attributes; ours are not listed, so that `mv` and `rsync -X` do not trip on them.
+    /// The names of the user's attributes; ours are not listed, so that `mv` and `rsync -X` do not trip on them, but for
+    /// what is kept, which nobody moves.
     ///
     /// # Errors
     /// EIO.
-    pub fn list_xattrs(&self, ino: Ino) -> Reply<Vec<String>> {
-        Ok(self.user_xattrs(ino)?.into_keys().collect())
+    pub fn list_xattrs(&self, asker: Asker, ino: Ino) -> Reply<Vec<String>> {
+        let mut names: Vec<_> = self.user_xattrs(asker.view, ino)?.into_keys().collect();
+        if self.role(ino)? == Role::Past
+            && let Some(head) = self.head(asker.view, ino)?
+        {
+            let ours = FIELDS.iter().filter(|field| our_attribute(&head, field).is_some());
+            names.extend(ours.map(|field| format!("{OURS}{field}")));
+        }
+        Ok(names)
     }
 
     /// Sets (`Some`) or removes (`None`) a user's attribute. `flags` are those of `setxattr(2)`.
@@ -157,6 +169,9 @@ impl Filesystem {
         if name.starts_with(OURS) || name == "user.batonfs" {
             return Err(Refusal::new(libc::ENOTSUP, format!("'{name}' is made by commits, it cannot be set")));
         }
+        if self.role(ino)? == Role::Past {
+            return Err(kept_is_kept());
+        }
         if !matches!(self.role(ino)?, Role::Key | Role::Scratch) {
             return Err(Refusal::new(libc::ENOTSUP, "only files keep attributes of users"));
         }
@@ -165,7 +180,7 @@ impl Filesystem {
             return Err(Refusal::new(libc::E2BIG, words));
         }
         let fresh = self.inodes.fresh(ino).filter(|_| self.makes(asker, ino));
-        let there = fresh.map_or_else(|| self.user_xattrs(ino), |fresh| Ok(fresh.attributes.xattrs))?;
+        let there = fresh.map_or_else(|| self.user_xattrs(asker.view, ino), |fresh| Ok(fresh.attributes.xattrs))?;
         let exists = there.contains_key(name);
         if exists && flags & libc::XATTR_CREATE != 0 {
             return Err(Refusal::new(libc::EEXIST, format!("'{name}' is set already")));
@@ -177,30 +192,37 @@ impl Filesystem {
         self.set_attributes(asker, ino, &AttributeChange { xattrs, ..AttributeChange::default() })
     }
 
-    fn head(&self, ino: Ino) -> Reply<Option<Head>> {
-        if self.role(ino)? != Role::Key {
-            return Ok(None);
+    fn head(&self, view: View, ino: Ino) -> Reply<Option<Head>> {
+        match self.role(ino)? {
+            Role::Key => {
+                let place = self.place(ino)?;
+                Ok(self.engine().head(&place.session, &place.key()?)?)
+            }
+            Role::Past => {
+                let (session, key, past) = self.past_of(view, ino)?;
+                Ok(self.engine().past_head(&session, &key, past)?)
+            }
+            _ => Ok(None),
         }
-        let place = self.place(ino)?;
-        Ok(self.engine().head(&place.session, &place.key()?)?)
     }
 
-    fn user_xattrs(&self, ino: Ino) -> Reply<BTreeMap<String, Vec<u8>>> {
-        let there = self.head(ino)?.map(|head| head.attributes);
+    fn user_xattrs(&self, view: View, ino: Ino) -> Reply<BTreeMap<String, Vec<u8>>> {
+        let there = self.head(view, ino)?.map(|head| head.attributes);
         let there = there.or_else(|| self.inodes.fresh(ino).map(|fresh| fresh.attributes));
         Ok(there.map(|attributes| attributes.xattrs).unwrap_or_default())
     }
 }
 
+/// One of [`FIELDS`]. What became no version has only a writer.
 fn our_attribute(head: &Head, field: &str) -> Option<String> {
-    let writer = &head.writer;
+    let (writer, is_version) = (&head.writer, head.version > 0);
     match field {
-        "version" => Some(head.version.to_string()),
+        "version" => is_version.then(|| head.version.to_string()),
         "writer_id" => writer.writer_id.clone(),
         "stage_id" => writer.stage_id.clone(),
         "session_id" => writer.session_id.clone(),
         "worker_id" => writer.worker_id.clone(),
-        "committed_at" => Some(head.committed_at_s.to_string()),
+        "committed_at" => is_version.then(|| head.committed_at_s.to_string()),
         _ => None,
     }
 }

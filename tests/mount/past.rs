@@ -290,3 +290,55 @@ fn what_the_command_was_refused_is_found_where_its_words_say() {
     let path = ran.err.split("is kept in ").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a path");
     assert_eq!((mount.read(path), mount.read("k")), ("from-b\n".to_owned(), "from-a\n".to_owned()));
 }
+
+// P8, P3
+#[test]
+fn what_is_kept_has_the_attributes_of_its_own_version() {
+    let Some(mount) = Mount::with(&["--conflict-policy", "error"]) else { return };
+    let xattr = |path: &str, name: &str| mount.xattr(&format!("{HISTORY}/{path}"), &format!("user.{name}"));
+    mount.by("a", "echo one > k").ok();
+    mount.python("import os\nos.setxattr('k', 'user.color', b'blue')\nos.unlink('k')").ok();
+    mount.by("b", "echo two > k").ok();
+    for (path, version, writer, color) in [("k/1", "1", "a", Some("blue")), ("k/2", "2", "b", None)] {
+        assert_eq!(xattr(path, "baton.version").as_deref(), Some(version));
+        assert_eq!(xattr(path, "baton.writer_id").as_deref(), Some(writer));
+        assert_eq!(xattr(path, "baton.session_id").as_deref(), Some(harness::SESSION));
+        assert_eq!(xattr(path, "color").as_deref(), color);
+        let at = xattr(path, "baton.committed_at").expect("a time");
+        assert!(at.parse::<u64>().expect("seconds") > 1_700_000_000);
+    }
+    let live = |name: &str| mount.xattr("k", &format!("user.{name}"));
+    for field in ["version", "writer_id", "stage_id", "session_id", "worker_id", "committed_at"] {
+        let name = format!("baton.{field}");
+        assert_eq!(xattr("k/2", &name), live(&name), "the newest has those of the key");
+    }
+    // The value comes while the draft is open.
+    let script = "import os, subprocess\nfd = os.open('k2', os.O_WRONLY | os.O_CREAT)\nos.write(fd, b'lost')\n\
+                  env = dict(os.environ, BATON_WRITER_ID='b')\n\
+                  subprocess.run(['bash', '-c', 'echo value > k2'], env=env, check=True)\n\
+                  try: os.close(fd)\nexcept OSError as e: print(e.errno)";
+    let words = [harness::BATONFS, "run", "--writer-id", "a", "--", harness::python(), "-c", script];
+    assert_eq!(mount.run(mount.command(&words)).ok(), "16\n");
+    let lost = format!("k2/{}", mount.drafts("k2", ".refused")[0]);
+    assert_eq!((xattr(&lost, "baton.writer_id"), xattr(&lost, "baton.version")), (Some("a".to_owned()), None));
+    let listed = format!("import os\nfor k in 'k/1', '{lost}': print(sorted(os.listxattr('{HISTORY}/' + k)))");
+    let ours =
+        ["session_id", "stage_id", "version", "worker_id", "writer_id"].map(|field| format!("'user.baton.{field}'"));
+    let listed = mount.python(&listed).ok();
+    let lines: Vec<_> = listed.lines().collect();
+    let of = |line: usize| lines[line].trim_matches(['[', ']']).split(", ").map(str::to_owned).collect::<Vec<_>>();
+    assert!(of(0).iter().any(|name| name == "'user.color'") && of(0).iter().any(|name| *name == ours[2]), "{listed}");
+    let all = |line: usize, path: &str| {
+        of(line).iter().all(|name| xattr(path, name.trim_matches('\'').trim_start_matches("user.")).is_some())
+    };
+    assert!(all(0, "k/1") && all(1, &lost) && !of(1).contains(&ours[2]), "{listed}");
+    let set = "import os\nfor name in 'user.color', 'user.baton.version', 'user.new':\n \
+               try: os.setxattr('.baton/history/k/1', name, b'x')\n except OSError as e: print(e.errno)\n\
+               try: os.removexattr('.baton/history/k/1', 'user.color')\nexcept OSError as e: print(e.errno)";
+    let (no, none) = (libc::EPERM, libc::ENOTSUP);
+    assert_eq!(mount.python(set).ok(), format!("{no}\n{none}\n{no}\n{no}\n"));
+    mount
+        .bash("cp -a .baton/history/k/1 back && cp -a .baton/history/k/1 \"$TMP/back\" && cmp back \"$TMP/back\"")
+        .ok();
+    assert_eq!(mount.xattr("back", "user.color").as_deref(), Some("blue"));
+}
