@@ -172,9 +172,14 @@ fn a_session_that_goes_or_is_closed_to_others_in_the_plain_tree_is_so_in_a_view_
         assert_eq!(mode().expect("the session"), 0o700);
         fs::remove_dir(&plain).expect("rmdir");
         fails(mode(), libc::ENOENT);
-        // The other way round it may take half a second.
+        fails(fs::metadata(&plain), libc::ENOENT);
+        let name = format!("t{n}");
+        let listed = || fs::read_dir(mount.point()).expect("a directory").flatten().any(|it| it.file_name() == *name);
         fs::create_dir(&seen).and_then(|()| fs::metadata(&plain)).expect("a session");
+        assert!(listed());
         fs::remove_dir(&seen).expect("rmdir");
+        assert!(!listed());
+        // By its path it may take half a second.
         eventually("it has gone", || !plain.exists());
     }
 }
