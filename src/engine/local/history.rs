@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 
-use super::super::{EngineError, Entry, Head, Keep, Kind, Result, Snapshot};
+use super::super::{EngineError, Entry, Head, Kind, Result, Snapshot};
 use super::disk::{Access, Form};
 use super::look::{self, Look};
 use super::mark::Mark;
@@ -14,19 +14,20 @@ use super::{LocalEngine, paths, tree};
 use crate::words::{Dir, Key, Past, SessionId, Version};
 
 impl LocalEngine {
-    /// Moves the file at `place` to a key's history as `version`, and prunes what is too far before `newest`.
+    /// Moves the file at `place` to a key's history as `version`, and prunes what is too far before `newest`, as the
+    /// record's committer wants it.
     ///
     /// # Errors
     /// [`EngineError::Io`], [`EngineError::NoSpace`]: the file is where it was.
     pub(super) fn keep(
         &self,
-        session: &SessionId,
+        record: &Record,
         key: &Key,
         version: Version,
         newest: Version,
         place: &str,
     ) -> Result<()> {
-        let to = paths::history(session, key.as_str(), version);
+        let to = paths::history(&record.session, key.as_str(), version);
         let renamed = match self.disk.rename(place, &to) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 tree::make_dirs_above(&*self.disk, &to)?;
@@ -37,11 +38,11 @@ impl LocalEngine {
         renamed.map_err(|e| EngineError::io(format!("keeping {to}"), e))?;
         // Most puts follow a put: then one name is too old. Where appends or deletes left a gap there, numbers pass by
         // the one that is due, and the directory says which are too old.
-        let Some(count) = Some(self.keep.count).filter(|count| *count > 0) else { return Ok(()) };
-        let Some(old) = newest.checked_sub(count.saturating_add(1)).filter(|old| *old > 0) else { return Ok(()) };
-        let old = paths::history(session, key.as_str(), old);
-        if newest.is_multiple_of(count) || self.disk.stat(&old).is_err() {
-            return self.prune(session, key, newest, self.keep);
+        let Some(count) = Some(record.keep).filter(|count| *count > 0) else { return Ok(()) };
+        let Some(due) = newest.checked_sub(count.saturating_add(1)).filter(|due| *due > 0) else { return Ok(()) };
+        let old = paths::history(&record.session, key.as_str(), due);
+        if newest.is_multiple_of(count) || record.replaces(due) || self.disk.stat(&old).is_err() {
+            return self.prune(record, key, newest);
         }
         self.spare_values.retire(&*self.disk, &old);
         Ok(())
@@ -60,13 +61,19 @@ impl LocalEngine {
         }
     }
 
-    /// Removes what is too far before `newest` in a key's history.
+    /// Removes what is too far before `newest` in a key's history, but for the version that was there just before: under
+    /// a name that came with a renamed directory, its number may be far below.
     ///
     /// # Errors
     /// [`EngineError::Io`].
-    fn prune(&self, session: &SessionId, key: &Key, newest: Version, keep: Keep) -> Result<()> {
-        for old in self.kept(session, key)?.into_iter().filter(|old| keep.is_past(*old, newest)) {
-            tree::unlink(&*self.disk, &paths::history(session, key.as_str(), old))?;
+    fn prune(&self, record: &Record, key: &Key, newest: Version) -> Result<()> {
+        let keep = record.keeps();
+        if keep.count == 0 {
+            return Ok(());
+        }
+        let is_old = |old: &Version| keep.is_past(*old, newest) && !record.replaces(*old);
+        for old in self.kept(&record.session, key)?.into_iter().filter(is_old) {
+            tree::unlink(&*self.disk, &paths::history(&record.session, key.as_str(), old))?;
         }
         Ok(())
     }
@@ -77,9 +84,8 @@ impl LocalEngine {
     /// # Errors
     /// [`EngineError::Io`].
     pub(super) fn prune_again(&self, record: &Record) -> Result<()> {
-        let keep = Keep { count: record.keep, ..self.keep };
         match record.outdates() {
-            Some((key, newest)) => self.prune(&record.session, key, newest, keep),
+            Some((key, newest)) => self.prune(record, key, newest),
             None => Ok(()),
         }
     }

@@ -234,7 +234,7 @@ impl LocalEngine {
                         match (version, found) {
                             (0, Some(_)) => tree::unlink(&*self.disk, &draft)?,
                             (0, None) => {}
-                            _ => self.keep(&record.session, &value.key, version, value.version, &draft)?,
+                            _ => self.keep(record, &value.key, version, value.version, &draft)?,
                         }
                         return Ok(true);
                     }
@@ -242,7 +242,7 @@ impl LocalEngine {
                 (Whose::Later, _) if self.mend_kept(record, value, work)? => return Ok(false),
                 (Whose::Later | Whose::Stranger | Whose::This, _) => {
                     if self.ready_draft(record, value, work)?.is_some() {
-                        self.keep(&record.session, &value.key, value.version, value.version, &draft)?;
+                        self.keep(record, &value.key, value.version, value.version, &draft)?;
                     }
                     return Ok(false);
                 }
@@ -393,7 +393,7 @@ impl LocalEngine {
         let target = paths::value(&record.session, value.key.as_str());
         match Mark::read(&*left.file).map_err(io("reading", &draft))?.filter(|mark| mark.is_of(&target)) {
             Some(mark) if mark.version < value.version => {
-                self.keep(&record.session, &value.key, mark.version, value.version, &draft)?;
+                self.keep(record, &value.key, mark.version, value.version, &draft)?;
                 Ok(false)
             }
             // Staged by an attempt that got no further.
@@ -407,7 +407,7 @@ impl LocalEngine {
             }
             None => {
                 self.disk.exchange(&draft, &target).map_err(io("giving back", &target))?;
-                self.keep(&record.session, &value.key, value.version, value.version, &draft)?;
+                self.keep(record, &value.key, value.version, value.version, &draft)?;
                 Ok(true)
             }
         }
@@ -567,7 +567,7 @@ impl LocalEngine {
         self.remove_sidecar(&record.session, key)?;
         match version {
             0 => tree::unlink(&*self.disk, &draft),
-            _ => self.keep(&record.session, key, version, over, &draft),
+            _ => self.keep(record, key, version, over, &draft),
         }
     }
 
@@ -577,7 +577,7 @@ impl LocalEngine {
         let Look::File(left) = look::look_at(&*self.disk, draft, Access::Read)? else { return Ok(false) };
         match Mark::read(&*left.file).map_err(io("reading", draft))?.filter(|mark| mark.is_of(target)) {
             Some(mark) if mark.version <= over => {
-                self.keep(&record.session, key, mark.version, over, draft)?;
+                self.keep(record, key, mark.version, over, draft)?;
                 Ok(false)
             }
             _ => Ok(true),

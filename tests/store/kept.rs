@@ -1,0 +1,128 @@
+//! History where numbers leave gaps, names come with directories, and programs beside the store bring old copies back: no
+//! number is given twice, and what was replaced is there.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime};
+
+use batonfs::engine::local::{LocalEngine, Opening};
+use batonfs::engine::{Engine, EngineError, KEPT_VERSIONS, Keep};
+use batonfs::words::{Lost, Op, Past};
+
+use crate::disks::{RecordingDisk, Watch};
+use crate::engines::*;
+use crate::full::quick_dir;
+use crate::sound::assert_sound;
+
+fn watched(keep: Keep) -> (tempfile::TempDir, Watch, Arc<LocalEngine>) {
+    let (dir, watch) = (quick_dir(), Watch::default());
+    let disk = RecordingDisk::open(dir.path(), &watch);
+    let engine = Arc::new(LocalEngine::open_with(disk, Opening { keep, ..Opening::USUAL }).unwrap());
+    make_session(&*engine);
+    (dir, watch, engine)
+}
+
+fn text(engine: &dyn Engine, path: &str, version: u64) -> Option<String> {
+    let snapshot = engine.open_version(&session(), &key(path), version).unwrap()?;
+    Some(String::from_utf8(snapshot.read_all().unwrap()).unwrap())
+}
+
+/// Gives a key the versions up to this one, each saying its number.
+fn write_upto(engine: &dyn Engine, path: &str, last: u64) {
+    let mut now = version(engine, path);
+    while now != Some(last) {
+        let next = engine.last_version(&session(), &key(path)).unwrap() + 1;
+        now = commit(engine, put(path, format!("{path} {next}").as_bytes(), now)).version;
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+}
+
+/// The versions that the log gave a key under its last name, in their order.
+fn given(engine: &dyn Engine, path: &str) -> Vec<u64> {
+    let lines = engine.changes(&session(), 0).unwrap().into_iter();
+    lines.filter(|line| line.key == path).filter_map(|line| line.version).collect()
+}
+
+// F60
+#[test]
+fn the_value_that_a_change_replaces_is_kept_however_far_before_it_its_number_is() {
+    for subject in with_session() {
+        let engine = &*subject.engine;
+        write_upto(engine, "n/k", KEPT_VERSIONS + 20);
+        commit(engine, delete("n/k", KEPT_VERSIONS + 20));
+        commit(engine, remove_dir("n"));
+        write_upto(engine, "m/k", 2);
+        commit(engine, rename_dir("m", "n"));
+        let next = commit(engine, put("n/k", b"over it", Some(2))).version.unwrap();
+        assert_eq!(next, KEPT_VERSIONS + 21);
+        assert_eq!(text(engine, "n/k", 2).as_deref(), Some("m/k 2"), "{}", engine.name());
+        if let Some(dir) = &subject.dir {
+            engine.close().unwrap();
+            assert_sound(dir.path());
+        }
+    }
+}
+
+// F60
+#[test]
+fn recovery_lets_go_of_what_the_commit_let_go_of_and_of_nothing_else_whoever_recovers() {
+    for (commits, recovers) in [(2, 0), (0, 2), (2, 1)] {
+        for boot in [None, Some("another boot")] {
+            let (dir, watch, engine) = watched(Keep { count: commits, age: None });
+            write_upto(&*engine, "k", 12);
+            for n in 0..6 {
+                commit(&*engine, lost("k", Lost::Dropped, &[n]));
+            }
+            let before = engine.past(&session(), &key("k")).unwrap();
+            drop(engine);
+            boot.iter().for_each(|boot| watch.reboot(boot));
+            let opening = Opening { keep: Keep { count: recovers, age: None }, ..Opening::USUAL };
+            let engine = LocalEngine::open_with(RecordingDisk::open(dir.path(), &watch), opening).unwrap();
+            let after = engine.past(&session(), &key("k")).unwrap();
+            assert_eq!(after, before, "{commits} kept by who commits, {recovers} by who recovers, boot {boot:?}");
+            engine.close().unwrap();
+        }
+    }
+}
+
+// F11 F60
+#[test]
+fn of_a_key_of_which_one_version_is_kept_it_is_the_one_before_also_beside_the_neighbour() {
+    let one = Keep { count: 1, age: None };
+    for n in 0_usize.. {
+        let (dir, watch, engine) = watched(one);
+        write_upto(&*engine, "k", 5);
+        let (root, mut left) = (dir.path().to_owned(), n);
+        let (tell, told) = std::sync::mpsc::channel();
+        watch.before(move |what| {
+            if left == 0 {
+                crate::neighbour::neighbour_writes(&root, "k", b"theirs", "neighbour");
+                drop(tell.send(what.to_owned()));
+            }
+            left = left.wrapping_sub(1);
+        });
+        let made = engine.commit(&session(), put("k", b"ours", Some(5)), &by("w"));
+        watch.before(|_| {});
+        let Ok(moment) = told.recv() else { break };
+        let newest = version(&*engine, "k").unwrap();
+        assert_eq!(value(&*engine, "k").unwrap(), b"theirs", "before {moment}");
+        let placed = text(&*engine, "k", 6);
+        match made {
+            Ok(receipt) => assert_eq!((receipt.version, newest), (Some(6), 7), "before {moment}: {placed:?}"),
+            Err(e) => assert!(matches!(e, EngineError::Stale { .. }), "before {moment}: {e}"),
+        }
+        commit(&*engine, put("k", b"ours again", Some(newest)));
+        assert_eq!(text(&*engine, "k", newest).as_deref(), Some("theirs"), "before {moment}");
+        let ops: Vec<_> = engine.changes(&session(), 0).unwrap().into_iter().map(|line| line.op).collect();
+        assert!(ops.contains(&Op::Adopt));
+        engine.close().unwrap();
+        assert_sound(dir.path());
+    }
+}
