@@ -70,6 +70,57 @@ fn the_value_that_a_change_replaces_is_kept_however_far_before_it_its_number_is(
     }
 }
 
+// F10
+#[test]
+fn a_copy_put_back_below_a_renamed_directory_takes_no_number_that_was_given() {
+    let subject = local();
+    let (engine, root) = (&*subject.engine, subject.dir.as_ref().unwrap().path());
+    make_session(engine);
+    write_upto(engine, "n/k", 3);
+    commit(engine, delete("n/k", 3));
+    commit(engine, remove_dir("n"));
+    write_upto(engine, "m/k", 2);
+    commit(engine, rename_dir("m", "n"));
+    copy(&root.join("s/n/k"), &root.join("backup"));
+    write_upto(engine, "n/k", 5);
+    fs::rename(root.join("backup"), root.join("s/n/k")).unwrap();
+    let refused = refused(engine, put("n/k", b"new", Some(2)));
+    assert!(matches!(refused, EngineError::Stale { current: Some(6) }), "{refused}");
+    assert_eq!(commit(engine, put("n/k", b"new", Some(6))).version, Some(7));
+    assert_eq!(text(engine, "n/k", 4).as_deref(), Some("n/k 4"));
+}
+
+// F10
+#[test]
+fn a_copy_of_what_was_only_appended_to_since_takes_no_number_that_was_given() {
+    let subject = local();
+    let (engine, root) = (&*subject.engine, subject.dir.as_ref().unwrap().path());
+    make_session(engine);
+    write_upto(engine, "k", 2);
+    copy(&root.join("s/k"), &root.join("backup"));
+    commit(engine, append("k", b" and more", 2));
+    fs::rename(root.join("backup"), root.join("s/k")).unwrap();
+    let refused = refused(engine, put("k", b"new", Some(2)));
+    assert!(matches!(refused, EngineError::Stale { current: Some(4) }), "{refused}");
+    commit(engine, put("k", b"new", Some(4)));
+    assert_eq!(given(engine, "k"), [1, 2, 3, 4, 5]);
+}
+
+// F60
+#[test]
+fn a_commit_costs_the_same_however_many_versions_of_its_key_are_kept() {
+    let cost = |versions: u64| {
+        let (_dir, watch, engine) = watched(Keep::ALL);
+        write_upto(&*engine, "k", versions);
+        watch.take();
+        watch.take_looked();
+        commit(&*engine, put("k", b"one more", Some(versions)));
+        commit(&*engine, append("k", b"+", versions + 1));
+        (watch.take().len(), watch.take_looked().0)
+    };
+    assert_eq!(cost(4), cost(300));
+}
+
 // F60
 #[test]
 fn recovery_lets_go_of_what_the_commit_let_go_of_and_of_nothing_else_whoever_recovers() {
