@@ -121,6 +121,40 @@ fn a_commit_costs_the_same_however_many_versions_of_its_key_are_kept() {
     assert_eq!(cost(4), cost(300));
 }
 
+// P1
+#[test]
+fn p1_the_bytes_of_the_newest_version_are_checked_too_when_it_is_asked_for_by_its_number() {
+    let subject = local();
+    let (engine, root) = (&*subject.engine, subject.dir.as_ref().unwrap().path());
+    make_session(engine);
+    write_upto(engine, "k", 2);
+    for (place, version) in [("s/k", 2), (".baton/history/s/kk/1", 1)] {
+        let file = fs::OpenOptions::new().write(true).open(root.join(place)).unwrap();
+        let modified = file.metadata().unwrap().modified().unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"K", 0).unwrap();
+        file.set_modified(modified).unwrap();
+        let opened = engine.open_version(&session(), &key("k"), version).map(|it| it.map(|it| it.head.version));
+        assert!(matches!(opened, Err(EngineError::Damaged { .. })), "version {version}: {opened:?}");
+    }
+}
+
+// F6
+#[test]
+fn a_file_of_another_version_under_a_number_is_damage() {
+    let subject = local();
+    let (engine, root) = (&*subject.engine, subject.dir.as_ref().unwrap().path());
+    make_session(engine);
+    write_upto(engine, "k", 4);
+    let seq = commit(engine, lost("k", Lost::Dropped, b"half")).seq;
+    let place = |name: &str| root.join(".baton/history/s/kk").join(name);
+    fs::rename(place("2"), place("1")).unwrap();
+    fs::rename(place(&format!("d{seq}")), place("d2")).unwrap();
+    for past in [Past::Version(1), Past::Draft(2, Lost::Dropped)] {
+        let opened = engine.open_past(&session(), &key("k"), past).map(|it| it.map(|it| it.head.version));
+        assert!(matches!(opened, Err(EngineError::Damaged { .. })), "{past}: {opened:?}");
+    }
+}
+
 // F60
 #[test]
 fn recovery_lets_go_of_what_the_commit_let_go_of_and_of_nothing_else_whoever_recovers() {

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use super::super::{EngineError, Entry, Head, Kind, Result, Snapshot};
 use super::disk::{Access, Form};
-use super::look::{self, Look};
+use super::look::{self, Found, Look};
 use super::mark::Mark;
 use super::read::entry_of;
 use super::record::Record;
@@ -176,7 +176,7 @@ impl LocalEngine {
         }
     }
 
-    /// Something in a key's history with its bytes, which are checked: nobody but a failing disk changes them.
+    /// Something in a key's history with its bytes, which are checked.
     ///
     /// # Errors
     /// [`EngineError::Io`]; [`EngineError::Damaged`] when they are not those that were committed.
@@ -187,17 +187,9 @@ impl LocalEngine {
         }
         let Look::File(found) = look::look_at(&*self.disk, &place, Access::Read)? else { return Ok(None) };
         // Its mark was put on it at its key's path.
-        let io = |e| EngineError::io(format!("reading {place}"), e);
-        let mark = Mark::read(&*found.file).map_err(io)?;
+        let mark = Mark::read(&*found.file).map_err(|e| EngineError::io(format!("reading {place}"), e))?;
         if let Some(mark) = &mark {
-            let crc = checksum(found.stat.size_bytes, |at, buffer| found.file.read_at(at, buffer).map_err(io))?;
-            if (mark.size, mark.crc) != (found.stat.size_bytes, crc) {
-                let what = match past {
-                    Past::Version(version) => format!("its bytes are not those of version {version} of '{key}'"),
-                    Past::Draft(..) => format!("its bytes are not those of the draft of '{key}' that was kept"),
-                };
-                return Err(EngineError::Damaged { place, what });
-            }
+            check(&found, mark, (key, past), &place)?;
         }
         let head = Head {
             version,
@@ -210,4 +202,23 @@ impl LocalEngine {
         };
         Ok(Some(Snapshot { head, content: std::sync::Arc::new(FileContent(found.file)) }))
     }
+}
+
+/// Are the bytes of a file those that its mark speaks of, and does it speak of this? Nobody but a failing disk changes
+/// them.
+///
+/// # Errors
+/// [`EngineError::Damaged`]: not so; [`EngineError::Io`].
+pub(super) fn check(found: &Found, mark: &Mark, (key, past): (&Key, Past), place: &str) -> Result<()> {
+    let read =
+        |at, part: &mut [u8]| found.file.read_at(at, part).map_err(|e| EngineError::io(format!("reading {place}"), e));
+    let is_whole = mark.size == found.stat.size_bytes && checksum(mark.size, read)? == mark.crc;
+    if mark.is_of_past(past) && is_whole {
+        return Ok(());
+    }
+    let what = match past {
+        Past::Version(version) => format!("its bytes are not those of version {version} of '{key}'"),
+        Past::Draft(..) => format!("its bytes are not those of the draft of '{key}' that was kept"),
+    };
+    Err(EngineError::Damaged { place: place.to_owned(), what })
 }

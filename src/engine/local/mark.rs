@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{EngineError, Result};
 use super::disk::{DiskFile, Stat};
-use crate::words::{Seq, Version, Writer};
+use crate::words::{Past, Seq, Version, Writer};
 
 /// The xattr's name.
 pub(super) const NAME: &str = "user.batonfs";
@@ -183,6 +183,14 @@ impl Mark {
     /// Are these bytes that version, or that version with appends after it?
     pub(super) fn covers(&self, version: Version) -> bool {
         self.since <= version && version <= self.version
+    }
+
+    /// Does it say that its file is this, of all that is kept of a key?
+    pub(super) fn is_of_past(&self, past: Past) -> bool {
+        match past {
+            Past::Version(version) => self.covers(version),
+            Past::Draft(seq, _) => (self.version, self.seq) == (0, seq),
+        }
     }
 
     /// The number the next version gets.
