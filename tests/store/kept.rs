@@ -155,6 +155,38 @@ fn a_file_of_another_version_under_a_number_is_damage() {
     }
 }
 
+// F29
+#[test]
+fn a_renamed_directory_comes_to_its_place_whatever_lies_among_the_sidecars() {
+    type Left = fn(&Path);
+    let lefts: [(&str, Left); 3] = [
+        ("a name that is not UTF-8", |meta| {
+            fs::create_dir_all(meta.join("n")).unwrap();
+            fs::write(meta.join("m").join(std::ffi::OsStr::from_bytes(b"\xff")), b"").unwrap();
+        }),
+        ("a directory where a sidecar is to go", |meta| fs::create_dir_all(meta.join("n/k.json")).unwrap()),
+        ("a sidecar where a directory is to go", |meta| {
+            fs::create_dir_all(meta.join("n")).unwrap();
+            fs::write(meta.join("n/d"), b"").unwrap();
+        }),
+    ];
+    for (what, leave) in lefts {
+        let (dir, watch, engine) = watched(Keep::USUAL);
+        write_upto(&*engine, "m/k", 2);
+        write_upto(&*engine, "m/d/k", 2);
+        leave(&dir.path().join("s/.agent_state_meta"));
+        commit(&*engine, rename_dir("m", "n"));
+        for boot in [None, Some("another boot")] {
+            boot.iter().for_each(|boot| watch.reboot(boot));
+            let listed = engine.list(&session());
+            assert!(listed.is_ok(), "{what}: {listed:?}");
+            assert_eq!(text(&*engine, "n/k", 1).as_deref(), Some("m/k 1"), "{what}");
+            let made = engine.commit(&session(), put("other", b"", version(&*engine, "other")), &by("w"));
+            assert!(made.is_ok(), "{what}: {made:?}");
+        }
+    }
+}
+
 // F60
 #[test]
 fn recovery_lets_go_of_what_the_commit_let_go_of_and_of_nothing_else_whoever_recovers() {
