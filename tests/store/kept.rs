@@ -187,6 +187,22 @@ fn a_renamed_directory_comes_to_its_place_whatever_lies_among_the_sidecars() {
     }
 }
 
+// F61
+#[test]
+fn one_file_that_cannot_be_removed_keeps_no_other_in_history() {
+    let (dir, watch, engine) = watched(Keep::USUAL);
+    for path in ["a", "b", "c", "d"] {
+        write_upto(&*engine, path, 3);
+    }
+    watch.bar(Some("unlink .baton/history/s/kb/1"));
+    let later = SystemTime::now() + Duration::from_secs(31 * 24 * 60 * 60);
+    assert_eq!(engine.sweep(later, &AtomicBool::new(false)).unwrap(), 7);
+    watch.bar(None);
+    assert_eq!(engine.sweep(later, &AtomicBool::new(false)).unwrap(), 1);
+    engine.close().unwrap();
+    assert_sound(dir.path());
+}
+
 // F60
 #[test]
 fn recovery_lets_go_of_what_the_commit_let_go_of_and_of_nothing_else_whoever_recovers() {
