@@ -90,6 +90,18 @@ impl LocalEngine {
         }
     }
 
+    /// The file in a key's history that has a version: its own, or one that went on to be appended to.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`].
+    pub(super) fn kept_with(&self, session: &SessionId, key: &Key, version: Version) -> Result<Option<Version>> {
+        // Of all that are kept few are looked at where most have their own.
+        if self.disk.stat(&paths::history(session, key.as_str(), version)).is_ok() {
+            return Ok(Some(version));
+        }
+        Ok(self.kept(session, key)?.into_iter().find(|kept| *kept >= version))
+    }
+
     /// The versions in a key's history, oldest first.
     ///
     /// # Errors

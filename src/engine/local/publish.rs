@@ -356,8 +356,7 @@ impl LocalEngine {
     /// `false`: it is not there.
     fn mend_kept(&self, record: &Record, value: &Value, work: &Work<'_>) -> Result<bool> {
         let Some(replay) = work.replay else { return Ok(false) };
-        let kept = self.kept(&record.session, &value.key)?;
-        let Some(kept) = kept.into_iter().find(|kept| *kept >= value.version) else { return Ok(false) };
+        let Some(kept) = self.kept_with(&record.session, &value.key, value.version)? else { return Ok(false) };
         let place = paths::history(&record.session, value.key.as_str(), kept);
         let Some(found) = self.look_at_kept(&record.session, &value.key, &place)? else { return Ok(false) };
         let covers = found.mark.as_ref().is_some_and(|mark| mark.covers(value.version));
@@ -516,10 +515,8 @@ impl LocalEngine {
     }
 
     fn extend_kept(&self, record: &Record, append: &Append, work: &Work<'_>) -> Result<()> {
-        let kept = self.kept(&record.session, &append.key)?;
-        let with = kept.iter().copied().find(|kept| *kept >= append.version);
-        let under = kept.iter().copied().find(|kept| *kept == append.over);
-        for version in with.into_iter().chain(under) {
+        let with = self.kept_with(&record.session, &append.key, append.version)?;
+        for version in with.into_iter().chain([append.over]) {
             let place = paths::history(&record.session, append.key.as_str(), version);
             let Some(found) = self.look_at_kept(&record.session, &append.key, &place)? else { continue };
             if self.extend_at(record, append, work, &found, &place)?.is_some() {
