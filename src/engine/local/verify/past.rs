@@ -39,8 +39,7 @@ impl Scan<'_, '_> {
         let (mut versions, mut drafts): (Vec<Version>, Vec<Past>) = Default::default();
         for (name, form) in self.names(&place) {
             let file = format!("{place}/{}", shown(&name));
-            let past = paths::past_of(&shown(&name)).filter(|past| paths::past(session, key.as_str(), *past) == file);
-            match past {
+            match paths::past_of(&shown(&name)) {
                 Some(Past::Version(version)) if form == Form::File => versions.push(version),
                 Some(draft) if form == Form::File => drafts.push(draft),
                 _ => self.unknown(&file),
