@@ -203,6 +203,39 @@ fn one_file_that_cannot_be_removed_keeps_no_other_in_history() {
     assert_sound(dir.path());
 }
 
+// F7
+#[test]
+fn keys_of_the_greatest_length_and_names_of_the_greatest_have_histories() {
+    let dir = quick_dir();
+    let engine = Arc::new(LocalEngine::open(dir.path()).unwrap());
+    make_session(&*engine);
+    for subject in with_session().into_iter().take(1).chain([Subject { engine, dir: Some(dir) }]) {
+        let engine = &*subject.engine;
+        // In history it is longer than what one call of the system takes.
+        let deep = vec!["dir"; 950].join("/");
+        let wide = ["n".repeat(250).as_str(); 15].join("/");
+        let numbers = ["3", "3/3", "r3", "d3/k3", "k3/3.refused"];
+        for path in [deep.as_str(), wide.as_str()].into_iter().chain(numbers) {
+            if path == "3" {
+                // It makes room for a directory of its name.
+                write_upto(engine, path, 2);
+                commit(engine, delete(path, 2));
+            } else {
+                write_upto(engine, path, 3);
+            }
+            let seq = commit(engine, lost(path, Lost::Refused, path.as_bytes())).seq;
+            assert!(text(engine, path, 1).is_some(), "{path}");
+            let kept = engine.open_past(&session(), &key(path), Past::Draft(seq, Lost::Refused)).unwrap().unwrap();
+            assert_eq!(kept.read_all().unwrap(), path.as_bytes());
+        }
+        assert_eq!(engine.past(&session(), &key("3/3")).unwrap().len(), 4);
+        if let Some(dir) = &subject.dir {
+            engine.close().unwrap();
+            assert_sound(dir.path());
+        }
+    }
+}
+
 // F60
 #[test]
 fn recovery_lets_go_of_what_the_commit_let_go_of_and_of_nothing_else_whoever_recovers() {
