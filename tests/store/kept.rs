@@ -6,13 +6,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use batonfs::engine::local::{LocalEngine, Opening};
-use batonfs::engine::{Engine, EngineError, KEPT_VERSIONS, Keep};
+use batonfs::engine::memory::MemoryEngine;
+use batonfs::engine::{Change, Engine, EngineError, KEPT_VERSIONS, Keep};
 use batonfs::words::{Lost, Op, Past};
 
+use crate::beside::moments;
 use crate::disks::{RecordingDisk, Watch};
 use crate::engines::*;
 use crate::full::quick_dir;
@@ -291,4 +293,101 @@ fn of_a_key_of_which_one_version_is_kept_it_is_the_one_before_also_beside_the_ne
         engine.close().unwrap();
         assert_sound(dir.path());
     }
+}
+
+const FEW: Keep = Keep { count: 2, age: None };
+
+/// What is done to histories, in an order in which each is possible.
+fn history_of_histories() -> Vec<Change> {
+    let large = |path: &str, byte: u8, expected| put(path, &[byte; 70_000], expected);
+    let mut all = vec![make_dir("n"), make_dir("m")];
+    all.extend((1..8).map(|n| put("n/k", format!("n {n}").as_bytes(), Some(n - 1).filter(|n| *n > 0))));
+    all.push(lost("n/k", Lost::Refused, b"first of n/k"));
+    all.extend([delete("n/k", 7), remove_dir("n"), large("m/k", 1, None), large("m/k", 2, Some(1))]);
+    all.extend([append("m/k", b"+", 2), lost("m/k", Lost::Dropped, &[3; 70_000]), rename_dir("m", "n")]);
+    all.extend([put("n/k", b"over a gap", Some(3)), lost("n/k", Lost::Dropped, b"half")]);
+    all.extend([put("a", b"1", None), put("a", b"2", Some(1)), rename("n/k", "a", 8, Some(2))]);
+    all.extend([put("n/k", b"made again", None), rename("a", "n/k", 3, Some(9)), put("a", b"again", None)]);
+    all.extend([put("n/k", b"small", Some(10)), append("n/k", b"+", 11), delete("n/k", 12)]);
+    all.extend([put("n/k", b"once more", None), put("n/k", b"and more", Some(13)), lost("n/k", Lost::Refused, b"")]);
+    all
+}
+
+/// Everything that is to be kept of the keys it speaks of.
+fn all_kept(engine: &dyn Engine) -> Vec<String> {
+    let mut all = Vec::new();
+    for path in ["n/k", "m/k", "a"].map(key) {
+        let least = engine.last_version(&session(), &path).unwrap().saturating_sub(FEW.count);
+        let past = engine.past(&session(), &path).unwrap();
+        for past in past.into_iter().filter(|past| past.version().is_none_or(|version| version >= least)) {
+            let kept = engine.open_past(&session(), &path, past).unwrap().unwrap();
+            let (crc, by) = (crc32c::crc32c(&kept.read_all().unwrap()), kept.head.writer.writer_id);
+            all.push(format!("{path} {past}: {crc:08x} of {} bytes by {by:?}", kept.head.size_bytes));
+        }
+        all.push(format!("{path} is {:?}", version(engine, path.as_str())));
+    }
+    all
+}
+
+/// The disk fails `fails` times from the operation `n` on, and is well again; a closed store is opened again. `false`: there
+/// were not so many operations.
+fn fails_for_a_moment(n: usize, fails: usize, errno: i32, boot: Option<&str>) -> bool {
+    let at = format!("{fails} failures after {n} operations, boot {boot:?}");
+    let (dir, watch, mut engine) = watched(FEW);
+    let model = MemoryEngine::keeping(FEW);
+    make_session(&model);
+    let (failing, seen) = (watch.clone(), Arc::new(AtomicUsize::new(0)));
+    let doing = Arc::clone(&seen);
+    watch.before(move |_| {
+        let done = doing.fetch_add(1, Ordering::SeqCst);
+        failing.fail((n..n + fails).contains(&done).then_some((0, errno)));
+    });
+    for change in history_of_histories() {
+        for tried in 0.. {
+            assert!(tried < 2 * fails + 3, "{at}: {change:?} never comes to be");
+            let Err(e) = engine.commit(&session(), change.clone(), &by("w")) else { break };
+            if matches!(e, EngineError::Closed(_)) {
+                drop(engine);
+                boot.iter().for_each(|boot| watch.reboot(boot));
+                engine = (0..2 * fails + 3)
+                    .find_map(|_| {
+                        let opening = Opening { keep: FEW, ..Opening::USUAL };
+                        LocalEngine::open_with(RecordingDisk::open(dir.path(), &watch), opening).ok().map(Arc::new)
+                    })
+                    .unwrap_or_else(|| panic!("{at}: it cannot be opened"));
+                let lines = |engine: &dyn Engine| engine.changes(&session(), 0).unwrap().len();
+                if (0..fails + 1).find_map(|_| engine.list(&session()).ok()).is_some()
+                    && lines(&*engine) > lines(&model)
+                {
+                    break;
+                }
+            }
+        }
+        commit(&model, change);
+    }
+    watch.before(|_| {});
+    watch.fail(None);
+    assert_eq!(all_kept(&*engine), all_kept(&model), "{at}");
+    drop(engine);
+    boot.iter().for_each(|boot| watch.reboot(boot));
+    let engine = LocalEngine::open_on(RecordingDisk::open(dir.path(), &watch)).unwrap();
+    assert_eq!(all_kept(&engine), all_kept(&model), "{at}, opened again");
+    engine.close().unwrap();
+    assert_sound(dir.path());
+    seen.load(Ordering::SeqCst) > n
+}
+
+// F10
+#[test]
+fn a_mark_with_the_last_number_there_is_is_none_of_ours() {
+    let subject = local();
+    let (engine, root) = (&*subject.engine, subject.dir.as_ref().unwrap().path());
+    make_session(engine);
+    write_upto(engine, "k", 2);
+    let mark = crate::damage::mark_of(&root.join("s/k"));
+    let mark = String::from_utf8(mark).unwrap().replace("\"version\":2", "\"version\":18446744073709551615");
+    rustix::fs::setxattr(root.join("s/k"), "user.batonfs", mark.as_bytes(), rustix::fs::XattrFlags::empty()).unwrap();
+    assert_eq!(version(engine, "k"), Some(3));
+    commit(engine, put("k", b"four", Some(3)));
+    assert_eq!(given(engine, "k"), [1, 2, 3, 4]);
 }

@@ -10,6 +10,8 @@ use crate::words::{Past, Seq, Version, Writer};
 pub(super) const NAME: &str = "user.batonfs";
 /// The form written here; a mark of another form is a stranger's.
 const FORM: u32 = 1;
+/// Versions go on from any mark: one with a greater number, which no commit makes, is a stranger's.
+const NUMBER_MAX: Version = Version::MAX >> 1;
 /// What room for a mark is filled with.
 const ROOM: u8 = b'#';
 /// Marks are padded to a multiple of this, so that a longer number needs no more room beside the user's xattrs.
@@ -106,7 +108,8 @@ impl Mark {
     /// The mark of a file; else whether room for one was made by [`Mark::reserve`].
     pub(super) fn read_or_room(file: &dyn DiskFile) -> std::io::Result<(Option<Self>, bool)> {
         let Some(bytes) = file.xattr(NAME)? else { return Ok((None, false)) };
-        let mark = serde_json::from_slice::<Self>(&bytes).ok().filter(|mark| mark.form == FORM);
+        let ours = |mark: &Self| mark.form == FORM && mark.version.max(mark.floor) <= NUMBER_MAX;
+        let mark = serde_json::from_slice::<Self>(&bytes).ok().filter(ours);
         Ok((mark, bytes.first() == Some(&ROOM)))
     }
 
