@@ -391,3 +391,27 @@ fn a_mark_with_the_last_number_there_is_is_none_of_ours() {
     commit(engine, put("k", b"four", Some(3)));
     assert_eq!(given(engine, "k"), [1, 2, 3, 4]);
 }
+
+// F7 F43
+#[test]
+fn a_session_that_goes_on_after_its_log_has_lost_lines_gives_no_number_again_that_history_has() {
+    let dir = quick_dir();
+    let engine = LocalEngine::open(dir.path()).unwrap();
+    make_session(&engine);
+    write_upto(&engine, "k", 2);
+    let log = dir.path().join(".baton/sessions/s/log");
+    let len = fs::metadata(&log).unwrap().len();
+    write_upto(&engine, "k", 5);
+    commit(&engine, delete("k", 5));
+    engine.close().unwrap();
+    drop(engine);
+    fs::OpenOptions::new().write(true).open(&log).unwrap().set_len(len).unwrap();
+    crate::sound::checked(dir.path(), true);
+    let engine = LocalEngine::open(dir.path()).unwrap();
+    assert_eq!(commit(&engine, put("k", b"goes on", None)).version, Some(6));
+    assert_eq!(commit(&engine, put("k", b"and on", Some(6))).version, Some(7));
+    for version in 3..6 {
+        assert_eq!(text(&engine, "k", version), Some(format!("k {version}")));
+    }
+    assert_eq!(engine.head(&session(), &key("k")).unwrap().unwrap().writer, writer("w"));
+}

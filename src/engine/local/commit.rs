@@ -512,7 +512,14 @@ impl LocalEngine {
     fn next_version(&self, session: &Session, key: &Key, current: &Current) -> Result<Version> {
         match current {
             Some((_, mark)) => Ok(mark.next()),
-            None => Ok(session.order().last_version(key.as_str())? + 1),
+            None => {
+                let next = session.order().last_version(key.as_str())? + 1;
+                // A log that has lost lines, and was repaired, may know of fewer than history does.
+                match self.disk.stat(&paths::history(&session.id, key.as_str(), next)) {
+                    Ok(_) => Ok(self.kept(&session.id, key)?.last().map_or(next, |last| last + 1)),
+                    Err(_) => Ok(next),
+                }
+            }
         }
     }
 
