@@ -377,6 +377,17 @@ fn fails_for_a_moment(n: usize, fails: usize, errno: i32, boot: Option<&str>) ->
     seen.load(Ordering::SeqCst) > n
 }
 
+// F25 F60
+#[test]
+fn a_disk_that_fails_for_a_moment_takes_nothing_from_any_history() {
+    let mut failures = 0;
+    for (fails, errno, boot) in [(1, libc::EIO, None), (1, libc::ENOSPC, Some("b")), (3, libc::EIO, Some("b"))] {
+        failures += moments(37).take_while(|n| fails_for_a_moment(*n, fails, errno, boot)).count();
+    }
+    println!("{failures} failures");
+    assert!(failures > 20, "only {failures} failures");
+}
+
 // F10
 #[test]
 fn a_mark_with_the_last_number_there_is_is_none_of_ours() {
