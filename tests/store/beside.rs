@@ -162,7 +162,7 @@ fn other_sidecar(root: &Path, key: &str) {
 }
 
 /// Every so many moments, or each of them.
-fn moments(every: usize) -> impl Iterator<Item = usize> {
+pub(crate) fn moments(every: usize) -> impl Iterator<Item = usize> {
     (0..).step_by(if std::env::var_os("BATONFS_LONG").is_some() { 1 } else { every })
 }
 

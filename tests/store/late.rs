@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use batonfs::engine::local::LocalEngine;
 use batonfs::engine::memory::MemoryEngine;
-use batonfs::engine::{Attributes, Change, Engine, EngineError, Staged};
+use batonfs::engine::{Attributes, Change, Engine, EngineError, Keep, Staged};
 use batonfs::handoff::HandoffDocument;
 use batonfs::store::{Document, Store};
 use batonfs::words::{Key, Policy, SessionId};
@@ -126,7 +126,7 @@ fn f51_what_waits_for_its_sync_is_read_as_if_it_were_in_its_place() {
         let disk = PowerDisk::new();
         let engine = LocalEngine::open_on(Arc::new(disk.clone())).unwrap().deferring();
         let model = MemoryEngine::new();
-        for (n, step) in workload(seed, 60).0.into_iter().enumerate() {
+        for (n, step) in workload(seed, 60, Keep::USUAL).0.into_iter().enumerate() {
             let Step::Make(change, by_whom) = step else { continue };
             let context = by(&by_whom);
             let receipt = engine.commit(&session(), change.clone(), &context).unwrap();

@@ -27,6 +27,7 @@ mod forgotten;
 mod format;
 mod full;
 mod handoff;
+mod kept;
 mod late;
 mod lines;
 mod meddled;

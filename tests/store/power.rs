@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use batonfs::engine::local::disk::Disk;
 use batonfs::engine::local::{LocalEngine, Opening, verify_on};
 use batonfs::engine::memory::MemoryEngine;
-use batonfs::engine::{AttributeChange, Attributes, Change, Engine, EngineError, KEPT_VERSIONS, Keep, Staged};
+use batonfs::engine::{AttributeChange, Attributes, Change, Engine, EngineError, Keep, Staged};
 use batonfs::words::{Lost, Policy};
 
 use crate::engines::*;
@@ -73,7 +73,8 @@ pub(crate) struct Shown {
     policy: Option<Policy>,
 }
 
-fn shown(engine: &dyn Engine) -> Shown {
+/// `count`: how many versions before the newest are kept; 0: all.
+fn shown(engine: &dyn Engine, count: u64) -> Shown {
     let Ok(lines) = engine.changes(&session(), 0) else { return Shown::default() };
     assert_eq!(lines.iter().map(|line| line.seq).collect::<Vec<_>>(), (1..=lines.len() as u64).collect::<Vec<_>>());
     let mut shown = Shown { changes: lines.len(), policy: engine.policy(&session()).ok(), ..Shown::default() };
@@ -81,7 +82,8 @@ fn shown(engine: &dyn Engine) -> Shown {
         let path = key(path);
         let newest = engine.head(&session(), &path).unwrap().map(|head| head.version);
         // Versions before those that are kept go some time.
-        let kept = engine.last_version(&session(), &path).unwrap().saturating_sub(KEPT_VERSIONS);
+        let kept =
+            engine.last_version(&session(), &path).unwrap().saturating_sub(if count > 0 { count } else { u64::MAX });
         for version in engine.versions(&session(), &path).unwrap().into_iter().filter(|version| *version >= kept) {
             let snapshot = engine.open_version(&session(), &path, version).unwrap().unwrap();
             let bytes = snapshot.read_all().unwrap();
@@ -117,20 +119,20 @@ fn difference(is: &Shown, should: &Shown) -> String {
 }
 
 /// Steps that all succeed, and what is shown after each.
-pub(crate) fn workload(seed: u64, steps: usize) -> (Vec<Step>, Vec<Shown>) {
+pub(crate) fn workload(seed: u64, steps: usize, keep: Keep) -> (Vec<Step>, Vec<Shown>) {
     let mut chance = Chance::new(seed);
-    let engine = MemoryEngine::new();
+    let engine = MemoryEngine::keeping(keep);
     let (mut done, mut states) = (Vec::new(), vec![Shown::default()]);
     let mut take = |engine: &MemoryEngine, change: Change, n: usize| {
         if engine.commit(&session(), change.clone(), &by(&format!("w{n}"))).is_ok() {
             done.push(Step::Make(change, format!("w{n}")));
-            states.push(shown(engine));
+            states.push(shown(engine, keep.count));
         }
         for step in
             [n.is_multiple_of(17).then_some(Step::Reopen), (n % 13 == 5).then_some(Step::Sync)].into_iter().flatten()
         {
             done.push(step);
-            states.push(shown(engine));
+            states.push(shown(engine, keep.count));
         }
     };
     take(&engine, make_dir(""), 1);
@@ -241,7 +243,7 @@ fn cut_everywhere(
     cuts: u64,
     (opening, way, broken): (Opening<'static>, Way, Option<Deaf>),
 ) -> (usize, Option<String>) {
-    let (steps, states) = workload(seed, steps);
+    let (steps, states) = workload(seed, steps, opening.keep);
     let disk = PowerDisk::new();
     if let Some(broken) = broken {
         disk.ignore_syncs(broken);
@@ -293,8 +295,8 @@ fn look_at_each(left: &Mutex<Receiver<Left>>, states: &[Shown], looked: &AtomicU
 
 /// Everything that is promised of a store that power has left: also when it goes again while the store is opened.
 fn judge(left: &Left, states: &[Shown], told: bool) -> Result<(), String> {
-    // Who recovers may be to keep more than who committed.
-    let keep = if left.seed.is_multiple_of(2) { left.opening.keep } else { Keep::ALL };
+    // Who recovers may be to keep more than who committed, or less.
+    let keep = [left.opening.keep, Keep::ALL, Keep { count: 1, age: None }][left.seed as usize % 3];
     let (mut chance, opening) = (Chance::new(left.seed ^ 0xFACE), Opening { keep, ..left.opening });
     let mut disk = left.disk.after_death();
     let mut lost = !left.way.is_death();
@@ -321,7 +323,7 @@ fn judge(left: &Left, states: &[Shown], told: bool) -> Result<(), String> {
     // Of what was not durable any end may be lost by power, and nothing else; the end of a process loses nothing.
     let least = if lost { left.durable } else { left.acknowledged };
     let expected = states.get(least..).unwrap_or_default().iter().take(left.acknowledged + 2 - least);
-    let now = shown(&engine);
+    let now = shown(&engine, left.opening.keep.count);
     let differences: Vec<_> = expected.clone().map(|expected| difference(&now, expected)).collect();
     let Some(expected) = expected.into_iter().find(|expected| **expected == now) else {
         let steps = format!("{least} to {} steps", left.acknowledged);
@@ -331,7 +333,7 @@ fn judge(left: &Left, states: &[Shown], told: bool) -> Result<(), String> {
     drop(engine);
     sound(&disk)?;
     let engine = open(&disk.after_cut(&mut chance))?;
-    let now = shown(&engine);
+    let now = shown(&engine, left.opening.keep.count);
     if now != *expected {
         return Err(format!("closed and opened again{}", difference(&now, expected)));
     }
@@ -368,8 +370,7 @@ fn f27_no_power_cut_takes_what_was_acknowledged() {
     let mut all = 0;
     for seed in 1..=seeds {
         let seed: u64 = std::env::var("BATONFS_POWER_SEED").map_or(seed, |seed| seed.parse().unwrap());
-        // Every second workload keeps a table of versions.
-        let opening = if seed.is_multiple_of(2) { ALWAYS } else { Opening::USUAL };
+        let opening = opening_of(seed);
         let (looked, wrong) = cut_everywhere(seed, steps, 2, (opening, Way::Synced, None));
         assert!(wrong.is_none(), "seed {seed}: {}", wrong.unwrap_or_default());
         all += looked;
@@ -378,11 +379,16 @@ fn f27_no_power_cut_takes_what_was_acknowledged() {
     assert!(all > 1_000, "only {all} power cuts");
 }
 
+/// Every second workload has a table of versions, and keeps so few that many files of old ones are written again.
+fn opening_of(seed: u64) -> Opening<'static> {
+    if seed.is_multiple_of(2) { Opening { keep: Keep { count: 2, age: None }, ..ALWAYS } } else { Opening::USUAL }
+}
+
 fn survives(way: Way, seeds: std::ops::RangeInclusive<u64>, steps: usize, cuts: u64, least: usize) {
     let mut all = 0;
     for seed in seeds {
         let seed = std::env::var("BATONFS_POWER_SEED").map_or(seed, |seed| seed.parse().unwrap());
-        let opening = if seed.is_multiple_of(2) { ALWAYS } else { Opening::USUAL };
+        let opening = opening_of(seed);
         let (looked, wrong) = cut_everywhere(seed, steps, cuts, (opening, way, None));
         assert!(wrong.is_none(), "{way:?}, seed {seed}: {}", wrong.unwrap_or_default());
         all += looked;

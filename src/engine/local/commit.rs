@@ -492,24 +492,34 @@ impl LocalEngine {
         Err(EngineError::Stale { current: None })
     }
 
-    /// Is a version in its key's history already, or a later one, or where nothing is left there, in the log? Then the file is a copy that a program beside the mount
-    /// put back, mark and all, and its number was given to others since.
+    /// Is a version in its key's history already, or a later one in the log? Then the file is a copy that a program beside
+    /// the mount put back, mark and all, and its number was given to others since.
     fn is_past(&self, session: &Session, key: &Key, mark: &Mark) -> Result<bool> {
-        // Below a renamed directory the numbers in history may be another's.
-        if mark.floor > 0 {
-            return Ok(false);
-        }
-        match self.kept(&session.id, key)?.last() {
-            Some(newest) => Ok(*newest >= mark.version),
-            // They may all have been kept for long enough.
-            None => Ok(session.order().last_version(key.as_str())? > mark.version),
+        let last = session.order().last_version(key.as_str());
+        match last {
+            Ok(last) if last >= mark.next() => Ok(true),
+            // Below a renamed directory the numbers in history may be another's.
+            _ if mark.floor > 0 => Ok(false),
+            Ok(_) => {
+                let place = paths::history(&session.id, key.as_str(), mark.version);
+                Ok(self.disk.stat(&place).is_ok())
+            }
+            // Of a log that cannot be read history tells what it can.
+            Err(_) => Ok(self.kept(&session.id, key)?.last().is_some_and(|newest| *newest >= mark.version)),
         }
     }
 
     fn next_version(&self, session: &Session, key: &Key, current: &Current) -> Result<Version> {
         match current {
             Some((_, mark)) => Ok(mark.next()),
-            None => Ok(session.order().last_version(key.as_str())? + 1),
+            None => {
+                let next = session.order().last_version(key.as_str())? + 1;
+                // A log that has lost lines, and was repaired, may know of fewer than history does.
+                match self.disk.stat(&paths::history(&session.id, key.as_str(), next)) {
+                    Ok(_) => Ok(self.kept(&session.id, key)?.last().map_or(next, |last| last + 1)),
+                    Err(_) => Ok(next),
+                }
+            }
         }
     }
 

@@ -31,7 +31,7 @@ impl LocalEngine {
                     let Some(name) = name.to_str().filter(|_| form == Form::Dir) else { continue };
                     let place = format!("{dir}/{name}");
                     if name.starts_with('k') {
-                        forgotten += self.forget_key(&id, &place, time::to_ns(before))?;
+                        forgotten += self.forget_key(&id, &place, time::to_ns(before));
                     } else {
                         dirs.push(place);
                     }
@@ -45,9 +45,9 @@ impl LocalEngine {
     }
 
     /// The same in the history of one key.
-    fn forget_key(&self, id: &SessionId, place: &str, before_ns: i64) -> Result<u64> {
+    fn forget_key(&self, id: &SessionId, place: &str, before_ns: i64) -> u64 {
         if self.old_in(place, before_ns).is_empty() {
-            return Ok(0);
+            return 0;
         }
         // Nothing comes to history meanwhile, nor does a renamed directory bring other files under these names.
         let _gate = self.pass();
@@ -55,20 +55,24 @@ impl LocalEngine {
             Ok(session) => session,
             Err(e) => {
                 tracing::warn!("what is too old in history stays: {e}");
-                return Ok(0);
+                return 0;
             }
         };
         let _tree = session.hold_tree();
         if session.is_stuck() {
-            return Ok(0);
+            return 0;
         }
-        let old = self.old_in(place, before_ns);
-        old.iter().try_for_each(|file| tree::unlink(&*self.disk, file))?;
+        // One that cannot be removed keeps no other from it.
+        let gone = |file: &String| {
+            let removed = tree::unlink(&*self.disk, file);
+            removed.inspect_err(|e| tracing::warn!("what is too old in history stays: {e}")).is_ok()
+        };
+        let forgotten = self.old_in(place, before_ns).iter().filter(|file| gone(file)).count();
         let mut emptied = place;
         while emptied.len() > paths::HISTORY.len() && self.disk.remove_dir(emptied).is_ok() {
             emptied = paths::parent(emptied);
         }
-        Ok(old.len() as u64)
+        forgotten as u64
     }
 
     /// The files in a directory of history that came there before a time: a file's last change was its coming there.

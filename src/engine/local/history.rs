@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 
-use super::super::{EngineError, Entry, Head, Keep, Kind, Result, Snapshot};
-use super::disk::{Access, DiskFile, Form};
-use super::look::{self, Look};
+use super::super::{EngineError, Entry, Head, Kind, Result, Snapshot};
+use super::disk::{Access, Form};
+use super::look::{self, Found, Look};
 use super::mark::Mark;
 use super::read::entry_of;
 use super::record::Record;
@@ -14,19 +14,20 @@ use super::{LocalEngine, paths, tree};
 use crate::words::{Dir, Key, Past, SessionId, Version};
 
 impl LocalEngine {
-    /// Moves the file at `place` to a key's history as `version`, and prunes what is too far before `newest`.
+    /// Moves the file at `place` to a key's history as `version`, and prunes what is too far before `newest`, as the
+    /// record's committer wants it.
     ///
     /// # Errors
     /// [`EngineError::Io`], [`EngineError::NoSpace`]: the file is where it was.
     pub(super) fn keep(
         &self,
-        session: &SessionId,
+        record: &Record,
         key: &Key,
         version: Version,
         newest: Version,
         place: &str,
     ) -> Result<()> {
-        let to = paths::history(session, key.as_str(), version);
+        let to = paths::history(&record.session, key.as_str(), version);
         let renamed = match self.disk.rename(place, &to) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 tree::make_dirs_above(&*self.disk, &to)?;
@@ -37,11 +38,11 @@ impl LocalEngine {
         renamed.map_err(|e| EngineError::io(format!("keeping {to}"), e))?;
         // Most puts follow a put: then one name is too old. Where appends or deletes left a gap there, numbers pass by
         // the one that is due, and the directory says which are too old.
-        let Some(count) = Some(self.keep.count).filter(|count| *count > 0) else { return Ok(()) };
-        let Some(old) = newest.checked_sub(count.saturating_add(1)).filter(|old| *old > 0) else { return Ok(()) };
-        let old = paths::history(session, key.as_str(), old);
-        if newest.is_multiple_of(count) || self.disk.stat(&old).is_err() {
-            return self.prune(session, key, newest, self.keep);
+        let Some(count) = Some(record.keep).filter(|count| *count > 0) else { return Ok(()) };
+        let Some(due) = newest.checked_sub(count.saturating_add(1)).filter(|due| *due > 0) else { return Ok(()) };
+        let old = paths::history(&record.session, key.as_str(), due);
+        if newest.is_multiple_of(count) || record.replaces(due) || self.disk.stat(&old).is_err() {
+            return self.prune(record, key, newest);
         }
         self.spare_values.retire(&*self.disk, &old);
         Ok(())
@@ -60,13 +61,19 @@ impl LocalEngine {
         }
     }
 
-    /// Removes what is too far before `newest` in a key's history.
+    /// Removes what is too far before `newest` in a key's history, but for the version that was there just before: under
+    /// a name that came with a renamed directory, its number may be far below.
     ///
     /// # Errors
     /// [`EngineError::Io`].
-    fn prune(&self, session: &SessionId, key: &Key, newest: Version, keep: Keep) -> Result<()> {
-        for old in self.kept(session, key)?.into_iter().filter(|old| keep.is_past(*old, newest)) {
-            tree::unlink(&*self.disk, &paths::history(session, key.as_str(), old))?;
+    fn prune(&self, record: &Record, key: &Key, newest: Version) -> Result<()> {
+        let keep = record.keeps();
+        if keep.count == 0 {
+            return Ok(());
+        }
+        let is_old = |old: &Version| keep.is_past(*old, newest) && !record.replaces(*old);
+        for old in self.kept(&record.session, key)?.into_iter().filter(is_old) {
+            tree::unlink(&*self.disk, &paths::history(&record.session, key.as_str(), old))?;
         }
         Ok(())
     }
@@ -77,11 +84,22 @@ impl LocalEngine {
     /// # Errors
     /// [`EngineError::Io`].
     pub(super) fn prune_again(&self, record: &Record) -> Result<()> {
-        let keep = Keep { count: record.keep, ..self.keep };
         match record.outdates() {
-            Some((key, newest)) => self.prune(&record.session, key, newest, keep),
+            Some((key, newest)) => self.prune(record, key, newest),
             None => Ok(()),
         }
+    }
+
+    /// The file in a key's history that has a version: its own, or one that went on to be appended to.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`].
+    pub(super) fn kept_with(&self, session: &SessionId, key: &Key, version: Version) -> Result<Option<Version>> {
+        // Of all that are kept few are looked at where most have their own.
+        if self.disk.stat(&paths::history(session, key.as_str(), version)).is_ok() {
+            return Ok(Some(version));
+        }
+        Ok(self.kept(session, key)?.into_iter().find(|kept| *kept >= version))
     }
 
     /// The versions in a key's history, oldest first.
@@ -182,7 +200,7 @@ impl LocalEngine {
         Ok(self.find_kept(&place, past)?.map(|kept| kept.head))
     }
 
-    /// Something in a key's history with its bytes, which are checked: nobody but a failing disk changes them.
+    /// Something in a key's history with its bytes, which are checked.
     ///
     /// # Errors
     /// [`EngineError::Io`]; [`EngineError::Damaged`] when they are not those that were committed.
@@ -191,19 +209,11 @@ impl LocalEngine {
         if let Some(waiting) = self.waiting(session, &place) {
             return Ok(Some(waiting));
         }
-        let Some(KeptFile { file, mark, head }) = self.find_kept(&place, past)? else { return Ok(None) };
-        let io = |e| EngineError::io(format!("reading {place}"), e);
+        let Some(KeptFile { found, mark, head }) = self.find_kept(&place, past)? else { return Ok(None) };
         if let Some(mark) = &mark {
-            let crc = checksum(head.size_bytes, |at, buffer| file.read_at(at, buffer).map_err(io))?;
-            if (mark.size, mark.crc) != (head.size_bytes, crc) {
-                let what = match past {
-                    Past::Version(version) => format!("its bytes are not those of version {version} of '{key}'"),
-                    Past::Draft(..) => format!("its bytes are not those of the draft of '{key}' that was kept"),
-                };
-                return Err(EngineError::Damaged { place, what });
-            }
+            check(&found, mark, (key, past), &place)?;
         }
-        Ok(Some(Snapshot { head, content: std::sync::Arc::new(FileContent(file)) }))
+        Ok(Some(Snapshot { head, content: std::sync::Arc::new(FileContent(found.file)) }))
     }
 
     fn find_kept(&self, place: &str, past: Past) -> Result<Option<KeptFile>> {
@@ -220,13 +230,32 @@ impl LocalEngine {
             committed_at_s: mark.as_ref().map_or(0, |mark| mark.at_s),
             attributes: look::attributes(&*found.file, &found.stat)?,
         };
-        Ok(Some(KeptFile { file: found.file, mark, head }))
+        Ok(Some(KeptFile { found, mark, head }))
     }
 }
 
 /// A file in history, and what there is to say of it.
 struct KeptFile {
-    file: Box<dyn DiskFile>,
+    found: Found,
     mark: Option<Mark>,
     head: Head,
+}
+
+/// Are the bytes of a file those that its mark speaks of, and does it speak of this? Nobody but a failing disk changes
+/// them.
+///
+/// # Errors
+/// [`EngineError::Damaged`]: not so; [`EngineError::Io`].
+pub(super) fn check(found: &Found, mark: &Mark, (key, past): (&Key, Past), place: &str) -> Result<()> {
+    let read =
+        |at, part: &mut [u8]| found.file.read_at(at, part).map_err(|e| EngineError::io(format!("reading {place}"), e));
+    let is_whole = mark.size == found.stat.size_bytes && checksum(mark.size, read)? == mark.crc;
+    if mark.is_of_past(past) && is_whole {
+        return Ok(());
+    }
+    let what = match past {
+        Past::Version(version) => format!("its bytes are not those of version {version} of '{key}'"),
+        Past::Draft(..) => format!("its bytes are not those of the draft of '{key}' that was kept"),
+    };
+    Err(EngineError::Damaged { place: place.to_owned(), what })
 }

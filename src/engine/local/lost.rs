@@ -66,7 +66,7 @@ impl LocalEngine {
         } else {
             self.mark_lost(record, value, &place)?;
         }
-        self.prune_lost(&record.session, &draft.key)
+        self.prune_lost(record, &draft.key)
     }
 
     /// A large one that is in its place already: power may have taken its mark, and its attributes.
@@ -78,13 +78,18 @@ impl LocalEngine {
     }
 
     /// Removes all but the newest lost drafts of a key.
-    fn prune_lost(&self, session: &SessionId, key: &Key) -> Result<()> {
-        let mut drafts = self.kept_past(session, key)?;
-        drafts.retain(|past| past.version().is_none());
-        let old = self.keep.too_many(drafts.len());
+    fn prune_lost(&self, record: &Record, key: &Key) -> Result<()> {
+        let keep = record.keeps();
+        if keep.count == 0 {
+            return Ok(());
+        }
+        let mut drafts = self.kept_past(&record.session, key)?;
+        // Of a record that is published again, those that came after it are there too.
+        drafts.retain(|past| matches!(past, Past::Draft(seq, _) if *seq <= record.seq));
+        let old = keep.too_many(drafts.len());
         drafts
             .into_iter()
             .take(old)
-            .try_for_each(|past: Past| tree::unlink(&*self.disk, &paths::past(session, key.as_str(), past)))
+            .try_for_each(|past| tree::unlink(&*self.disk, &paths::past(&record.session, key.as_str(), past)))
     }
 }

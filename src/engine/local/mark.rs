@@ -4,12 +4,14 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{EngineError, Result};
 use super::disk::{DiskFile, Stat};
-use crate::words::{Seq, Version, Writer};
+use crate::words::{Past, Seq, Version, Writer};
 
 /// The xattr's name.
 pub(super) const NAME: &str = "user.batonfs";
 /// The form written here; a mark of another form is a stranger's.
 const FORM: u32 = 1;
+/// Versions go on from any mark: one with a greater number, which no commit makes, is a stranger's.
+const NUMBER_MAX: Version = Version::MAX >> 1;
 /// What room for a mark is filled with.
 const ROOM: u8 = b'#';
 /// Marks are padded to a multiple of this, so that a longer number needs no more room beside the user's xattrs.
@@ -106,7 +108,8 @@ impl Mark {
     /// The mark of a file; else whether room for one was made by [`Mark::reserve`].
     pub(super) fn read_or_room(file: &dyn DiskFile) -> std::io::Result<(Option<Self>, bool)> {
         let Some(bytes) = file.xattr(NAME)? else { return Ok((None, false)) };
-        let mark = serde_json::from_slice::<Self>(&bytes).ok().filter(|mark| mark.form == FORM);
+        let ours = |mark: &Self| mark.form == FORM && mark.version.max(mark.floor) <= NUMBER_MAX;
+        let mark = serde_json::from_slice::<Self>(&bytes).ok().filter(ours);
         Ok((mark, bytes.first() == Some(&ROOM)))
     }
 
@@ -183,6 +186,14 @@ impl Mark {
     /// Are these bytes that version, or that version with appends after it?
     pub(super) fn covers(&self, version: Version) -> bool {
         self.since <= version && version <= self.version
+    }
+
+    /// Does it say that its file is this, of all that is kept of a key?
+    pub(super) fn is_of_past(&self, past: Past) -> bool {
+        match past {
+            Past::Version(version) => self.covers(version),
+            Past::Draft(seq, _) => (self.version, self.seq) == (0, seq),
+        }
     }
 
     /// The number the next version gets.

@@ -357,13 +357,11 @@ impl Engine for LocalEngine {
     }
 
     fn open_past(&self, session: &SessionId, key: &Key, past: Past) -> Result<Option<Snapshot>> {
-        match self.read_snapshot(session, key)? {
-            Some(current) if past == Past::Version(current.head.version) => Ok(Some(current)),
-            _ => {
-                self.past_in_place(session);
-                self.open_kept(session, key, past)
-            }
+        if let Some(newest) = self.read_newest(session, key, past)? {
+            return Ok(Some(newest));
         }
+        self.past_in_place(session);
+        self.open_kept(session, key, past)
     }
 
     fn stage(&self) -> Box<dyn Stage> {

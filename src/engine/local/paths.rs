@@ -71,7 +71,7 @@ pub(super) fn history_dir(session: &SessionId, dir: &str) -> String {
 
 /// One earlier version of a key.
 pub(super) fn history(session: &SessionId, key: &str, version: Version) -> String {
-    format!("{}/{version}", history_key(session, key))
+    past(session, key, Past::Version(version))
 }
 
 /// What begins the name of a draft that became no version, before the number of its change.
@@ -84,16 +84,24 @@ fn letter(lost: Lost) -> char {
 
 /// One thing that is kept of a key.
 pub(super) fn past(session: &SessionId, key: &str, past: Past) -> String {
-    match past {
-        Past::Version(version) => history(session, key, version),
-        Past::Draft(seq, lost) => format!("{}/{}{seq}", history_key(session, key), letter(lost)),
-    }
+    format!("{}/{}", history_key(session, key), past_name(past))
 }
 
 /// What a name in a key's history is; `None` for one that is nobody's.
 pub(super) fn past_of(name: &str) -> Option<Past> {
     let draft = |lost| Some(Past::Draft(name.strip_prefix(letter(lost))?.parse().ok()?, lost));
-    draft(Lost::Dropped).or_else(|| draft(Lost::Refused)).or_else(|| Some(Past::Version(name.parse().ok()?)))
+    let past = draft(Lost::Dropped).or_else(|| draft(Lost::Refused));
+    let past = past.or_else(|| Some(Past::Version(name.parse().ok()?)));
+    // One name for each: neither `+7` nor `07`.
+    past.filter(|past| past_name(*past) == name)
+}
+
+/// The name of one thing that is kept, in its key's history.
+fn past_name(past: Past) -> String {
+    match past {
+        Past::Version(version) => version.to_string(),
+        Past::Draft(seq, lost) => format!("{}{seq}", letter(lost)),
+    }
 }
 
 /// The directory of what we keep of a session beside its values.

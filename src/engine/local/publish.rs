@@ -234,7 +234,7 @@ impl LocalEngine {
                         match (version, found) {
                             (0, Some(_)) => tree::unlink(&*self.disk, &draft)?,
                             (0, None) => {}
-                            _ => self.keep(&record.session, &value.key, version, value.version, &draft)?,
+                            _ => self.keep(record, &value.key, version, value.version, &draft)?,
                         }
                         return Ok(true);
                     }
@@ -242,7 +242,7 @@ impl LocalEngine {
                 (Whose::Later, _) if self.mend_kept(record, value, work)? => return Ok(false),
                 (Whose::Later | Whose::Stranger | Whose::This, _) => {
                     if self.ready_draft(record, value, work)?.is_some() {
-                        self.keep(&record.session, &value.key, value.version, value.version, &draft)?;
+                        self.keep(record, &value.key, value.version, value.version, &draft)?;
                     }
                     return Ok(false);
                 }
@@ -356,8 +356,7 @@ impl LocalEngine {
     /// `false`: it is not there.
     fn mend_kept(&self, record: &Record, value: &Value, work: &Work<'_>) -> Result<bool> {
         let Some(replay) = work.replay else { return Ok(false) };
-        let kept = self.kept(&record.session, &value.key)?;
-        let Some(kept) = kept.into_iter().find(|kept| *kept >= value.version) else { return Ok(false) };
+        let Some(kept) = self.kept_with(&record.session, &value.key, value.version)? else { return Ok(false) };
         let place = paths::history(&record.session, value.key.as_str(), kept);
         let Some(found) = self.look_at_kept(&record.session, &value.key, &place)? else { return Ok(false) };
         let covers = found.mark.as_ref().is_some_and(|mark| mark.covers(value.version));
@@ -393,7 +392,7 @@ impl LocalEngine {
         let target = paths::value(&record.session, value.key.as_str());
         match Mark::read(&*left.file).map_err(io("reading", &draft))?.filter(|mark| mark.is_of(&target)) {
             Some(mark) if mark.version < value.version => {
-                self.keep(&record.session, &value.key, mark.version, value.version, &draft)?;
+                self.keep(record, &value.key, mark.version, value.version, &draft)?;
                 Ok(false)
             }
             // Staged by an attempt that got no further.
@@ -407,7 +406,7 @@ impl LocalEngine {
             }
             None => {
                 self.disk.exchange(&draft, &target).map_err(io("giving back", &target))?;
-                self.keep(&record.session, &value.key, value.version, value.version, &draft)?;
+                self.keep(record, &value.key, value.version, value.version, &draft)?;
                 Ok(true)
             }
         }
@@ -516,10 +515,8 @@ impl LocalEngine {
     }
 
     fn extend_kept(&self, record: &Record, append: &Append, work: &Work<'_>) -> Result<()> {
-        let kept = self.kept(&record.session, &append.key)?;
-        let with = kept.iter().copied().find(|kept| *kept >= append.version);
-        let under = kept.iter().copied().find(|kept| *kept == append.over);
-        for version in with.into_iter().chain(under) {
+        let with = self.kept_with(&record.session, &append.key, append.version)?;
+        for version in with.into_iter().chain([append.over]) {
             let place = paths::history(&record.session, append.key.as_str(), version);
             let Some(found) = self.look_at_kept(&record.session, &append.key, &place)? else { continue };
             if self.extend_at(record, append, work, &found, &place)?.is_some() {
@@ -567,7 +564,7 @@ impl LocalEngine {
         self.remove_sidecar(&record.session, key)?;
         match version {
             0 => tree::unlink(&*self.disk, &draft),
-            _ => self.keep(&record.session, key, version, over, &draft),
+            _ => self.keep(record, key, version, over, &draft),
         }
     }
 
@@ -577,7 +574,7 @@ impl LocalEngine {
         let Look::File(left) = look::look_at(&*self.disk, draft, Access::Read)? else { return Ok(false) };
         match Mark::read(&*left.file).map_err(io("reading", draft))?.filter(|mark| mark.is_of(target)) {
             Some(mark) if mark.version <= over => {
-                self.keep(&record.session, key, mark.version, over, draft)?;
+                self.keep(record, key, mark.version, over, draft)?;
                 Ok(false)
             }
             _ => Ok(true),

@@ -59,8 +59,7 @@ impl LocalEngine {
             return Ok(Some((found, mark)));
         }
         let (true, Ok(key)) = (work.replay.is_some(), Key::literal(path)) else { return Ok(None) };
-        let kept = self.kept(session, &key)?.into_iter().find(|kept| *kept >= version);
-        let Some(kept) = kept else { return Ok(None) };
+        let Some(kept) = self.kept_with(session, &key, version)? else { return Ok(None) };
         let found = self.look_at_kept(session, &key, &paths::history(session, path, kept))?;
         Ok(found.and_then(|found| found.mark.clone().map(|mark| (found, mark))).filter(|(_, mark)| is_it(mark)))
     }

@@ -10,8 +10,8 @@ use super::look::{self, Found, Look};
 use super::mark::Mark;
 use super::session::Shown;
 use super::stage::FileContent;
-use super::{LocalEngine, ROUNDS_MAX, paths, tree};
-use crate::words::{Dir, Key, SessionId};
+use super::{LocalEngine, ROUNDS_MAX, history, paths, tree};
+use crate::words::{Dir, Key, Past, SessionId};
 
 /// The value at a key.
 #[expect(
@@ -132,14 +132,33 @@ impl LocalEngine {
     }
 
     pub(super) fn read_snapshot(&self, session: &SessionId, key: &Key) -> Result<Option<Snapshot>> {
-        Ok(match self.find(session, key)? {
-            None => None,
-            Some(Seen::Served(head, content)) => Some(Snapshot { head: *head, content }),
-            Some(Seen::There(found, mark)) => {
+        self.find(session, key)?.map(|seen| self.snapshot(session, key, seen)).transpose()
+    }
+
+    /// The newest version, if this is it, with its bytes checked like those of the others.
+    pub(super) fn read_newest(&self, session: &SessionId, key: &Key, past: Past) -> Result<Option<Snapshot>> {
+        let Some(seen) = self.find(session, key)? else { return Ok(None) };
+        let version = match &seen {
+            Seen::Served(head, _) => head.version,
+            Seen::There(_, mark) => mark.version,
+        };
+        if past != Past::Version(version) {
+            return Ok(None);
+        }
+        if let Seen::There(found, mark) = &seen {
+            history::check(found, mark, (key, past), &paths::value(session, key.as_str()))?;
+        }
+        self.snapshot(session, key, seen).map(Some)
+    }
+
+    fn snapshot(&self, session: &SessionId, key: &Key, seen: Seen) -> Result<Snapshot> {
+        match seen {
+            Seen::Served(head, content) => Ok(Snapshot { head: *head, content }),
+            Seen::There(found, mark) => {
                 let head = look::head(&*self.disk, session, key.as_str(), &found, &mark)?;
-                Some(Snapshot { head, content: Arc::new(FileContent(found.file)) })
+                Ok(Snapshot { head, content: Arc::new(FileContent(found.file)) })
             }
-        })
+        }
     }
 
     /// The value at a key, with a mark that fits it; a stranger's is adopted first.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::value::Attributes;
-use super::super::{AttributeChange, EngineError, KEPT_VERSIONS, Result};
+use super::super::{AttributeChange, EngineError, KEPT_VERSIONS, Keep, Result};
 use super::disk::FileId;
 use super::mark::{Mark, Span};
 use super::paths;
@@ -171,7 +171,7 @@ pub(super) struct Record {
     pub(super) author: Author,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) conflict: Option<String>,
-    /// How many versions before the newest are kept by who commits it; 0: all.
+    /// How many versions before the newest, and lost drafts, are kept by who commits it; 0: all.
     #[serde(default = "usual_count")]
     pub(super) keep: u64,
     pub(super) act: Act,
@@ -203,6 +203,20 @@ impl Record {
             Act::Append(append) => Some((&append.key, append.version)),
             Act::Delete { key, over } => Some((key, *over)),
             _ => None,
+        }
+    }
+
+    /// How much its committer keeps, whoever publishes it.
+    pub(super) fn keeps(&self) -> Keep {
+        Keep { count: self.keep, age: None }
+    }
+
+    /// Does its version take the place of this one?
+    pub(super) fn replaces(&self, version: Version) -> bool {
+        match &self.act {
+            Act::Put(value) | Act::Rename { value, .. } => value.over == Some(version),
+            Act::Append(Append { over, .. }) | Act::Delete { over, .. } => *over == version,
+            _ => false,
         }
     }
 

@@ -44,7 +44,9 @@ pub(super) fn make_dirs_above(disk: &dyn Disk, path: &str) -> Result<()> {
     }
 }
 
-/// Moves everything below `from` to `to`, into the directories that are there already. Nothing at `from` is no error.
+/// Moves everything below `from` to `to`, into the directories that are there already. Nothing at `from` is no error. What
+/// cannot go there, as a directory is where a file would, or a file where a directory, or as its name is not UTF-8, stays:
+/// it is the leaving of some other program, and to fail would be to fail for ever.
 ///
 /// # Errors
 /// [`EngineError::Io`], [`EngineError::NoSpace`]; doing it again moves the rest.
@@ -57,18 +59,25 @@ pub(super) fn merge(disk: &dyn Disk, from: &str, to: &str) -> Result<()> {
     make_dirs_above(disk, to)?;
     match disk.rename_new(from, to) {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+        Err(e) if e.kind() == ErrorKind::NotADirectory => return Ok(()),
         other => return other.map_err(io),
     }
     for (name, form) in names {
         let Some(name) = name.to_str() else { continue };
         let (below_from, below_to) = (format!("{from}/{name}"), format!("{to}/{name}"));
         if form == Form::Dir {
-            merge(disk, &below_from, &below_to)?
-        } else {
-            disk.rename(&below_from, &below_to).map_err(io)?
+            merge(disk, &below_from, &below_to)?;
+            continue;
+        }
+        match disk.rename(&below_from, &below_to) {
+            Err(e) if matches!(e.kind(), ErrorKind::IsADirectory | ErrorKind::NotADirectory) => {}
+            other => other.map_err(io)?,
         }
     }
-    disk.remove_dir(from).map_err(io)
+    match disk.remove_dir(from) {
+        Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
+        other => other.map_err(io),
+    }
 }
 
 fn making(path: &str, e: std::io::Error) -> EngineError {

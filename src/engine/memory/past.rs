@@ -18,8 +18,10 @@ impl Session {
     pub(super) fn remember(&mut self, key: &Key, value: Value, newest: Version) {
         let keep = self.keep;
         let kept = self.history.entry(key.to_string()).or_default();
-        kept.push_back((value.head.version, Value { kept_at: Some(SystemTime::now()), ..value }));
-        kept.retain(|(version, _)| !keep.is_past(*version, newest));
+        let last = value.head.version;
+        kept.push_back((last, Value { kept_at: Some(SystemTime::now()), ..value }));
+        // But for the one that was there just before.
+        kept.retain(|(version, _)| *version == last || !keep.is_past(*version, newest));
     }
 
     pub(super) fn keep_lost(

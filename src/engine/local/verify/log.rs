@@ -112,9 +112,8 @@ impl Scan<'_, '_> {
             self.found(fault.mended_by(Mend::ForgetEnd(place.to_owned())));
         }
         if let Some(what) = wrong.version {
-            let remedy =
-                "nothing is lost; a copy that a program beside the mount put back with its mark can lead to this";
-            self.found(Fault::note("F10", place, what, remedy));
+            let remedy = "the value is whole; of two versions with one number history has one";
+            self.found(Fault::note("F7", place, what, remedy));
         }
         if let Some(what) = wrong.operation {
             let remedy = "it was made twice; delete the later version if it is not meant";

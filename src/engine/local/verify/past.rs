@@ -39,8 +39,7 @@ impl Scan<'_, '_> {
         let (mut versions, mut drafts): (Vec<Version>, Vec<Past>) = Default::default();
         for (name, form) in self.names(&place) {
             let file = format!("{place}/{}", shown(&name));
-            let past = paths::past_of(&shown(&name)).filter(|past| paths::past(session, key.as_str(), *past) == file);
-            match past {
+            match paths::past_of(&shown(&name)) {
                 Some(Past::Version(version)) if form == Form::File => versions.push(version),
                 Some(draft) if form == Form::File => drafts.push(draft),
                 _ => self.unknown(&file),
@@ -77,7 +76,7 @@ impl Scan<'_, '_> {
         // Its mark was put on it at its key's path, which may have been another directory's.
         let read = Mark::read(&*found.file).map_err(|e| EngineError::io(format!("reading {place}"), e));
         let Some(read) = self.or_unreadable(&place, read)? else { return Ok(Vec::new()) };
-        let Some(mark) = read.filter(|mark| mark.covers(version)) else {
+        let Some(mark) = read.filter(|mark| mark.is_of_past(Past::Version(version))) else {
             let what = format!("its mark does not say that it is version {version}");
             return Ok(vec![Fault::damage("F6", &place, what, "its bytes are kept; who wrote them is in the log")]);
         };
@@ -100,8 +99,7 @@ impl Scan<'_, '_> {
         let Some(Look::File(found)) = self.or_unreadable(&place, looked)? else { return Ok(Vec::new()) };
         let read = Mark::read(&*found.file).map_err(|e| EngineError::io(format!("reading {place}"), e));
         let Some(read) = self.or_unreadable(&place, read)? else { return Ok(Vec::new()) };
-        let is_it = |mark: &Mark| mark.version == 0 && matches!(draft, Past::Draft(seq, _) if seq == mark.seq);
-        let Some(mark) = read.filter(is_it) else {
+        let Some(mark) = read.filter(|mark| mark.is_of_past(draft)) else {
             let what = format!("its mark does not say that it is the draft {draft}");
             return Ok(vec![Fault::damage("F57", &place, what, "its bytes are kept; who wrote them is in the log")]);
         };
