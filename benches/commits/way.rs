@@ -111,7 +111,7 @@ pub(crate) fn through_the_store(store: &Store, session: &SessionId, key: &Key, b
         rule: Rule::Policy,
     };
     let closing = Instant::now();
-    store.write(write, &by)?;
+    store.write(&write, &by)?;
     Ok(closing.elapsed())
 }
 

@@ -284,7 +284,7 @@ fn restore(
 }
 
 fn commit(store: &Store, write: &Write<'_>, caller: &Caller) -> Result<Answer, StoreError> {
-    let made = store.commit(write, caller)?;
+    let made = store.write(write, caller)?;
     Ok(Reply::Written { version: Some(made.version), seq: made.seq, warning: made.warning }.into())
 }
 

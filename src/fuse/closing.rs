@@ -183,7 +183,7 @@ impl Filesystem {
         let anothers = reserved && !own && self.has_value(handle.ino);
         let write = Write { session: &place.session, key: &key, draft, base, fresh, own, set, rule: Rule::Policy };
         let by = self.caller_of(&place.session, writer);
-        match self.store.commit(&write, &by) {
+        match self.store.write(&write, &by) {
             Ok(committed) => {
                 self.counters.committed(moment);
                 self.note_accepted("close", &place, &committed, &by);

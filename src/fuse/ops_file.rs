@@ -475,7 +475,7 @@ impl Filesystem {
             set: AttributeChange { mtime: Some(SystemTime::now()), ..AttributeChange::default() },
             rule: Rule::Policy,
         };
-        let committed = self.store.write(write, by)?;
+        let committed = self.store.write(&write, by)?;
         self.note_accepted("setattr", &place, &committed, by);
         Ok(Some(()))
     }

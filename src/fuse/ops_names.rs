@@ -91,7 +91,7 @@ impl Filesystem {
             set: crate::engine::AttributeChange::default(),
             rule: Rule::Policy,
         };
-        self.store.write(write, &by)?;
+        self.store.write(&write, &by)?;
         drop(name_held);
         self.lookup(asker, parent, name)
     }

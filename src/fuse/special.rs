@@ -131,7 +131,7 @@ impl Filesystem {
             own: false,
             rule: if view.is_plain() { Rule::NeighbourChecked } else { Rule::Policy },
         };
-        let committed = self.store.write(write, by).map_err(|error| Refusal::from(error).of(by))?;
+        let committed = self.store.write(&write, by).map_err(|error| Refusal::from(error).of(by))?;
         self.note_accepted("rename", to, &committed, by);
         self.scratches.remove(ino);
         let pid = by.author.process.as_ref().map_or(0, |process| process.pid);

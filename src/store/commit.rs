@@ -150,15 +150,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Conflict`], [`StoreError::Outdated`], [`StoreError::Document`]: refused, the value stays.
     /// [`StoreError::Engine`]: as [`crate::engine::Engine::commit`].
-    pub fn write(&self, write: Write<'_>, by: &Caller) -> Result<Committed> {
-        self.commit(&write, by)
-    }
-
-    /// As [`Store::write`], for who keeps the draft where it is refused ([`Store::lose`]).
-    ///
-    /// # Errors
-    /// As [`Store::write`].
-    pub fn commit(&self, write: &Write<'_>, by: &Caller) -> Result<Committed> {
+    pub fn write(&self, write: &Write<'_>, by: &Caller) -> Result<Committed> {
         let (session, key) = (write.session, write.key);
         let _guard = self.locks.key(session, key);
         self.until_current(|| {

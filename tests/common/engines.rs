@@ -167,5 +167,5 @@ pub(crate) fn write(store: &Store, path: &str, bytes: &[u8], caller: &Caller) ->
         set: Default::default(),
         rule: Rule::Policy,
     };
-    store.write(write, caller).map(|committed| committed.warning)
+    store.write(&write, caller).map(|committed| committed.warning)
 }

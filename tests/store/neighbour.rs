@@ -434,7 +434,7 @@ fn a_waiting_append_goes_after_a_strangers_value() {
         set: Default::default(),
         rule: batonfs::store::Rule::Policy,
     };
-    store.write(append, &caller("w")).unwrap();
+    store.write(&append, &caller("w")).unwrap();
     assert_eq!(value(&*subject.engine, "log").unwrap(), b"theirs\nmore\n");
 }
 

@@ -337,7 +337,7 @@ fn of_a_refused_append_what_was_to_be_appended_is_kept() {
         let (base, fresh, rule) = (Base::Fresh, attributes(), Rule::Policy);
         let write =
             Write { session: &session, key: &path, draft, base, fresh, own: false, set: Default::default(), rule };
-        assert!(matches!(store.commit(&write, &caller("other")), Err(StoreError::Conflict { .. })));
+        assert!(matches!(store.write(&write, &caller("other")), Err(StoreError::Conflict { .. })));
         let past = store.lose(&write, Lost::Refused, "a conflict", &caller("other")).unwrap();
         assert_eq!(
             (kept(engine, "k", past), value(engine, "k").unwrap()),

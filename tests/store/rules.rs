@@ -215,8 +215,8 @@ fn an_edit_of_an_older_version_is_a_conflict_whoever_wrote_it() {
             set: Default::default(),
             rule: Rule::Policy,
         };
-        assert!(matches!(store.write(edit(1), &caller("a")), Err(StoreError::Outdated { base: 1, current: 2, .. })));
-        assert_eq!(store.write(edit(2), &caller("a")).unwrap().version, 3);
+        assert!(matches!(store.write(&edit(1), &caller("a")), Err(StoreError::Outdated { base: 1, current: 2, .. })));
+        assert_eq!(store.write(&edit(2), &caller("a")).unwrap().version, 3);
     }
 }
 
@@ -286,9 +286,9 @@ fn a_draft_of_exactly_one_version_is_refused_over_another_under_every_policy() {
             rule: Rule::Policy,
         };
         for stale in [0, 1] {
-            assert!(matches!(store.write(exactly(stale), &caller("a")), Err(StoreError::Outdated { .. })));
+            assert!(matches!(store.write(&exactly(stale), &caller("a")), Err(StoreError::Outdated { .. })));
         }
         assert_eq!(value(&*subject.engine, "k").unwrap(), b"two");
-        assert_eq!(store.write(exactly(2), &caller("a")).unwrap().version, 3);
+        assert_eq!(store.write(&exactly(2), &caller("a")).unwrap().version, 3);
     }
 }
