@@ -473,7 +473,9 @@ impl fuser::Filesystem for Adapter {
             });
             answer!(fs, "readdir", asker, ino, None, reply, listed, |()| reply.ok());
         };
-        if offset == 0 && self.fs.waits_below(ino) { self.aside(work) } else { work(&self.fs) }
+        // From the start again it is listed as it is now.
+        let lists = offset == 0 && (self.fs.waits_below(ino) || self.fs.is_control(ino));
+        if lists { self.aside(work) } else { work(&self.fs) }
     }
 
     fn releasedir(&self, _request: &Request, _ino: INodeNo, handle: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
