@@ -14,8 +14,6 @@ use crate::identity::holders;
 
 /// What our own read-only attributes begin with.
 const OURS: &str = "user.baton.";
-/// What they end with.
-const FIELDS: [&str; 6] = ["version", "writer_id", "stage_id", "session_id", "worker_id", "committed_at"];
 
 impl Filesystem {
     /// What a SETATTR is, before another request of its thread is read: of a size 0 without a handle, the open that the
@@ -142,20 +140,12 @@ impl Filesystem {
         self.user_xattrs(asker.view, ino)?.remove(name).ok_or_else(none)
     }
 
-    /// The names of the user's attributes; ours are not listed, so that `mv` and `rsync -X` do not trip on them, but for
-    /// what is kept, which nobody moves.
+    /// The names of the user's attributes; ours are not listed, so that `mv` and `rsync -X` do not trip on them.
     ///
     /// # Errors
     /// EIO.
     pub fn list_xattrs(&self, asker: Asker, ino: Ino) -> Reply<Vec<String>> {
-        let mut names: Vec<_> = self.user_xattrs(asker.view, ino)?.into_keys().collect();
-        if self.role(ino)? == Role::Past
-            && let Some(head) = self.head(asker.view, ino)?
-        {
-            let ours = FIELDS.iter().filter(|field| our_attribute(&head, field).is_some());
-            names.extend(ours.map(|field| format!("{OURS}{field}")));
-        }
-        Ok(names)
+        Ok(self.user_xattrs(asker.view, ino)?.into_keys().collect())
     }
 
     /// Sets (`Some`) or removes (`None`) a user's attribute. `flags` are those of `setxattr(2)`.
@@ -213,7 +203,7 @@ impl Filesystem {
     }
 }
 
-/// One of [`FIELDS`]. What became no version has only a writer.
+/// One of ours. What became no version has only a writer.
 fn our_attribute(head: &Head, field: &str) -> Option<String> {
     let (writer, is_version) = (&head.writer, head.version > 0);
     match field {
