@@ -17,6 +17,7 @@ mod power_disk;
 #[path = "../common/sound.rs"]
 mod sound;
 
+mod adopted;
 mod beside;
 mod contract;
 mod crash;

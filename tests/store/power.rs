@@ -74,7 +74,7 @@ pub(crate) struct Shown {
 }
 
 /// `count`: how many versions before the newest are kept; 0: all.
-fn shown(engine: &dyn Engine, count: u64) -> Shown {
+pub(crate) fn shown(engine: &dyn Engine, count: u64) -> Shown {
     let Ok(lines) = engine.changes(&session(), 0) else { return Shown::default() };
     assert_eq!(lines.iter().map(|line| line.seq).collect::<Vec<_>>(), (1..=lines.len() as u64).collect::<Vec<_>>());
     let mut shown = Shown { changes: lines.len(), policy: engine.policy(&session()).ok(), ..Shown::default() };
@@ -104,7 +104,7 @@ fn shown(engine: &dyn Engine, count: u64) -> Shown {
 }
 
 /// What one shows and the other does not.
-fn difference(is: &Shown, should: &Shown) -> String {
+pub(crate) fn difference(is: &Shown, should: &Shown) -> String {
     let lines = |shown: &Shown, not: &Shown, sign: &str| {
         let other = |(at, value): &(&(String, u64), &Value)| not.versions.get(*at) != Some(*value);
         let text = |((key, version), (bytes, writer, mode)): (&(String, u64), &Value)| {
@@ -348,7 +348,7 @@ fn judge(left: &Left, states: &[Shown], told: bool) -> Result<(), String> {
 }
 
 /// A check finds nothing that is wrong.
-fn sound(disk: &PowerDisk) -> Result<(), String> {
+pub(crate) fn sound(disk: &PowerDisk) -> Result<(), String> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     let report = verify_on(&disk, false, &mut |_| ControlFlow::Continue(())).map_err(|e| e.to_string())?;
     match told(&report.findings).as_slice() {

@@ -9,6 +9,9 @@ use super::disk::Form;
 use super::{LocalEngine, paths, time, tree};
 use crate::words::SessionId;
 
+/// So many files go at a time: the session takes no change meanwhile.
+const AT_ONCE: usize = 256;
+
 impl LocalEngine {
     /// Removes what has been in history for longer than is kept; how many files. Takes time proportional to history, so it
     /// is nothing to wait for; `stop` ends it early.
@@ -46,9 +49,12 @@ impl LocalEngine {
 
     /// The same in the history of one key.
     fn forget_key(&self, id: &SessionId, place: &str, before_ns: i64) -> u64 {
-        if self.old_in(place, before_ns).is_empty() {
-            return 0;
-        }
+        let old = self.old_in(place, before_ns);
+        old.chunks(AT_ONCE).map(|some| self.forget_some(id, place, some, before_ns)).sum()
+    }
+
+    /// Removes some files of one key that were too old when they were looked at.
+    fn forget_some(&self, id: &SessionId, place: &str, old: &[String], before_ns: i64) -> u64 {
         // Nothing comes to history meanwhile, nor does a renamed directory bring other files under these names.
         let _gate = self.pass();
         let session = match self.loaded(id) {
@@ -67,7 +73,7 @@ impl LocalEngine {
             let removed = tree::unlink(&*self.disk, file);
             removed.inspect_err(|e| tracing::warn!("what is too old in history stays: {e}")).is_ok()
         };
-        let forgotten = self.old_in(place, before_ns).iter().filter(|file| gone(file)).count();
+        let forgotten = old.iter().filter(|file| self.is_old(file, before_ns) && gone(file)).count();
         let mut emptied = place;
         while emptied.len() > paths::HISTORY.len() && self.disk.remove_dir(emptied).is_ok() {
             emptied = paths::parent(emptied);
@@ -79,9 +85,10 @@ impl LocalEngine {
     fn old_in(&self, place: &str, before_ns: i64) -> Vec<String> {
         let names = self.disk.read_dir(place).unwrap_or_default().into_iter();
         let ours = names.filter_map(|(name, _)| name.into_string().ok()).filter(|name| paths::past_of(name).is_some());
-        let is_old = |file: &String| {
-            self.disk.stat(file).is_ok_and(|stat| stat.form == Form::File && stat.changed_ns < before_ns)
-        };
-        ours.map(|name| format!("{place}/{name}")).filter(is_old).collect()
+        ours.map(|name| format!("{place}/{name}")).filter(|file| self.is_old(file, before_ns)).collect()
+    }
+
+    fn is_old(&self, file: &str, before_ns: i64) -> bool {
+        self.disk.stat(file).is_ok_and(|stat| stat.form == Form::File && stat.changed_ns < before_ns)
     }
 }

@@ -123,7 +123,7 @@ impl LocalEngine {
             Act::Adopt { key, version, size, crc, mtime_ns, .. } => {
                 let _alone = s.publishing(key.as_str());
                 let span = Span { version: *version, since: *version, size: *size, crc: *crc, mtime_ns: *mtime_ns };
-                self.mark_stranger(record, key, span)
+                self.mark_stranger(record, key, span, work)
             }
             Act::Policy { policy } => self.write_policy(record, *policy),
             Act::Drop(draft) => {

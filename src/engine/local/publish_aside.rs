@@ -6,6 +6,7 @@ use super::look::{self, Found, Look};
 use super::mark::{self, Mark, Span};
 use super::publish::{Work, io};
 use super::record::{KeptChange, Record};
+use super::replay::Known;
 use super::{LocalEngine, paths, tree};
 use crate::words::{Key, SessionId, Version};
 
@@ -82,15 +83,37 @@ impl LocalEngine {
         tree::unlink(&*self.disk, &paths::draft_sidecar(&record.operation))
     }
 
-    pub(super) fn mark_stranger(&self, record: &Record, key: &Key, span: Span) -> Result<()> {
-        let place = paths::value(&record.session, key.as_str());
-        if let Look::File(found) = look::look_at(&*self.disk, &place, Access::Read)?
-            && found.ours().is_none()
-            && (found.stat.size_bytes, found.stat.mtime_ns) == (span.size, span.mtime_ns)
-        {
-            Mark { foreign: true, ..record.mark(&place, span) }.write(&*found.file, &place)?;
+    /// Marks a stranger's value as the version it got.
+    pub(super) fn mark_stranger(&self, record: &Record, key: &Key, span: Span, work: &Work<'_>) -> Result<()> {
+        let target = paths::value(&record.session, key.as_str());
+        let mark =
+            |found: &Found, at: &str| Mark { foreign: true, ..record.mark(&target, span) }.write(&*found.file, at);
+        let found = match look::look_at(&*self.disk, &target, Access::Read)? {
+            Look::File(found) => Some(found),
+            _ => None,
+        };
+        let is_it = |found: &&Found| (found.stat.size_bytes, found.stat.mtime_ns) == (span.size, span.mtime_ns);
+        if let Some(found) = found.as_ref().filter(|found| found.ours().is_none()).filter(is_it) {
+            return mark(found, &target);
         }
-        Ok(())
+        let Some(replay) = work.replay.filter(|replay| replay.lost) else { return Ok(()) };
+        // Power may have taken the mark of a file that was appended to by then, or was in history. With it, the records of
+        // that find what they speak of; where it was changed otherwise, the mark does not fit.
+        let is_bare = |found: &Found| {
+            let known = replay.known(found.stat.id, &record.session, key, span.version);
+            known == Some(Known::This)
+                && found.stat.size_bytes >= span.size
+                && found.mark.as_ref().is_none_or(|mark| mark.version < span.version)
+        };
+        if let Some(found) = found.filter(is_bare) {
+            return mark(&found, &target);
+        }
+        let Some(kept) = self.kept_with(&record.session, key, span.version)? else { return Ok(()) };
+        let place = paths::history(&record.session, key.as_str(), kept);
+        match self.look_at_kept(&record.session, key, &place)?.filter(is_bare) {
+            Some(found) => mark(&found, &place),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn write_policy(&self, record: &Record, policy: crate::words::Policy) -> Result<()> {

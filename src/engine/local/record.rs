@@ -200,7 +200,6 @@ impl Record {
     pub(super) fn outdates(&self) -> Option<(&Key, Version)> {
         match &self.act {
             Act::Put(value) | Act::Rename { value, .. } => Some((&value.key, value.version)),
-            Act::Append(append) => Some((&append.key, append.version)),
             Act::Delete { key, over } => Some((key, *over)),
             _ => None,
         }

@@ -1,0 +1,134 @@
+//! The power goes after a program beside the store has put a value in the place of ours, durable as it does that: what was
+//! made of it afterwards is there, and the value itself is the version that it got.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use batonfs::engine::local::LocalEngine;
+use batonfs::engine::local::disk::Disk;
+use batonfs::engine::{AttributeChange, Change, Engine};
+
+use crate::engines::*;
+use crate::power::{Shown, difference, shown, sound};
+use crate::power_disk::{Chance, PowerDisk};
+
+/// What is done after the adoption.
+type After = fn() -> Vec<Change>;
+
+fn cases() -> Vec<(&'static str, After)> {
+    vec![
+        ("nothing", Vec::new),
+        ("append", || vec![append("a", b" and more", 2)]),
+        ("put", || vec![put("a", b"ours again", Some(2))]),
+        ("append and put", || vec![append("a", b" and more", 2), put("a", b"ours again", Some(3))]),
+        ("append twice and delete", || vec![append("a", b" and", 2), append("a", b" more", 3), delete("a", 4)]),
+        ("delete", || vec![delete("a", 2)]),
+        ("put, append and put", || {
+            vec![put("a", b"again", Some(2)), append("a", b" and more", 3), put("a", b"x", Some(4))]
+        }),
+        ("rename away", || vec![rename("a", "b", 2, Some(1))]),
+        ("append and rename away", || vec![append("a", b" and more", 2), rename("a", "b", 3, Some(1))]),
+        ("rename over it", || vec![rename("b", "a", 1, Some(2))]),
+        ("declare and put", || vec![Change::Declare { key: key("a"), expected: 2 }, put("a", b"ours again", Some(2))]),
+        ("attributes and append", || {
+            let set = AttributeChange { mode: Some(0o600), ..Default::default() };
+            vec![Change::Attributes { path: "a".to_owned(), set }, append("a", b" and more", 2)]
+        }),
+    ]
+}
+
+/// The neighbour's discipline: every step of it is durable before the next.
+fn other_puts(disk: &PowerDisk, bytes: &[u8]) {
+    let file = disk.create("s/.a..agent_state_tmp.x", 0o600).unwrap();
+    file.write_at(0, bytes).unwrap();
+    file.sync().unwrap();
+    disk.rename("s/.a..agent_state_tmp.x", "s/a").unwrap();
+    disk.sync_dir("s").unwrap();
+}
+
+/// What is shown after each step, where nothing fails; `told` hears of every moment and how many steps were done before.
+fn steps(bytes: &[u8], after: After, told: impl FnMut(&PowerDisk, &str, usize) + Send + 'static) -> Vec<Shown> {
+    let (disk, done) = (PowerDisk::new(), Arc::new(AtomicUsize::new(0)));
+    let open = || LocalEngine::open_on(Arc::new(disk.clone())).unwrap();
+    let engine = open();
+    make_session(&engine);
+    commit(&engine, put("a", b"one", None));
+    commit(&engine, put("b", b"b", None));
+    // Else the journal has what the neighbour replaces, and puts it into history.
+    engine.close().unwrap();
+    let engine = open();
+    let mut states = vec![shown(&engine, 0)];
+    let (told, so_far) = (Mutex::new(told), Arc::clone(&done));
+    disk.before(move |disk, what| told.lock().unwrap()(disk, what, so_far.load(Ordering::SeqCst)));
+    other_puts(&disk, bytes);
+    engine.head(&session(), &key("a")).unwrap().unwrap();
+    done.fetch_add(1, Ordering::SeqCst);
+    states.push(shown(&engine, 0));
+    for change in after() {
+        commit(&engine, change);
+        done.fetch_add(1, Ordering::SeqCst);
+        states.push(shown(&engine, 0));
+    }
+    engine.close().unwrap();
+    disk.before(|_, _| {});
+    states
+}
+
+/// How many disks were looked at; each that shows something else is told.
+fn cut_everywhere(bytes: &[u8], after: After, cuts: u64, name: &str) -> (usize, Vec<String>) {
+    let left = Arc::<Mutex<Vec<_>>>::default();
+    let (taking, mut seed) = (Arc::clone(&left), 0);
+    let states = steps(bytes, after, move |disk, what, done| {
+        for _ in 0..cuts {
+            seed += 1;
+            taking.lock().unwrap().push((disk.after_cut(&mut Chance::new(seed)), what.to_owned(), done, seed));
+        }
+    });
+    let left = std::mem::take(&mut *left.lock().unwrap());
+    let (looked, mut wrong) = (left.len(), Vec::new());
+    for (disk, what, done, seed) in left {
+        let at = format!("{name}, before {what} (seed {seed})");
+        let engine = match LocalEngine::open_on(Arc::new(disk.clone())) {
+            Ok(engine) => engine,
+            Err(e) => {
+                wrong.push(format!("{at}: it cannot be opened: {e}"));
+                continue;
+            }
+        };
+        // Who looks finds the neighbour's.
+        engine.head(&session(), &key("a")).unwrap();
+        let now = shown(&engine, 0);
+        let expected = states.get(done..).unwrap_or_default().iter().take(2);
+        if !expected.clone().any(|expected| *expected == now) {
+            let differences: Vec<_> = expected.map(|expected| difference(&now, expected)).collect();
+            wrong.push(format!("{at}: after {done} steps{}", differences.join("\nand")));
+            continue;
+        }
+        engine.close().unwrap();
+        drop(engine);
+        if let Err(e) = sound(&disk)
+            && !e.contains("agent_state_tmp")
+        {
+            wrong.push(format!("{at}: {e}"));
+        }
+    }
+    (looked, wrong)
+}
+
+// F11 F27 F32
+#[test]
+fn f27_no_power_cut_takes_what_was_made_of_a_value_that_was_found() {
+    let mut all = 0;
+    let cuts = if std::env::var_os("BATONFS_LONG").is_some() { 40 } else { 2 };
+    let mut told = Vec::new();
+    for bytes in [&b"what the neighbour wrote"[..], &[7; 70_000]] {
+        for (name, after) in cases() {
+            let (looked, wrong) = cut_everywhere(bytes, after, cuts, &format!("{name}, {} bytes", bytes.len()));
+            all += looked;
+            told.extend(wrong.first().map(|first| format!("{} of {looked}, {first}", wrong.len())));
+        }
+    }
+    println!("{all} power cuts survived");
+    assert!(told.is_empty(), "{}", told.join("\n\n"));
+    assert!(all > 1_000, "only {all} power cuts");
+}
