@@ -492,18 +492,16 @@ impl LocalEngine {
         Err(EngineError::Stale { current: None })
     }
 
-    /// Is a version in its key's history already, or a later one, or where nothing is left there, in the log? Then the file is a copy that a program beside the mount
-    /// put back, mark and all, and its number was given to others since.
+    /// Is a version in its key's history already, or does the log have a later one? Then the file is a copy that a program
+    /// beside the mount put back, mark and all, and its number was given to others since. Every change asks this, so
+    /// nothing is listed: it costs the same however much is kept.
     fn is_past(&self, session: &Session, key: &Key, mark: &Mark) -> Result<bool> {
         // Below a renamed directory the numbers in history may be another's.
         if mark.floor > 0 {
             return Ok(false);
         }
-        match self.kept(&session.id, key)?.last() {
-            Some(newest) => Ok(*newest >= mark.version),
-            // They may all have been kept for long enough.
-            None => Ok(session.order().last_version(key.as_str())? > mark.version),
-        }
+        let last = session.order().last_version(key.as_str())?;
+        Ok(last > mark.version || self.is_kept(&session.id, key, mark.version)?)
     }
 
     fn next_version(&self, session: &Session, key: &Key, current: &Current) -> Result<Version> {

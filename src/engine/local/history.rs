@@ -91,6 +91,20 @@ impl LocalEngine {
     pub(super) fn kept(&self, session: &SessionId, key: &Key) -> Result<Vec<Version>> {
         Ok(self.kept_past(session, key)?.into_iter().filter_map(Past::version).collect())
     }
+    /// Is this version in a key's history? No change is on its way there.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`].
+    pub(super) fn is_kept(&self, session: &SessionId, key: &Key, version: Version) -> Result<bool> {
+        let place = paths::history(session, key.as_str(), version);
+        match self.disk.stat(&place) {
+            Err(e) if tree::is_missing(&e) => Ok(false),
+            other => {
+                other.map(|stat| stat.form == Form::File).map_err(|e| EngineError::io(format!("reading {place}"), e))
+            }
+        }
+    }
+
 
     /// Everything in a key's history: versions, then drafts, oldest first.
     ///
