@@ -40,10 +40,9 @@ impl LocalEngine {
         let Some(count) = Some(self.keep.count).filter(|count| *count > 0) else { return Ok(()) };
         let Some(old) = newest.checked_sub(count.saturating_add(1)).filter(|old| *old > 0) else { return Ok(()) };
         let old = paths::history(session, key.as_str(), old);
-        if newest.is_multiple_of(count) || self.disk.stat(&old).is_err() {
+        if newest.is_multiple_of(count) || !self.spare_values.retire(&*self.disk, &old) {
             return self.prune(session, key, newest, self.keep);
         }
-        self.spare_values.retire(&*self.disk, &old);
         Ok(())
     }
 
@@ -91,6 +90,7 @@ impl LocalEngine {
     pub(super) fn kept(&self, session: &SessionId, key: &Key) -> Result<Vec<Version>> {
         Ok(self.kept_past(session, key)?.into_iter().filter_map(Past::version).collect())
     }
+
     /// Is this version in a key's history? No change is on its way there.
     ///
     /// # Errors
@@ -104,7 +104,6 @@ impl LocalEngine {
             }
         }
     }
-
 
     /// Everything in a key's history: versions, then drafts, oldest first.
     ///

@@ -307,7 +307,7 @@ impl LocalEngine {
         let Some(mark) = found.mark.as_ref().filter(|mark| mark.covers(value.version)) else {
             if inline {
                 let file = self.disk.open(place, Access::Write).map_err(io("opening", place))?;
-                write_over(&*file, body)?;
+                write_over(&*file, found.stat.size_bytes, body)?;
             }
             look::set_attributes(&*found.file, &value.kept.attributes(), place)?;
             let mtime_ns = found.file.stat().map_err(io("reading", place))?.mtime_ns;
