@@ -110,7 +110,7 @@ impl LocalEngine {
             }
             Act::RemoveDir { dir } => {
                 let _alone = s.publishing_names();
-                self.remove_dir(&record.session, dir)
+                self.remove_dir(&record.session, dir).inspect(|()| s.forget_policy())
             }
             Act::Attributes { path, version, set } => {
                 let _alone = s.publishing(path);
@@ -125,7 +125,7 @@ impl LocalEngine {
                 let span = Span { version: *version, since: *version, size: *size, crc: *crc, mtime_ns: *mtime_ns };
                 self.mark_stranger(record, key, span)
             }
-            Act::Policy { policy } => self.write_policy(record, *policy),
+            Act::Policy { policy } => self.write_policy(record, *policy).inspect(|()| s.forget_policy()),
             Act::Drop(draft) => {
                 let _alone = s.publishing(draft.key.as_str());
                 self.keep_lost(record, draft, work)
