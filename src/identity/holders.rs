@@ -235,7 +235,7 @@ fn children(pid: u32) -> Vec<u32> {
 }
 
 fn children_of(pid: u32, tid: u32) -> Vec<u32> {
-    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/children")).unwrap_or_default();
+    let list = proc::children(pid, tid).unwrap_or_default();
     list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 

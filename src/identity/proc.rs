@@ -79,6 +79,18 @@ pub(super) fn status_number(status: &str, name: &str) -> Option<u32> {
     status_word(status, name)?.parse().ok()
 }
 
+/// Any moment. The ids of the children that a thread has forked itself, with blanks between. A long list is given in parts.
+pub(super) fn children(pid: u32, tid: u32) -> Option<String> {
+    let mut file = is_ours().then(|| File::open(format!("/proc/{pid}/task/{tid}/children")).ok())??;
+    let mut bytes = vec![0; GUESS_BYTES];
+    let len = file.read(&mut bytes).ok()?;
+    bytes.truncate(len);
+    if len > 0 {
+        file.read_to_end(&mut bytes).ok()?;
+    }
+    String::from_utf8(bytes).ok()
+}
+
 /// Any moment. The text of `statm`: sizes in pages, all 0 once the memory is gone.
 pub(super) fn statm(tid: u32) -> Option<String> {
     text(tid, "statm")

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use batonfs::engine::local::LocalEngine;
-use batonfs::engine::{Change, Engine, EngineError, Staged};
+use batonfs::engine::{Change, Engine, EngineError, KEPT_VERSIONS, Staged};
 
 use crate::disks::{RecordingDisk, Watch};
 use crate::engines::*;
@@ -245,7 +245,11 @@ fn f19_zeros_are_written_ahead_and_a_checkpoint_starts_again() {
 }
 
 fn spare_renamed(what: &str) -> String {
-    let words = what.split(' ').map(|word| if word.ends_with(".spare") { "SPARE" } else { word });
+    let words = what.split(' ').map(|word| match word {
+        _ if word.ends_with(".spare") => "SPARE",
+        _ if word.ends_with(".meta") && !word.ends_with("OP.meta") => "LEFT",
+        _ => word,
+    });
     words.collect::<Vec<_>>().join(" ")
 }
 
@@ -281,15 +285,19 @@ fn f22_a_small_commit_takes_the_documented_steps() {
     commit(&*engine, put("k", b"zero", None));
     commit(&*engine, put("k", b"one", Some(1)));
     watch.take();
-    let context = by("w");
-    engine.commit(&session(), put("k", b"two", Some(2)), &context).unwrap();
-    let operation = context.operation.to_string();
-    let done: Vec<String> = watch.take().iter().map(|what| what.replace(&operation, "OP")).collect();
-    // The old sidecar is kept, to be written again for the next commit.
-    let done: Vec<String> = done.iter().map(|what| spare_renamed(what)).collect();
+    let steps = |n: u64, bytes: &[u8]| -> Vec<String> {
+        let context = by("w");
+        engine.commit(&session(), put("k", bytes, Some(n)), &context).unwrap();
+        let operation = context.operation.to_string();
+        watch.take().iter().map(|what| what.replace(&operation, "OP")).collect()
+    };
+    let first = steps(2, b"two");
+    // The old sidecar stays where it came out, to be written again for the next commit.
+    let left = |what: &str| what.replace(first[0].split(' ').nth(1).unwrap(), "LEFT");
+    let done: Vec<String> = first.iter().map(|what| left(what)).collect();
     let expected = [
-        "rename SPARE .baton/drafts/OP.meta",
-        "write SPARE",
+        "rename LEFT .baton/drafts/OP.meta",
+        "write LEFT",
         "create .baton/drafts/OP",
         "write .baton/drafts/OP",
         "set_mode .baton/drafts/OP",
@@ -300,10 +308,22 @@ fn f22_a_small_commit_takes_the_documented_steps() {
         "exchange .baton/drafts/OP s/k",
         "rename .baton/drafts/OP .baton/history/s/kk/2",
         "exchange .baton/drafts/OP.meta s/.agent_state_meta/k.json",
-        "rename .baton/drafts/OP.meta SPARE",
         "write .baton/sessions/s/log",
     ];
     assert_eq!(done, expected);
+    (3..=KEPT_VERSIONS + 2).for_each(|n| drop(steps(n, b"more")));
+    // The version that is too old is the next value's file.
+    let done: Vec<String> = steps(KEPT_VERSIONS + 3, b"last").iter().map(|what| spare_renamed(what)).collect();
+    let renamed = [
+        "rename LEFT .baton/drafts/OP.meta",
+        "rename SPARE .baton/drafts/OP",
+        "exchange .baton/drafts/OP s/k",
+        "rename .baton/drafts/OP .baton/history/s/kk/35",
+        "rename .baton/history/s/kk/3 SPARE",
+        "exchange .baton/drafts/OP.meta s/.agent_state_meta/k.json",
+    ];
+    let is_name = |what: &&String| what.starts_with("rename") || what.starts_with("exchange");
+    assert_eq!(done.iter().filter(is_name).collect::<Vec<_>>(), renamed.iter().collect::<Vec<_>>(), "{done:#?}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use batonfs::engine::local::LocalEngine;
-use batonfs::engine::{Engine, KEPT_VERSIONS};
+use batonfs::engine::{Engine, EngineError, KEPT_VERSIONS};
 use batonfs::words::{Op, Policy, SessionId};
 
 use crate::disks::{RecordingDisk, Watch};
@@ -278,6 +278,22 @@ fn a_directory_that_is_made_again_after_a_power_cut_changes_nothing_of_a_file_th
     let engine = mend(dir.path(), &watch, engine, Some(Some("another boot")));
     assert_eq!(attributes(), before);
     assert_eq!(value(&*engine, "d").unwrap(), b"theirs");
+}
+
+// F7 F10
+#[test]
+fn a_copy_of_a_version_that_was_appended_to_makes_no_number_twice() {
+    let subject = local();
+    let (engine, root) = (&*subject.engine, subject.dir.as_ref().unwrap().path());
+    make_session(engine);
+    commit(engine, put("k", b"1", None));
+    commit(engine, put("k", b"2", Some(1)));
+    assert!(Command::new("cp").arg("-a").args([root.join("s/k"), root.join("copy")]).status().unwrap().success());
+    commit(engine, append("k", b" and more", 2));
+    fs::rename(root.join("copy"), root.join("s/k")).unwrap();
+    let refused = refused(engine, put("k", b"new", Some(2)));
+    assert!(matches!(refused, EngineError::Stale { current: Some(4) }), "{refused}");
+    assert_eq!(commit(engine, put("k", b"new", Some(4))).version, Some(5));
 }
 
 // F7 F10

@@ -106,8 +106,14 @@ fn a_sidecar_that_collides_leaves_no_draft_and_keeps_the_others() {
         assert_eq!(engine.head(&session(), &key(path)).unwrap().unwrap().writer, writer("w"), "{path}");
     }
     assert!(root.join("s/.agent_state_meta/c.json/d.json").is_file());
-    let left: Vec<_> = fs::read_dir(root.join(".baton/drafts")).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert!(left.iter().all(|name| name.to_str().unwrap().ends_with(".spare")), "{left:?}");
+    // The one of `c`, to be written again.
+    for version in [None, Some(1), Some(2)] {
+        if version.is_some() {
+            commit(engine, put("a", b"", version));
+        }
+        let left: Vec<_> = fs::read_dir(root.join(".baton/drafts")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert!(left.len() == 1 && left[0].to_str().unwrap().ends_with(".meta"), "{left:?}");
+    }
 }
 
 #[test]

@@ -167,6 +167,33 @@ fn whoever_opens_a_store_says_anew_how_much_is_kept() {
     crate::sound::assert_sound(root);
 }
 
+// F10 F60
+#[test]
+fn what_a_commit_looks_at_does_not_grow_with_what_is_kept() {
+    let (dir, watch) = (tempfile::tempdir().unwrap(), Watch::default());
+    let open = || {
+        let opening = Opening { keep: Keep { count: 1000, age: None }, ..Opening::USUAL };
+        LocalEngine::open_with(RecordingDisk::open(dir.path(), &watch), opening).unwrap()
+    };
+    let engine = open();
+    make_session(&engine);
+    let looks = |engine: &LocalEngine, last: u64| {
+        write_upto(engine, "k", last);
+        watch.take_looked();
+        commit(engine, put("k", b"", Some(last)));
+        watch.take_looked().0
+    };
+    let few = looks(&engine, 3);
+    assert_eq!(few, looks(&engine, 90));
+    engine.close().unwrap();
+    let engine = open();
+    watch.take_looked();
+    commit(&engine, put("k", b"", Some(91)));
+    // The log is opened and read, and its last versions.
+    let first = watch.take_looked().0;
+    assert!(first < few + 20, "{few} looks, and {first} after an opening");
+}
+
 // F61
 #[test]
 fn f61_what_came_to_history_long_ago_goes_and_who_reads_it_reads_on() {

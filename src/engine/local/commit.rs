@@ -57,36 +57,41 @@ fn expect_version(current: Option<Version>, expected: Option<Version>) -> Result
 impl LocalEngine {
     /// Makes a change of one session's keys or directories.
     pub(super) fn make(&self, session: &Session, change: Change, context: &Context) -> Result<Receipt> {
-        let mut _hold = self.hold(session, &change)?;
-        let waits = self.may_wait(session, &change, &context.author)?;
+        let (mut _hold, mut has_parent) = self.hold(session, &change)?;
+        let waits = self.may_wait(session, &change, &context.author, has_parent)?;
         if !waits && session.is_stuck() {
             drop(_hold);
             _hold = session.hold_tree();
             self.settle_held(session, false, None)?;
+            has_parent = false;
         }
         // Looked up under the hold: the same operation asked again waits for its first run, and finds it made.
         let operation = context.operation.to_string();
         if let Some(receipt) = session.order().recent(&operation) {
             return Ok(receipt);
         }
-        self.require_session(session, &change)?;
+        if !has_parent {
+            self.require_dirs(session, &change)?;
+        }
         let decision = self.decide(session, change, context, &operation).inspect_err(|_| self.discard(&operation))?;
         let decision = Decision { waits, ..decision };
         self.carry_out(session, decision, &context.author, &operation, context.conflict.clone())
     }
 
-    /// What a change holds. A put that makes directories is alone: somebody else could be making a key with the name of one.
-    fn hold<'a>(&self, session: &'a Session, change: &Change) -> Result<Hold<'a>> {
+    /// What a change holds, and of a put whether its key's directory is there. A put that makes directories is alone:
+    /// somebody else could be making a key with the name of one.
+    fn hold<'a>(&self, session: &'a Session, change: &Change) -> Result<(Hold<'a>, bool)> {
         let hold = hold(session, change);
-        let parent = match change {
-            Change::Put { key, .. } => key.parent(),
-            _ => Dir::root(),
-        };
-        if parent.is_root() || self.form(session, parent.as_str())?.is_some() {
-            return Ok(hold);
+        let Change::Put { key, .. } = change else { return Ok((hold, false)) };
+        let parent = key.parent();
+        match self.form(session, parent.as_str())? {
+            Some(form) => Ok((hold, form == Form::Dir)),
+            None if parent.is_root() => Ok((hold, false)),
+            None => {
+                drop(hold);
+                Ok((session.hold_tree(), false))
+            }
         }
-        drop(hold);
-        Ok(session.hold_tree())
     }
 
     /// Journals a decision, makes it durable, publishes it, and answers. A crash before the sync leaves nothing of it;
@@ -202,12 +207,16 @@ impl LocalEngine {
         }
     }
 
-    fn require_session(&self, session: &Session, change: &Change) -> Result<()> {
+    /// The session is there, but for who makes it, and what is there above a key that is put are directories.
+    fn require_dirs(&self, session: &Session, change: &Change) -> Result<()> {
         let makes = matches!(change, Change::MakeDir { dir, .. } if dir.is_root());
         if !makes && self.form(session, "")? != Some(Form::Dir) {
             return Err(EngineError::NoSession(session.id.to_string()));
         }
-        Ok(())
+        match change {
+            Change::Put { key, .. } => self.require_dirs_or_nothing(session, &key.parent()),
+            _ => Ok(()),
+        }
     }
 
     fn decide(&self, session: &Session, change: Change, context: &Context, operation: &str) -> Result<Decision> {
@@ -274,7 +283,6 @@ impl LocalEngine {
         context: &Context,
         operation: &str,
     ) -> Result<Decision> {
-        self.require_dirs_or_nothing(session, &key.parent())?;
         let (current, late) = self.late_or_current(session, &key, expected)?;
         let version = match late {
             Some(late) => late.mark.next(),
@@ -493,17 +501,15 @@ impl LocalEngine {
     }
 
     /// Is a version in its key's history already, or a later one in the log? Then the file is a copy that a program beside
-    /// the mount put back, mark and all, and its number was given to others since.
+    /// the mount put back, mark and all, and its number was given to others since. Every change asks this, so nothing is
+    /// listed: it costs the same however much is kept.
     fn is_past(&self, session: &Session, key: &Key, mark: &Mark) -> Result<bool> {
         let last = session.order().last_version(key.as_str());
         match last {
             Ok(last) if last >= mark.next() => Ok(true),
             // Below a renamed directory the numbers in history may be another's.
             _ if mark.floor > 0 => Ok(false),
-            Ok(_) => {
-                let place = paths::history(&session.id, key.as_str(), mark.version);
-                Ok(self.disk.stat(&place).is_ok())
-            }
+            Ok(_) => self.is_kept(&session.id, key, mark.version),
             // Of a log that cannot be read history tells what it can.
             Err(_) => Ok(self.kept(&session.id, key)?.last().is_some_and(|newest| *newest >= mark.version)),
         }
@@ -515,9 +521,9 @@ impl LocalEngine {
             None => {
                 let next = session.order().last_version(key.as_str())? + 1;
                 // A log that has lost lines, and was repaired, may know of fewer than history does.
-                match self.disk.stat(&paths::history(&session.id, key.as_str(), next)) {
-                    Ok(_) => Ok(self.kept(&session.id, key)?.last().map_or(next, |last| last + 1)),
-                    Err(_) => Ok(next),
+                match self.is_kept(&session.id, key, next)? {
+                    true => Ok(self.kept(&session.id, key)?.last().map_or(next, |last| last + 1)),
+                    false => Ok(next),
                 }
             }
         }

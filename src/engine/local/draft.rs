@@ -30,9 +30,9 @@ fn io(e: std::io::Error) -> EngineError {
     EngineError::io("writing a draft", e)
 }
 
-/// Gives a file these bytes, whatever it held.
-pub(super) fn write_over(file: &dyn DiskFile, bytes: &[u8]) -> Result<()> {
-    if file.stat().map_err(io)?.size_bytes != bytes.len() as u64 {
+/// Gives a file of a size these bytes, whatever it held.
+pub(super) fn write_over(file: &dyn DiskFile, size_bytes: u64, bytes: &[u8]) -> Result<()> {
+    if size_bytes != bytes.len() as u64 {
         file.set_len(bytes.len() as u64).map_err(io)?;
     }
     file.write_at(0, bytes).map_err(io)
@@ -53,8 +53,13 @@ impl LocalEngine {
         let path = paths::draft(operation);
         if content.len() <= INLINE_BYTES {
             let bytes = content.read_all()?;
-            let (file, Stat { id, mtime_ns, .. }) = self.write_draft(&path, &bytes, attributes)?;
-            Mark::reserve(&*file, &path, Now::Draft, &author.writer)?;
+            let (file, plain) = self.write_draft(&path, &bytes, attributes)?;
+            if plain {
+                Mark::reserve_beside(&*file, &path, Now::Draft, &author.writer, || Ok(false))?;
+            } else {
+                Mark::reserve(&*file, &path, Now::Draft, &author.writer)?;
+            }
+            let Stat { id, mtime_ns, .. } = file.stat().map_err(io)?;
             return Ok(StagedValue { body: Body::Inline, crc: crc32c::crc32c(&bytes), bytes, mtime_ns, file, id });
         }
         tree::unlink(&*self.disk, &path)?;
@@ -79,22 +84,19 @@ impl LocalEngine {
         }
         let path = paths::draft_sidecar(operation);
         let bytes = sidecar(&author.writer, time_ms / 1000);
-        let file = match self.spare_sidecars.take(&*self.disk, &path) {
+        let (file, is_marked) = match self.spare_sidecars.take(&*self.disk, &path) {
             Some(spare) => {
-                write_over(&*spare, &bytes)?;
-                spare
+                write_over(&*spare.file, spare.stat.size_bytes, &bytes)?;
+                (spare.file, spare.xattrs.iter().any(|name| name == mark::NAME))
             }
             None => {
                 let file = tree::create(&*self.disk, &path, SIDECAR_MODE).map_err(io)?;
                 file.write_at(0, &bytes).map_err(io)?;
-                file
+                (file, false)
             }
         };
         // It says whose version it speaks of: never of a stranger's value, however old that value's time is.
-        match file.xattr(mark::NAME).map_err(io)? {
-            Some(_) => Ok(()),
-            None => file.set_xattr(mark::NAME, b" ").map_err(io),
-        }
+        if is_marked { Ok(()) } else { file.set_xattr(mark::NAME, b" ").map_err(io) }
     }
 
     /// Makes sure that the draft of a committed value is there, marked; which file it is. `None`: it is not, and
@@ -107,7 +109,7 @@ impl LocalEngine {
         let target = record.marked_at(value);
         if let Some(draft) = work.draft {
             record.mark(&target, value.span()).write(draft, &path)?;
-            return Ok(Some(draft.stat().map_err(io)?.id));
+            return Ok(Some(value.file));
         }
         self.take_out(record, value, &path, &target)?;
         let inline = value.body == Body::Inline;
@@ -158,8 +160,9 @@ impl LocalEngine {
     pub(super) fn stage_again(&self, record: &Record, value: &Value, body: &[u8]) -> Result<()> {
         let path = paths::draft_again(&record.operation);
         let target = record.marked_at(value);
-        let staged = self.write_draft(&path, body, &value.kept.attributes()).and_then(|(file, stat)| {
-            record.mark(&target, mark::Span { mtime_ns: stat.mtime_ns, ..value.span() }).write(&*file, &path)
+        let staged = self.write_draft(&path, body, &value.kept.attributes()).and_then(|(file, _)| {
+            let mtime_ns = file.stat().map_err(io)?.mtime_ns;
+            record.mark(&target, mark::Span { mtime_ns, ..value.span() }).write(&*file, &path)
         });
         staged.inspect_err(|_| self.forget_part(&path))
     }
@@ -180,12 +183,14 @@ impl LocalEngine {
         Ok(draft.stat.size_bytes == value.size && stage::checksum(value.size, read)? == value.crc)
     }
 
-    fn write_draft(&self, path: &str, bytes: &[u8], attributes: &Attributes) -> Result<(Box<dyn DiskFile>, Stat)> {
-        let file = match self.spare_values.take(&*self.disk, path) {
+    /// `true`: it is known to have no xattr but a mark.
+    fn write_draft(&self, path: &str, bytes: &[u8], attributes: &Attributes) -> Result<(Box<dyn DiskFile>, bool)> {
+        match self.spare_values.take(&*self.disk, path) {
             Some(spare) => {
-                write_over(&*spare, bytes)?;
-                look::set_attributes(&*spare, attributes, path)?;
-                spare
+                write_over(&*spare.file, spare.stat.size_bytes, bytes)?;
+                look::set_attributes_over(&*spare.file, &spare.stat, &spare.xattrs, attributes, path)?;
+                let plain = attributes.xattrs.is_empty() && spare.xattrs.iter().all(|name| name.starts_with("user."));
+                Ok((spare.file, plain))
             }
             None => {
                 let file = tree::create(&*self.disk, path, tree::PRIVATE).map_err(io)?;
@@ -193,11 +198,9 @@ impl LocalEngine {
                     file.write_at(0, bytes).map_err(io)?;
                 }
                 look::set_first_attributes(&*file, attributes, path)?;
-                file
+                Ok((file, false))
             }
-        };
-        let stat = file.stat().map_err(io)?;
-        Ok((file, stat))
+        }
     }
 
     fn place_large(&self, path: &str, content: &Staged) -> Result<Box<dyn DiskFile>> {

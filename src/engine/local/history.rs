@@ -41,10 +41,9 @@ impl LocalEngine {
         let Some(count) = Some(record.keep).filter(|count| *count > 0) else { return Ok(()) };
         let Some(due) = newest.checked_sub(count.saturating_add(1)).filter(|due| *due > 0) else { return Ok(()) };
         let old = paths::history(&record.session, key.as_str(), due);
-        if newest.is_multiple_of(count) || record.replaces(due) || self.disk.stat(&old).is_err() {
+        if newest.is_multiple_of(count) || record.replaces(due) || !self.spare_values.retire(&*self.disk, &old) {
             return self.prune(record, key, newest);
         }
-        self.spare_values.retire(&*self.disk, &old);
         Ok(())
     }
 
@@ -96,7 +95,7 @@ impl LocalEngine {
     /// [`EngineError::Io`].
     pub(super) fn kept_with(&self, session: &SessionId, key: &Key, version: Version) -> Result<Option<Version>> {
         // Of all that are kept few are looked at where most have their own.
-        if self.disk.stat(&paths::history(session, key.as_str(), version)).is_ok() {
+        if self.is_kept(session, key, version)? {
             return Ok(Some(version));
         }
         Ok(self.kept(session, key)?.into_iter().find(|kept| *kept >= version))
@@ -108,6 +107,20 @@ impl LocalEngine {
     /// [`EngineError::Io`].
     pub(super) fn kept(&self, session: &SessionId, key: &Key) -> Result<Vec<Version>> {
         Ok(self.kept_past(session, key)?.into_iter().filter_map(Past::version).collect())
+    }
+
+    /// Is this version in a key's history? No change is on its way there.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`].
+    pub(super) fn is_kept(&self, session: &SessionId, key: &Key, version: Version) -> Result<bool> {
+        let place = paths::history(session, key.as_str(), version);
+        match self.disk.stat(&place) {
+            Err(e) if tree::is_missing(&e) => Ok(false),
+            other => {
+                other.map(|stat| stat.form == Form::File).map_err(|e| EngineError::io(format!("reading {place}"), e))
+            }
+        }
     }
 
     /// Everything in a key's history: versions, then drafts, oldest first.

@@ -32,7 +32,14 @@ impl LocalEngine {
 
     /// May this change be answered before its sync? Only values in directories that are there: whatever else changes names
     /// is decided by what is in its place. The caller holds what the change needs.
-    pub(super) fn may_wait(&self, session: &Session, change: &Change, author: &Author) -> Result<bool> {
+    /// `has_parent`: its directory is known to be there.
+    pub(super) fn may_wait(
+        &self,
+        session: &Session,
+        change: &Change,
+        author: &Author,
+        has_parent: bool,
+    ) -> Result<bool> {
         let (Change::Put { key, .. } | Change::Append { key, .. }) = change else { return Ok(false) };
         if !self.defers || self.at_once.load(Ordering::SeqCst) > 0 {
             return Ok(false);
@@ -40,7 +47,7 @@ impl LocalEngine {
         // The file that it goes behind has no place yet in which room for a longer mark could be made sure of.
         let room = |late: Late| late.plain && Mark::is_slim(&author.writer);
         let fits = matches!(change, Change::Put { .. }) || session.late(key.as_str()).is_none_or(room);
-        Ok(fits && self.form(session, key.parent().as_str())? == Some(Form::Dir))
+        Ok(fits && (has_parent || self.form(session, key.parent().as_str())? == Some(Form::Dir)))
     }
 
     /// Takes a committed change that is to be made durable later.

@@ -165,12 +165,27 @@ pub(super) fn foreign_writer(disk: &dyn Disk, session: &SessionId, key: &str, mt
 /// [`EngineError::Io`], [`EngineError::NoSpace`].
 pub(super) fn set_attributes(file: &dyn DiskFile, want: &Attributes, place: &str) -> Result<()> {
     let io = |e| EngineError::io(format!("setting attributes of {place}"), e);
-    for name in file.xattr_names().map_err(io)? {
-        if name.starts_with("user.") && name != mark::NAME && !want.xattrs.contains_key(&name) {
-            file.remove_xattr(&name).map_err(io)?;
+    let (names, stat) = (file.xattr_names().map_err(io)?, file.stat().map_err(io)?);
+    set_attributes_over(file, &stat, &names, want, place)
+}
+
+/// The same where it is known what it has.
+///
+/// # Errors
+/// As [`set_attributes`].
+pub(super) fn set_attributes_over(
+    file: &dyn DiskFile,
+    stat: &Stat,
+    xattrs: &[String],
+    want: &Attributes,
+    place: &str,
+) -> Result<()> {
+    for name in xattrs {
+        if name.starts_with("user.") && name != mark::NAME && !want.xattrs.contains_key(name) {
+            file.remove_xattr(name).map_err(|e| EngineError::io(format!("setting attributes of {place}"), e))?;
         }
     }
-    set_first_attributes(file, want, place)
+    put_attributes(file, stat, want, place)
 }
 
 /// Puts attributes on what was just made.
@@ -178,8 +193,12 @@ pub(super) fn set_attributes(file: &dyn DiskFile, want: &Attributes, place: &str
 /// # Errors
 /// As [`set_attributes`].
 pub(super) fn set_first_attributes(file: &dyn DiskFile, want: &Attributes, place: &str) -> Result<()> {
+    let stat = file.stat().map_err(|e| EngineError::io(format!("setting attributes of {place}"), e))?;
+    put_attributes(file, &stat, want, place)
+}
+
+fn put_attributes(file: &dyn DiskFile, stat: &Stat, want: &Attributes, place: &str) -> Result<()> {
     let io = |e| EngineError::io(format!("setting attributes of {place}"), e);
-    let stat = file.stat().map_err(io)?;
     if (stat.uid, stat.gid) != (want.uid, want.gid) {
         match file.set_owner(want.uid, want.gid) {
             Err(e) if e.raw_os_error() != Some(libc::EPERM) => return Err(io(e)),
@@ -189,7 +208,10 @@ pub(super) fn set_first_attributes(file: &dyn DiskFile, want: &Attributes, place
     for (name, value) in want.xattrs.iter().filter(|(name, _)| !name.starts_with(OUR_XATTRS)) {
         file.set_xattr(name, value).map_err(io)?;
     }
-    // The mode last: a change of owner clears its set-id bits, and a read-only file takes no xattr.
-    file.set_mode(want.mode & 0o7777).map_err(io)?;
+    // The mode last: a change of owner, or of bytes, clears its set-id bits, and a read-only file takes no xattr.
+    let mode = want.mode & 0o7777;
+    if stat.mode != mode || mode & (libc::S_ISUID | libc::S_ISGID) != 0 {
+        file.set_mode(mode).map_err(io)?;
+    }
     file.set_mtime(time::to_ns(want.mtime)).map_err(io)
 }

@@ -124,8 +124,22 @@ impl Mark {
     /// # Errors
     /// [`EngineError::NoSpace`], [`EngineError::Io`]: there is none; the file's mark is as it was.
     pub(super) fn reserve(file: &dyn DiskFile, place: &str, now: Now<'_>, writer: &Writer) -> Result<()> {
-        let widest = Self::widest(writer).bytes(place, 0)?.len();
         let beside = || file.xattr_names().map(|names| names.iter().any(|name| name != NAME));
+        Self::reserve_beside(file, place, now, writer, beside)
+    }
+
+    /// The same where it may be known whether there are xattrs beside the mark.
+    ///
+    /// # Errors
+    /// As [`Mark::reserve`].
+    pub(super) fn reserve_beside(
+        file: &dyn DiskFile,
+        place: &str,
+        now: Now<'_>,
+        writer: &Writer,
+        beside: impl FnOnce() -> std::io::Result<bool>,
+    ) -> Result<()> {
+        let widest = Self::widest(writer).bytes(place, 0)?.len();
         if widest <= ROOM_BYTES && !beside().map_err(|e| EngineError::io(format!("reading {place}"), e))? {
             return Ok(());
         }

@@ -273,6 +273,18 @@ impl LocalEngine {
         Ok(session)
     }
 
+    fn read_policy(&self, session: &SessionId) -> Result<Policy> {
+        let place = paths::policy(session);
+        let Look::File(found) = look::look_at(&*self.disk, &place, Access::Read)? else {
+            return Ok(Policy::default());
+        };
+        let text = stage::read_whole(&*found.file, &place)?;
+        if text.is_empty() {
+            return Err(EngineError::Damaged { place, what: "it is empty".to_owned() });
+        }
+        Policy::parse(&String::from_utf8_lossy(&text)).map_err(|e| EngineError::Damaged { place, what: e.to_string() })
+    }
+
     fn require(&self, id: &SessionId) -> Result<()> {
         match self.read_entry(id, "")? {
             Some(_) => Ok(()),
@@ -425,20 +437,13 @@ impl Engine for LocalEngine {
 
     fn policy(&self, session: &SessionId) -> Result<Policy> {
         self.require(session)?;
-        if let Some(known) = self.known(session).filter(|known| self.try_again(known).is_err())
+        let Some(known) = self.known(session) else { return self.read_policy(session) };
+        if self.try_again(&known).is_err()
             && let Some(policy) = known.stuck().policy
         {
             return Ok(policy);
         }
-        let place = paths::policy(session);
-        let Look::File(found) = look::look_at(&*self.disk, &place, Access::Read)? else {
-            return Ok(Policy::default());
-        };
-        let text = stage::read_whole(&*found.file, &place)?;
-        if text.is_empty() {
-            return Err(EngineError::Damaged { place, what: "it is empty".to_owned() });
-        }
-        Policy::parse(&String::from_utf8_lossy(&text)).map_err(|e| EngineError::Damaged { place, what: e.to_string() })
+        known.policy(|| self.read_policy(session))
     }
 
     fn space(&self) -> Result<Space> {

@@ -110,7 +110,7 @@ impl LocalEngine {
             }
             Act::RemoveDir { dir } => {
                 let _alone = s.publishing_names();
-                self.remove_dir(&record.session, dir)
+                self.remove_dir(&record.session, dir).inspect(|()| s.forget_policy())
             }
             Act::Attributes { path, version, set } => {
                 let _alone = s.publishing(path);
@@ -125,7 +125,7 @@ impl LocalEngine {
                 let span = Span { version: *version, since: *version, size: *size, crc: *crc, mtime_ns: *mtime_ns };
                 self.mark_stranger(record, key, span, work)
             }
-            Act::Policy { policy } => self.write_policy(record, *policy),
+            Act::Policy { policy } => self.write_policy(record, *policy).inspect(|()| s.forget_policy()),
             Act::Drop(draft) => {
                 let _alone = s.publishing(draft.key.as_str());
                 self.keep_lost(record, draft, work)
@@ -307,7 +307,7 @@ impl LocalEngine {
         let Some(mark) = found.mark.as_ref().filter(|mark| mark.covers(value.version)) else {
             if inline {
                 let file = self.disk.open(place, Access::Write).map_err(io("opening", place))?;
-                write_over(&*file, body)?;
+                write_over(&*file, found.stat.size_bytes, body)?;
             }
             look::set_attributes(&*found.file, &value.kept.attributes(), place)?;
             let mtime_ns = found.file.stat().map_err(io("reading", place))?.mtime_ns;

@@ -156,14 +156,28 @@ impl LocalEngine {
             Err(e) if tree::is_missing(&e) => return Ok(false),
             other => other.map_err(io("writing", place))?,
         }
+        let stat = || self.disk.stat(draft).map_err(io("checking what was replaced at", place));
+        let mut out = stat()?;
         // The sidecars of a directory that is named like this one, or the neighbour's for a value that came after ours.
-        if self.disk.stat(draft).is_ok_and(|out| out.form == Form::Dir)
-            || (record.version().is_some() && self.is_of_strangers_value(&record.session, key, draft)?)
+        if out.form == Form::Dir
+            || (record.version().is_some()
+                && !self.is_in_its_place(record)
+                && self.is_of_strangers_value(&record.session, key, draft)?)
         {
             self.disk.exchange(draft, place).map_err(io("giving back", place))?;
+            out = stat()?;
         }
-        self.spare_sidecars.retire(&*self.disk, draft);
+        self.spare_sidecars.leave(&*self.disk, draft, &out);
         Ok(true)
+    }
+
+    /// Is the file of a record's value at its key's path, as it was put there?
+    fn is_in_its_place(&self, record: &Record) -> bool {
+        record.value().is_some_and(|value| {
+            let stat = self.disk.stat(&paths::value(&record.session, value.key.as_str()));
+            let put = (value.file, value.size, value.kept.mtime_ns);
+            stat.is_ok_and(|stat| (stat.id, stat.size_bytes, stat.mtime_ns) == put)
+        })
     }
 
     /// The keys `a` and `a.json/b` collide in the neighbour's sidecars: the second one's writer is in its mark only.

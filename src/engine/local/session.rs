@@ -39,6 +39,8 @@ pub(super) struct Session {
     moved_on: Condvar,
     stuck: Mutex<Stuck>,
     is_stuck: AtomicBool,
+    /// As it was read last; held while it is read, so that nobody keeps one that was replaced meanwhile.
+    policy: Mutex<Option<Policy>>,
 }
 
 /// The order of a session's changes.
@@ -190,6 +192,7 @@ impl Session {
             moved_on: Condvar::new(),
             stuck: Mutex::default(),
             is_stuck: AtomicBool::new(false),
+            policy: Mutex::default(),
         })
     }
 
@@ -226,6 +229,23 @@ impl Session {
     /// For publishing a change of several names.
     pub(super) fn publishing_names(&self) -> Publishing<'_> {
         Publishing::Names(held(self.names.write()))
+    }
+
+    /// The policy, read where it is not known.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub(super) fn policy(&self, read: impl FnOnce() -> Result<Policy>) -> Result<Policy> {
+        let mut known = held(self.policy.lock());
+        match *known {
+            Some(policy) => Ok(policy),
+            None => read().inspect(|policy| *known = Some(*policy)),
+        }
+    }
+
+    /// It has been replaced, or taken away.
+    pub(super) fn forget_policy(&self) {
+        *held(self.policy.lock()) = None;
     }
 
     /// The order of changes; held while a change gets its number and its place in the journal, so that both agree.

@@ -2,9 +2,10 @@
 //! after many were freed, and a commit would free two. Knows files; must not know what they held.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::disk::{Access, Disk, DiskFile, Form};
+use super::disk::{Access, Disk, DiskFile, Form, Stat};
 use super::stage::INLINE_BYTES;
 use super::{paths, tree};
 
@@ -12,11 +13,30 @@ use super::{paths, tree};
 const SPARES_MAX: usize = 64;
 
 /// Files in the drafts' directory whose names nobody else uses.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Spares {
     names: Mutex<VecDeque<String>>,
     /// How many more than usual are kept.
     more: usize,
+    /// What the names given to them begin with, and the number of the next.
+    own: uuid::Uuid,
+    next: AtomicU64,
+}
+
+/// A file to write again, its old bytes and attributes still in it.
+#[derive(Debug)]
+pub(super) struct Spare {
+    pub(super) file: Box<dyn DiskFile>,
+    /// As it was found.
+    pub(super) stat: Stat,
+    /// The names of its xattrs.
+    pub(super) xattrs: Vec<String>,
+}
+
+impl Default for Spares {
+    fn default() -> Self {
+        Self { names: Mutex::default(), more: 0, own: uuid::Uuid::now_v7(), next: AtomicU64::new(0) }
+    }
 }
 
 impl Spares {
@@ -26,50 +46,79 @@ impl Spares {
         self.more = more;
     }
 
-    /// Takes over a file that nothing refers to any more. It is gone from `place` afterwards, or a warning tells why not.
-    pub(super) fn retire(&self, disk: &dyn Disk, place: &str) {
-        let wanted = disk.stat(place).is_ok_and(|stat| stat.form == Form::File && stat.size_bytes <= INLINE_BYTES);
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        if wanted && names.len() < SPARES_MAX + self.more {
-            let spare = paths::draft(&format!("{}.spare", uuid::Uuid::now_v7()));
-            if disk.rename(place, &spare).is_ok() {
-                names.push_back(spare);
-                return;
-            }
+    /// Takes a file of any directory over that nothing refers to any more. It is gone from `place` afterwards, or a warning
+    /// tells why not. `false`: nothing was there.
+    pub(super) fn retire(&self, disk: &dyn Disk, place: &str) -> bool {
+        let has_room = self.has_room(&self.names());
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let spare = paths::draft(&format!("{}-{number}.spare", self.own));
+        match if has_room { disk.rename(place, &spare) } else { disk.unlink(place) } {
+            // Looked at where it is now: that directory is open.
+            Ok(()) if has_room => match disk.stat(&spare) {
+                Ok(stat) => self.leave(disk, &spare, &stat),
+                Err(_) => remove(disk, &spare),
+            },
+            Ok(()) => {}
+            Err(e) if tree::is_missing(&e) => return false,
+            Err(_) => remove(disk, place),
         }
-        drop(names);
-        if let Err(e) = tree::unlink(disk, place) {
-            tracing::warn!("a file that is not needed any more stays: {e}");
-        }
+        true
     }
 
-    /// A spare at `place`, its old bytes and attributes still in it; `None` when there is none that nobody has open,
-    /// under no other name, and that is ours.
-    pub(super) fn take(&self, disk: &dyn Disk, place: &str) -> Option<Box<dyn DiskFile>> {
-        let spare = self.names.lock().unwrap_or_else(PoisonError::into_inner).pop_front()?;
+    /// The same with a draft, whose name nobody else comes to have: it keeps that until it is written again. `stat`: what
+    /// it is.
+    pub(super) fn leave(&self, disk: &dyn Disk, draft: &str, stat: &Stat) {
+        let mut names = self.names();
+        if stat.form == Form::File && stat.size_bytes <= INLINE_BYTES && self.has_room(&names) {
+            names.push_back(draft.to_owned());
+            return;
+        }
+        drop(names);
+        remove(disk, draft);
+    }
+
+    fn names(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_room(&self, names: &VecDeque<String>) -> bool {
+        names.len() < SPARES_MAX + self.more
+    }
+
+    /// A spare at `place`; `None` when there is none that nobody has open, under no other name, and that is ours.
+    pub(super) fn take(&self, disk: &dyn Disk, place: &str) -> Option<Spare> {
+        let spare = {
+            let mut names = self.names();
+            // An operation that is made again finds what it has left itself: nobody else may get that from under it.
+            let at = names.iter().position(|name| name == place).unwrap_or(0);
+            names.remove(at)?
+        };
         let usable = || {
             let file = disk.open(&spare, Access::Write).ok()?;
             let stat = file.stat().ok()?;
             // A reader may have the old value open, a backup may have linked it: neither may see it change.
             let alone = stat.links == 1 && file.is_open_here_only().ok()?;
-            let alone = alone && is_plain(&*file, stat.uid).ok()?;
-            (alone && disk.rename(&spare, place).is_ok()).then_some(file)
+            let xattrs = file.xattr_names().ok().filter(|xattrs| alone && is_plain(xattrs, stat.uid))?;
+            (spare == place || disk.rename(&spare, place).is_ok()).then_some(Spare { file, stat, xattrs })
         };
-        let file = usable();
-        if file.is_none()
-            && let Err(e) = tree::unlink(disk, &spare)
-        {
-            tracing::warn!("a file that is not needed any more stays: {e}");
+        let usable = usable();
+        if usable.is_none() {
+            remove(disk, &spare);
         }
-        file
+        usable
+    }
+}
+
+fn remove(disk: &dyn Disk, file: &str) {
+    if let Err(e) = tree::unlink(disk, file) {
+        tracing::warn!("a file that is not needed any more stays: {e}");
     }
 }
 
 /// Does a file give nobody more than its mode says? A stranger's may be owned by somebody who could change it back, or
 /// carry an access list.
-fn is_plain(file: &dyn DiskFile, owner: u32) -> std::io::Result<bool> {
+fn is_plain(xattrs: &[String], owner: u32) -> bool {
     let us = rustix::process::geteuid();
-    let names = file.xattr_names()?;
-    let known = names.iter().all(|name| name.starts_with("user.") || name == "security.selinux");
-    Ok(known && (us.is_root() || us.as_raw() == owner))
+    let known = xattrs.iter().all(|name| name.starts_with("user.") || name == "security.selinux");
+    known && (us.is_root() || us.as_raw() == owner)
 }

@@ -89,9 +89,10 @@ impl Scan<'_, '_> {
         let mut spares = 0_u64;
         for (name, form) in self.names(paths::DRAFTS) {
             let name = shown(&name);
-            if form == Form::File && name.ends_with(".spare") {
+            let needed = self.way.needs(&name);
+            if form == Form::File && (name.ends_with(".spare") || name.ends_with(".meta") && !needed) {
                 spares += 1;
-            } else if !self.way.needs(&name) {
+            } else if !needed {
                 let remedy = "nobody needs it; the next opening of the store removes it";
                 let fault =
                     Fault::leftover("F17", &paths::draft(&name), "a draft of a change that was not made", remedy);
