@@ -1,0 +1,90 @@
+//! A large value is written and read, in requests of a mebibyte: how fast, and what memory the daemon takes.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use super::super::aims::{Aim, Row};
+use super::super::mount::Mount;
+use super::super::place::{Place, SESSION};
+use super::super::{Result, way};
+use super::{Plan, in_turns};
+
+const MIB: usize = 1 << 20;
+/// How many times smaller the value is whose memory is compared.
+const SMALLER: usize = 8;
+
+pub(super) fn measure(place: &Place, plan: &Plan) -> Result<Vec<Row>> {
+    let mount = place.mounted("large")?;
+    let (ours, plain) = (mount.session(SESSION).join("large"), place.dir("large-plain")?.join("large"));
+    let small = mount.session(SESSION).join("small");
+    let (whole_mib, small_mib) = (plan.large_mib, plan.large_mib / SMALLER);
+    let [plain_written, written, plain_read, read, small_peak, peak] = in_turns(
+        plan.rounds,
+        [
+            &mut || {
+                // A new file each time: what it is to empty the old one is not ours to count.
+                let _ = std::fs::remove_file(&plain);
+                write(&plain, whole_mib, File::sync_all)
+            },
+            &mut || write(&ours, whole_mib, |_| Ok(())),
+            &mut || read_all(&plain, whole_mib),
+            &mut || read_all(&ours, whole_mib),
+            &mut || peak_mib(&mount, &small, small_mib),
+            &mut || peak_mib(&mount, &ours, whole_mib),
+        ],
+    )?;
+    mount.end()?;
+    std::fs::remove_file(&plain)?;
+    let row = |what: String, unit, ours, (against, theirs): (String, _), aim| {
+        let against = Some((against, theirs));
+        Row { what: format!("{whole_mib} MiB value: {what}"), unit, ours, against, aim }
+    };
+    let against_written = ("plain write, fsync".to_owned(), plain_written);
+    let smaller = (format!("the same of {small_mib} MiB"), small_peak);
+    Ok(vec![
+        row("write, close".to_owned(), "MiB/s", written, against_written, Aim::AtLeast(0.8)),
+        row("read".to_owned(), "MiB/s", read, ("plain read".to_owned(), plain_read), Aim::AtLeast(0.5)),
+        row("peak memory of both".to_owned(), "MiB", peak, smaller, Aim::AtMost(1.5)),
+    ])
+}
+
+/// In MiB a second.
+fn write(path: &Path, mib: usize, sync: impl Fn(&File) -> std::io::Result<()>) -> Result<f64> {
+    let bytes = vec![b'v'; MIB];
+    let start = Instant::now();
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+    for _ in 0..mib {
+        file.write_all(&bytes)?;
+    }
+    sync(&file)?;
+    way::close(file)?;
+    Ok(mib as f64 / start.elapsed().as_secs_f64())
+}
+
+/// In MiB a second.
+fn read_all(path: &Path, mib: usize) -> Result<f64> {
+    let (mut bytes, mut read) = (vec![0; MIB], 0);
+    let start = Instant::now();
+    let mut file = File::open(path)?;
+    loop {
+        match file.read(&mut bytes)? {
+            0 => break,
+            more => read += more,
+        }
+    }
+    let took = start.elapsed();
+    if read != mib * MIB {
+        return Err(format!("{}: {read} bytes, not {mib} MiB", path.display()).into());
+    }
+    Ok(mib as f64 / took.as_secs_f64())
+}
+
+/// The most memory the daemon has while a value is written and read.
+fn peak_mib(mount: &Mount, path: &Path, mib: usize) -> Result<f64> {
+    mount.forget_peak()?;
+    write(path, mib, |_| Ok(()))?;
+    read_all(path, mib)?;
+    mount.memory_mib("VmHWM")
+}
