@@ -150,7 +150,7 @@ fn room_used(area: &Area<'_>, rows: &[Row]) -> Result<()> {
     let used = |row: &Row| row.used().clamp(1e-3, 1e3);
     let (least, most) =
         rows.iter().map(used).fold((0.5, 1.5), |(least, most): (f64, f64), used| (least.min(used), most.max(used)));
-    let (from, to) = (least * 0.7, most * 1.6);
+    let (from, to) = (least * 0.7, most * 6.0);
     let caption = "Aims: how much of the room an aim gives is used (up to 1 it is reached)";
     let mut chart = ChartBuilder::on(area)
         .caption(caption, (FONT, 17))
