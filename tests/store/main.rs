@@ -27,6 +27,7 @@ mod forgotten;
 mod format;
 mod full;
 mod handoff;
+mod large;
 mod late;
 mod lines;
 mod meddled;
