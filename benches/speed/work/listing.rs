@@ -10,15 +10,14 @@ use super::super::mount::Mount;
 use super::super::place::{Place, SESSION};
 use super::{Plan, fill, in_turns};
 
-const VALUE_BYTES: usize = 100;
 /// How many times as many keys the second session has.
 const MORE: usize = 10;
 const TOOLS: [&[&str]; 2] = [&["find"], &["ls", "-l"]];
 
 pub(super) fn measure(place: &Place, plan: &Plan) -> Result<Vec<Row>> {
     let (store, few, many) = (place.dir("list-store")?, plan.listed, plan.listed * MORE);
-    fill::committed(&store, SESSION, few, VALUE_BYTES)?;
-    fill::committed(&store, "more", many, VALUE_BYTES)?;
+    fill::beside(&store, SESSION, few)?;
+    fill::beside(&store, "more", many)?;
     let mount = Mount::ours(&store, place.dir("list")?)?;
     let nothing = Mount::nothing(place.dir("list-nothing")?, few)?;
     let (theirs, ours, more) = (nothing.session(SESSION), mount.session(SESSION), mount.session("more"));

@@ -10,7 +10,9 @@ use super::{Plan, fill, in_turns};
 
 pub(super) fn measure(place: &Place, plan: &Plan) -> Result<Vec<Row>> {
     let (store, point) = (place.dir("sessions-store")?, place.dir("sessions")?);
-    fill::beside(&store, plan.sessions, plan.keys)?;
+    for nth in 0..plan.sessions {
+        fill::beside(&store, &format!("session-{nth:05}"), plan.keys)?;
+    }
     let mut idle_mib = Vec::new();
     let mut mount_s = || {
         let start = Instant::now();
