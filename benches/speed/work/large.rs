@@ -18,26 +18,28 @@ const SMALLER: usize = 8;
 
 pub(super) fn measure(place: &Place, plan: &Plan) -> Result<Vec<Row>> {
     let mount = place.mounted("large")?;
-    let (ours, plain) = (mount.session(SESSION).join("large"), place.dir("large-plain")?.join("large"));
+    let (ours, directory) = (mount.session(SESSION).join("large"), place.dir("large-plain")?);
+    let (plain, nth) = (|nth| directory.join(format!("large-{nth}")), std::cell::Cell::new(0));
     let small = mount.session(SESSION).join("small");
     let (whole_mib, small_mib) = (plan.large_mib, plan.large_mib / SMALLER);
     let [plain_written, written, plain_read, read, small_peak, peak] = in_turns(
         plan.rounds,
         [
             &mut || {
-                // A new file each time: what it is to empty the old one is not ours to count.
-                let _ = std::fs::remove_file(&plain);
-                write(&plain, whole_mib, File::sync_all)
+                // A new file each time, and the old ones stay, as a store keeps versions: memory that was just given back is
+                // had again at once, other memory may be the host's to find first.
+                nth.set(nth.get() + 1);
+                write(&plain(nth.get()), whole_mib, File::sync_all)
             },
             &mut || write(&ours, whole_mib, |_| Ok(())),
-            &mut || read_all(&plain, whole_mib),
+            &mut || read_all(&plain(nth.get()), whole_mib),
             &mut || read_all(&ours, whole_mib),
             &mut || peak_mib(&mount, &small, small_mib),
             &mut || peak_mib(&mount, &ours, whole_mib),
         ],
     )?;
     mount.end()?;
-    std::fs::remove_file(&plain)?;
+    std::fs::remove_dir_all(&directory)?;
     let row = |what: String, unit, ours, (against, theirs): (String, _), aim| {
         let against = Some((against, theirs));
         Row { what: format!("{whole_mib} MiB value: {what}"), unit, ours, against, aim }
