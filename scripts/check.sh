@@ -140,8 +140,12 @@ fi
 
 if [ -e /dev/fuse ]; then
   say 'the bench runs'
-  TMPDIR="$private/tmp" scripts/bench.sh --debug --quick --writers 1,4 --sizes 1024 --picture "$private/picture.svg" \
-    > "$private/bench" 2>&1 || { cat "$private/bench" >&2; fail 'scripts/bench.sh failed'; }
+  parts=commits,read,large,append,list,sessions,million
+  TMPDIR="$private/tmp" scripts/bench.sh --debug --quick --parts "$parts" --writers 1,16 --sizes 1024 --json \
+    --picture "$private/picture.svg" > "$private/bench" 2> "$private/bench.talk" ||
+    { cat "$private/bench.talk" >&2; fail 'scripts/bench.sh failed'; }
+  jq -e '(.points | length) == 8 and (.aims | length) == 14 and all(.points[].commits_per_s, .aims[].mount; . > 0)' \
+    "$private/bench" > "$private/bench.told" || { cat "$private/bench" >&2; fail 'scripts/bench.sh did not measure everything'; }
 fi
 
 say 'nothing left behind'

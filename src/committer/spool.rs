@@ -30,7 +30,7 @@ pub fn take(from: &mut dyn Read, near: &Path) -> io::Result<Staged> {
     let mut file = nameless(near).or_else(|_| nameless(&std::env::temp_dir()))?;
     file.write_all(&bytes)?;
     let len = bytes.len() as u64 + io::copy(from, &mut file)?;
-    Ok(Staged::File { file: Arc::new(file), len })
+    Ok(Staged::File { file: Arc::new(file), len, crc: None })
 }
 
 /// As [`take`], for a stream that says its length beforehand.
@@ -54,7 +54,7 @@ fn nameless(dir: &Path) -> io::Result<File> {
 pub fn give(staged: &Staged, to: &mut dyn Write) -> io::Result<()> {
     let (file, len) = match staged {
         Staged::Memory(bytes) => return to.write_all(bytes),
-        Staged::File { file, len } => (file, *len),
+        Staged::File { file, len, .. } => (file, *len),
     };
     chunks(len, |at, buffer| file.read_at(buffer, at), |_, bytes| to.write_all(bytes))
 }
@@ -75,7 +75,7 @@ pub fn give_snapshot(snapshot: &Snapshot, to: &mut dyn Write) -> io::Result<()> 
 pub fn stage(staged: Staged, engine: &dyn Engine) -> EngineResult<Staged> {
     let (file, len) = match staged {
         Staged::Memory(_) => return Ok(staged),
-        Staged::File { file, len } => (file, len),
+        Staged::File { file, len, .. } => (file, len),
     };
     let mut stage = engine.stage();
     let mut failed = Ok(());

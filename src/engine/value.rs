@@ -216,6 +216,8 @@ pub enum Staged {
         file: Arc<std::fs::File>,
         /// How many of its bytes count.
         len: u64,
+        /// Their CRC-32C, where it was reckoned as they were written.
+        crc: Option<u32>,
     },
 }
 

@@ -29,6 +29,7 @@ mod format;
 mod full;
 mod handoff;
 mod kept;
+mod large;
 mod late;
 mod lines;
 mod meddled;

@@ -64,7 +64,10 @@ impl LocalEngine {
         }
         tree::unlink(&*self.disk, &path)?;
         let file = self.place_large(&path, content)?;
-        let crc = stage::checksum(content.len(), |at, buffer| file.read_at(at, buffer).map_err(io))?;
+        let crc = match content {
+            Staged::File { crc: Some(crc), .. } => *crc,
+            _ => stage::checksum(content.len(), |at, buffer| file.read_at(at, buffer).map_err(io))?,
+        };
         look::set_first_attributes(&*file, attributes, &path)?;
         Mark::reserve(&*file, &path, Now::Draft, &author.writer)?;
         let Stat { id, mtime_ns, .. } = file.stat().map_err(io)?;
@@ -205,7 +208,7 @@ impl LocalEngine {
 
     fn place_large(&self, path: &str, content: &Staged) -> Result<Box<dyn DiskFile>> {
         match content {
-            Staged::File { file, len } => match self.link_large(path, file, *len) {
+            Staged::File { file, len, .. } => match self.link_large(path, file, *len) {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => self.copy_large(path, content),
                 other => other.map_err(io),
             },
@@ -232,7 +235,7 @@ impl LocalEngine {
         let to = self.disk.create(path, tree::PRIVATE).map_err(io)?;
         match content {
             Staged::Memory(bytes) => to.write_at(0, bytes).map_err(io)?,
-            Staged::File { file, len } => {
+            Staged::File { file, len, .. } => {
                 use std::os::unix::fs::FileExt;
                 let read = |at, part: &mut [u8]| file.read_exact_at(part, at).map(|()| part.len()).map_err(io);
                 stage::each_part(*len, read, |at, part| to.write_at(at, part).map_err(io))?;

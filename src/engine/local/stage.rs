@@ -24,7 +24,13 @@ pub(super) struct LocalStage {
 #[derive(Debug)]
 enum Held {
     Memory(Vec<u8>),
-    File { file: File, len: u64 },
+    /// With the checksum of all there is, as long as each write went on where the one before it ended: a large value is then
+    /// not read again at its commit.
+    File {
+        file: File,
+        len: u64,
+        crc: Option<u32>,
+    },
 }
 
 impl LocalStage {
@@ -39,7 +45,7 @@ impl LocalStage {
         {
             let file = self.disk.anonymous(paths::DRAFTS).map_err(failed)?;
             file.write_all_at(bytes, 0).map_err(failed)?;
-            self.held = Held::File { file, len: bytes.len() as u64 };
+            self.held = Held::File { file, len: bytes.len() as u64, crc: Some(crc32c::crc32c(bytes)) };
         }
         Ok(())
     }
@@ -77,8 +83,9 @@ impl Stage for LocalStage {
                     place.copy_from_slice(bytes);
                 }
             }
-            Held::File { file, len } => {
+            Held::File { file, len, crc } => {
                 file.write_all_at(bytes, offset).map_err(failed)?;
+                *crc = crc.filter(|_| offset == *len).map(|crc| crc32c::crc32c_append(crc, bytes));
                 *len = end.max(*len);
             }
         }
@@ -89,8 +96,9 @@ impl Stage for LocalStage {
         self.make_room(to)?;
         match &mut self.held {
             Held::Memory(held) => held.resize(index(to)?, 0),
-            Held::File { file, len } => {
+            Held::File { file, len, crc } => {
                 file.set_len(to).map_err(failed)?;
+                *crc = crc.filter(|_| to == *len);
                 *len = to;
             }
         }
@@ -117,7 +125,7 @@ impl Stage for LocalStage {
     fn freeze(self: Box<Self>) -> Staged {
         match self.held {
             Held::Memory(bytes) => Staged::Memory(Arc::new(bytes)),
-            Held::File { file, len } => Staged::File { file: Arc::new(file), len },
+            Held::File { file, len, crc } => Staged::File { file: Arc::new(file), len, crc },
         }
     }
 }

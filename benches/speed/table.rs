@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::Result;
+use super::aims::{self, Row};
 use super::round::{self, Load, Points, median};
 use super::way::Way;
 use super::where_time_goes::Parts;
@@ -40,20 +41,12 @@ pub(crate) fn size(bytes: usize) -> String {
 }
 
 /// A table, a line a point.
-pub(crate) fn text(about: &About, points: &Points) -> String {
+pub(crate) fn text(points: &Points) -> String {
     let mut text = format!(
-        "{}\n\n\
-         commits/s: open, write and close of a value, of all writers together; x: against the four-fsync directory\n\
+        "commits/s: open, write and close of a value, of all writers together; x: against the four-fsync directory\n\
          p50, p99:  microseconds from the last byte written until the value is durable (on a mount: the close)\n\n\
          {:>7} {:>7}  {:<22}{:>10}{:>8}{:>10}{:>10}\n",
-        about.line(),
-        "value",
-        "writers",
-        "",
-        "commits/s",
-        "x",
-        "p50",
-        "p99"
+        "value", "writers", "", "commits/s", "x", "p50", "p99"
     );
     let mut before = None;
     for (load, point) in points {
@@ -80,7 +73,7 @@ pub(crate) fn text(about: &About, points: &Points) -> String {
 }
 
 /// One object.
-pub(crate) fn json(about: &About, points: &Points, parts: &Parts) -> Result<String> {
+pub(crate) fn json(about: &About, points: &Points, parts: Option<&Parts>, rows: &[Row]) -> Result<String> {
     let point = |(load, point): (&Load, &round::Point)| {
         json!({
             "way": load.way.word(),
@@ -99,7 +92,8 @@ pub(crate) fn json(about: &About, points: &Points, parts: &Parts) -> Result<Stri
         "optimized": about.optimized,
         "rounds": about.rounds,
         "seconds_per_point": about.seconds,
-        "where_a_commit_goes": parts.json(),
+        "where_a_commit_goes": parts.map(Parts::json),
+        "aims": aims::json(rows),
         "points": points.iter().map(point).collect::<Vec<Value>>(),
     });
     Ok(serde_json::to_string_pretty(&object)?)

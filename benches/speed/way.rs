@@ -54,12 +54,16 @@ impl Way {
 pub(crate) fn through_a_file(path: &Path, bytes: &[u8]) -> Result<Duration> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
     file.write_all(bytes)?;
-    let descriptor = file.into_raw_fd();
     let closing = Instant::now();
-    // SAFETY: the descriptor was just taken out of its file and belongs to nobody else.
-    let closed = unsafe { libc::close(descriptor) };
-    let took = closing.elapsed();
-    if closed == 0 { Ok(took) } else { Err(std::io::Error::last_os_error().into()) }
+    close(file)?;
+    Ok(closing.elapsed())
+}
+
+/// Closes a file, and hears how that ended: it is what commits.
+pub(crate) fn close(file: File) -> Result<()> {
+    // SAFETY: the descriptor is taken out of its file here and belongs to nobody else.
+    let closed = unsafe { libc::close(file.into_raw_fd()) };
+    if closed == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().into()) }
 }
 
 /// What harn-vm's `agent_state` does on a write, in its order (an fsync each for the temporary file and the directory,

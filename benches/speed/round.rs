@@ -6,7 +6,8 @@ use std::time::Duration;
 use batonfs::words::{Key, SessionId};
 
 use super::Result;
-use super::place::{self, Place, SESSION};
+use super::place::{self, SESSION};
+use super::sites::Sites;
 use super::way::{self, Way};
 use super::writer::{self, Started, Work};
 
@@ -49,21 +50,19 @@ pub(crate) struct Point {
 pub(crate) type Points = BTreeMap<Load, Point>;
 
 /// Measures all points in turns, and tells which round it is.
-pub(crate) fn run(place: &Place, plan: &Plan, tell: &mut dyn FnMut(&str)) -> Result<Points> {
+pub(crate) fn run(sites: &Sites, plan: &Plan, tell: &mut dyn FnMut(&str)) -> Result<Points> {
     let mut points = Points::new();
-    if !place.has(Way::Mount) {
+    if !sites.has(Way::Mount) {
         tell("there is no /dev/fuse here: the mount is not measured");
     }
     for round in 0..plan.rounds {
         tell(&format!("round {} of {}", round + 1, plan.rounds));
         for &bytes in &plan.sizes {
             for &writers in &plan.writers {
-                for way in Way::ALL.into_iter().filter(|&way| place.has(way)) {
+                for way in Way::ALL.into_iter().filter(|&way| sites.has(way)) {
                     let load = Load { bytes, writers, way };
-                    points.entry(load).or_default().add(measure(place, load, plan.each)?);
-                    if place::interrupted() {
-                        return Err("interrupted".into());
-                    }
+                    points.entry(load).or_default().add(measure(sites, load, plan.each)?);
+                    place::go_on()?;
                 }
             }
         }
@@ -71,25 +70,25 @@ pub(crate) fn run(place: &Place, plan: &Plan, tell: &mut dyn FnMut(&str)) -> Res
     Ok(points)
 }
 
-fn measure(place: &Place, load: Load, each: Duration) -> Result<Vec<Work>> {
+fn measure(sites: &Sites, load: Load, each: Duration) -> Result<Vec<Work>> {
     if load.way == Way::Library {
-        return in_threads(place, load, each);
+        return in_threads(sites, load, each);
     }
-    let root = place.root(load.way);
-    let start = |number| Started::new(load.way, &root, number, load.bytes, each);
+    let session = sites.session(load.way)?;
+    let start = |number| Started::new(load.way, &session, number, load.bytes, each);
     let mut started = (0..load.writers).map(start).collect::<Result<Vec<_>>>()?;
     started.iter_mut().try_for_each(Started::ready)?;
     started.iter_mut().try_for_each(Started::begin)?;
     started.into_iter().map(Started::done).collect()
 }
 
-fn in_threads(place: &Place, load: Load, each: Duration) -> Result<Vec<Work>> {
-    let (store, bytes) = (place.store()?, vec![b'v'; load.bytes]);
+fn in_threads(sites: &Sites, load: Load, each: Duration) -> Result<Vec<Work>> {
+    let (store, bytes) = (sites.store(), vec![b'v'; load.bytes]);
     let session = SessionId::parse(SESSION)?;
     let keys = (0..load.writers).map(|number| Ok(Key::literal(&writer::key(number))?)).collect::<Result<Vec<_>>>()?;
-    keys.iter().try_for_each(|key| place.prepare_library(key.as_str(), &bytes))?;
+    keys.iter().try_for_each(|key| sites.prepare_library(key.as_str(), &bytes))?;
     let work = |key| {
-        let cycle = || way::through_the_store(&store, &session, key, &bytes);
+        let cycle = || way::through_the_store(store, &session, key, &bytes);
         writer::work(each, cycle).map_err(|e| e.to_string())
     };
     let work = &work;
@@ -118,6 +117,11 @@ pub(crate) fn median(figures: &[f64]) -> f64 {
     let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
     let middle = sorted.len() / 2;
     if sorted.len() % 2 == 1 { at(middle) } else { f64::midpoint(at(middle.wrapping_sub(1)), at(middle)) }
+}
+
+/// The word for so many writers.
+pub(crate) fn writers(number: usize) -> &'static str {
+    if number == 1 { "writer" } else { "writers" }
 }
 
 /// How many times as many a second as the four-fsync directory: the median of the ratios within a round.

@@ -16,8 +16,8 @@ use batonfs::store::Store;
 use batonfs::words::{Key, Policy, SessionId};
 use serde_json::{Value, json};
 
-use super::place::{self, SESSION};
-use super::{Result, way};
+use super::place::SESSION;
+use super::{Result, sites, way};
 
 /// Commits before the clock starts: history and spare files are then as they stay.
 const WARM_UP: usize = 100;
@@ -65,7 +65,7 @@ pub(crate) fn measure(dir: &Path, bytes: usize, each: Duration) -> Result<Parts>
     let engine: Arc<dyn Engine> = Arc::new(LocalEngine::open_on(Arc::new(disk))?);
     let store = Store::new(engine, dir.to_owned(), Vec::new(), Policy::default());
     let (session, key, value) = (SessionId::parse(SESSION)?, Key::literal("key")?, vec![b'v'; bytes]);
-    place::make_session(&store, &session)?;
+    sites::make_session(&store, &session)?;
     let commit = || way::through_the_store(&store, &session, &key, &value);
     for _ in 0..WARM_UP {
         commit()?;

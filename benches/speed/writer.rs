@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::Result;
-use super::place::SESSION;
 use super::way::{self, Way};
 
 /// The first argument of a process that is a writer.
@@ -45,10 +44,10 @@ pub(crate) fn key(number: usize) -> String {
 pub(crate) struct Started(Child);
 
 impl Started {
-    /// Starts a process that will write its own key below `root`.
-    pub(crate) fn new(way: Way, root: &Path, number: usize, bytes: usize, each: Duration) -> Result<Self> {
+    /// Starts a process that will write its own key of a session.
+    pub(crate) fn new(way: Way, session: &Path, number: usize, bytes: usize, each: Duration) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg(WORD).arg(way.word()).arg(root).arg(key(number));
+        command.arg(WORD).arg(way.word()).arg(session).arg(key(number));
         command.arg(bytes.to_string()).arg(each.as_secs_f64().to_string());
         command.env("BATON_WRITER_ID", "bench").stdin(Stdio::piped()).stdout(Stdio::piped());
         Ok(Self(command.spawn()?))
@@ -89,13 +88,13 @@ impl Drop for Started {
 
 /// Is a writer.
 pub(crate) fn run(words: &[&str]) -> Result<()> {
-    let [way, root, key, bytes, seconds] = words else { return Err("a writer takes five arguments".into()) };
+    let [way, session, key, bytes, seconds] = words else { return Err("a writer takes five arguments".into()) };
     let way = Way::ALL.into_iter().find(|known| known.word() == *way).ok_or("no such way")?;
-    let (session, bytes) = (Path::new(root).join(SESSION), vec![b'v'; bytes.parse()?]);
+    let (session, bytes) = (Path::new(session), vec![b'v'; bytes.parse()?]);
     let each = Duration::try_from_secs_f64(seconds.parse()?)?;
     let file = session.join(key);
     let cycle = || match way {
-        Way::Directory => way::like_the_neighbour(&session, key, &bytes),
+        Way::Directory => way::like_the_neighbour(session, key, &bytes),
         Way::Mount | Way::Nothing => way::through_a_file(&file, &bytes),
         Way::Library => Err("the library's writers are threads".into()),
     };

@@ -1,18 +1,19 @@
-//! A FUSE filesystem that does nothing: whatever is asked for exists, whatever is written is forgotten. It answers from
-//! the thread that reads requests, as ours does where nothing has to be waited for; attributes may be kept for a second,
-//! and files are read and written around the page cache.
+//! A FUSE filesystem that does nothing: whatever is asked for exists, whatever is written is forgotten, files are full of
+//! zeros. It answers from the one thread that reads requests, as ours does where nothing has to be waited for; attributes
+//! may be kept for a second, files are read and written around the page cache, and a listing brings the attributes along.
 
 use std::ffi::OsStr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BsdFileFlags, Config, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner,
-    MountOption, OpenFlags, ReplyAttr, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, Session, TimeOrNow,
-    WriteFlags,
+    BsdFileFlags, Config, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
+    LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyWrite, Request, Session, TimeOrNow, WriteFlags,
 };
 
 use super::Result;
+use super::work::fill;
 
 /// The first argument of a process that serves it.
 pub(crate) const WORD: &str = "nothing";
@@ -20,22 +21,27 @@ pub(crate) const WORD: &str = "nothing";
 const TTL: Duration = Duration::from_secs(1);
 /// The root and the session.
 const DIRS: [u64; 2] = [1, 2];
+/// Of every file.
+const SIZE_BYTES: usize = 1024;
 
-/// Serves it until it is unmounted.
-pub(crate) fn serve(point: &Path) -> Result<()> {
+/// Serves it until it is unmounted; the session lists so many keys.
+pub(crate) fn serve(point: &Path, keys: &str) -> Result<()> {
+    let nothing = Nothing { keys: keys.parse()? };
     let mut config = Config::default();
     config.mount_options = vec![MountOption::FSName("nothing".to_owned()), MountOption::DefaultPermissions];
-    Ok(Session::new(Nothing, point, &config)?.run()?)
+    Ok(Session::new(nothing, point, &config)?.run()?)
 }
 
 #[derive(Debug)]
-struct Nothing;
+struct Nothing {
+    keys: usize,
+}
 
 fn attributes(ino: INodeNo) -> FileAttr {
     let dir = DIRS.contains(&ino.0);
     FileAttr {
         ino,
-        size: 0,
+        size: if dir { 0 } else { SIZE_BYTES as u64 },
         blocks: 0,
         atime: SystemTime::UNIX_EPOCH,
         mtime: SystemTime::UNIX_EPOCH,
@@ -61,10 +67,25 @@ fn number(parent: INodeNo, name: &OsStr) -> INodeNo {
     INodeNo(end.fold(1, |number, &byte| number << 8 | u64::from(byte)))
 }
 
+impl Nothing {
+    /// The session's entries from an offset on, each with the next one's; `add` says whether there is no room for it.
+    fn list(&self, ino: INodeNo, offset: u64, mut add: impl FnMut(INodeNo, u64, &str) -> bool) {
+        let keys = if ino.0 == 2 { self.keys } else { 0 };
+        for nth in usize::try_from(offset).unwrap_or(usize::MAX)..keys {
+            let name = fill::key(nth);
+            if add(number(ino, OsStr::new(&name)), nth as u64 + 1, &name) {
+                break;
+            }
+        }
+    }
+}
+
 impl fuser::Filesystem for Nothing {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         // Whole values in one request, as ours.
         let _ = config.set_max_write(1 << 20);
+        // Where the kernel sees that names are listed to be asked about, as libfuse does.
+        let _ = config.add_capabilities(InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO);
         Ok(())
     }
 
@@ -99,6 +120,38 @@ impl fuser::Filesystem for Nothing {
 
     fn open(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let left = SIZE_BYTES.saturating_sub(usize::try_from(offset).unwrap_or(usize::MAX));
+        reply.data([0; SIZE_BYTES].get(..left.min(size as usize)).unwrap_or_default());
+    }
+
+    fn readdir(&self, _request: &Request, ino: INodeNo, _handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        self.list(ino, offset, |ino, next, name| reply.add(ino, next, FileType::RegularFile, name));
+        reply.ok();
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        self.list(ino, offset, |ino, next, name| reply.add(ino, next, name, &TTL, &attributes(ino), Generation(0)));
+        reply.ok();
     }
 
     fn write(
