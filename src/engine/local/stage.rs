@@ -84,8 +84,10 @@ impl Stage for LocalStage {
                 }
             }
             Held::File { file, len, crc } => {
+                // None stays of a write that fails: part of it may be there.
+                let before = crc.take().filter(|_| offset == *len);
                 file.write_all_at(bytes, offset).map_err(failed)?;
-                *crc = crc.filter(|_| offset == *len).map(|crc| crc32c::crc32c_append(crc, bytes));
+                *crc = before.map(|crc| crc32c::crc32c_append(crc, bytes));
                 *len = end.max(*len);
             }
         }
