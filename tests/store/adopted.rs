@@ -74,6 +74,16 @@ fn steps(bytes: &[u8], after: After, told: impl FnMut(&PowerDisk, &str, usize) +
     states
 }
 
+/// The power goes again while the store is opened, or the process dies; now and then twice.
+fn again(mut disk: PowerDisk, chance: &mut Chance) -> PowerDisk {
+    for _ in 0..chance.below(3) {
+        disk.cut_after(chance.below(30) as usize);
+        drop(LocalEngine::open_on(Arc::new(disk.clone())));
+        disk = if chance.is(50) { disk.after_cut(chance) } else { disk.after_death() };
+    }
+    disk
+}
+
 /// How many disks were looked at; each that shows something else is told.
 fn cut_everywhere(bytes: &[u8], after: After, cuts: u64, name: &str) -> (usize, Vec<String>) {
     let left = Arc::<Mutex<Vec<_>>>::default();
@@ -81,13 +91,16 @@ fn cut_everywhere(bytes: &[u8], after: After, cuts: u64, name: &str) -> (usize, 
     let states = steps(bytes, after, move |disk, what, done| {
         for _ in 0..cuts {
             seed += 1;
-            taking.lock().unwrap().push((disk.after_cut(&mut Chance::new(seed)), what.to_owned(), done, seed));
+            let dies = seed % 5 == 0;
+            let left = if dies { disk.after_death() } else { disk.after_cut(&mut Chance::new(seed)) };
+            taking.lock().unwrap().push((left, what.to_owned(), done, seed));
         }
     });
     let left = std::mem::take(&mut *left.lock().unwrap());
     let (looked, mut wrong) = (left.len(), Vec::new());
     for (disk, what, done, seed) in left {
         let at = format!("{name}, before {what} (seed {seed})");
+        let disk = again(disk, &mut Chance::new(seed ^ 0xFACE));
         let engine = match LocalEngine::open_on(Arc::new(disk.clone())) {
             Ok(engine) => engine,
             Err(e) => {

@@ -448,3 +448,63 @@ fn a_session_that_goes_on_after_its_log_has_lost_lines_gives_no_number_again_tha
     }
     assert_eq!(engine.head(&session(), &key("k")).unwrap().unwrap().writer, writer("w"));
 }
+
+/// Every text that a key has, or has had and that is kept, under either name.
+fn texts(engine: &dyn Engine) -> Vec<String> {
+    let mut all = Vec::new();
+    for path in ["m/k", "n/k"] {
+        all.extend(value(engine, path));
+        for version in engine.versions(&session(), &key(path)).unwrap() {
+            all.extend(text(engine, path, version).map(String::into_bytes));
+        }
+    }
+    all.into_iter().map(|text| String::from_utf8(text).unwrap()).collect()
+}
+
+// F29
+#[test]
+fn the_neighbour_writes_at_any_moment_of_the_renaming_of_a_directory_and_every_version_is_kept() {
+    let mut met = 0;
+    for target in ["m/k", "n/k"] {
+        for n in 0_usize.. {
+            let (dir, watch, engine) = watched(Keep::USUAL);
+            write_upto(&*engine, "n/k", 4);
+            commit(&*engine, delete("n/k", 4));
+            commit(&*engine, remove_dir("n"));
+            write_upto(&*engine, "m/k", 2);
+            let (root, mut left) = (dir.path().to_owned(), n);
+            let (tell, told) = std::sync::mpsc::channel();
+            watch.before(move |what| {
+                if left == 0 {
+                    let replaced = root.join("s").join(target).exists();
+                    crate::neighbour::neighbour_writes(&root, target, b"theirs", "neighbour");
+                    drop(tell.send((what.to_owned(), replaced)));
+                }
+                left = left.wrapping_sub(1);
+            });
+            let made = engine.commit(&session(), rename_dir("m", "n"), &by("w"));
+            watch.before(|_| {});
+            let Ok((moment, replaced)) = told.recv() else { break };
+            met += 1;
+            let mut engine = engine;
+            for boot in [None, Some(None), Some(Some("another boot"))] {
+                let at = format!("{target} before {moment}, {boot:?}, {made:?}");
+                if let Some(boot) = boot {
+                    drop(engine);
+                    boot.iter().for_each(|boot| watch.reboot(boot));
+                    engine = Arc::new(LocalEngine::open_on(RecordingDisk::open(dir.path(), &watch)).unwrap());
+                }
+                let there = texts(&*engine);
+                // The others of n/k have numbers that come along.
+                let ours = ["m/k 1", "n/k 3", "n/k 4"].into_iter().chain((!replaced).then_some("m/k 2"));
+                for text in ours.chain(["theirs"]) {
+                    assert!(there.iter().any(|it| it == text), "{at}: {text} is not in {there:?}");
+                }
+            }
+            let now = version(&*engine, target);
+            commit(&*engine, put(target, b"on it goes", now));
+            engine.close().unwrap();
+        }
+    }
+    assert!(met > 15, "only {met} moments");
+}
