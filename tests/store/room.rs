@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use batonfs::engine::local::LocalEngine;
-use batonfs::engine::{AttributeChange, Change, Context, EngineError};
+use batonfs::engine::{AttributeChange, Change, Context, EngineError, KEPT_VERSIONS};
 use batonfs::words::{Author, Writer};
 
 use crate::engines::*;
@@ -34,9 +34,22 @@ fn is_settled(subject: &Subject, path: &str, bytes: &[u8]) {
 // F30
 #[test]
 fn xattrs_that_fill_a_file_are_refused_and_leave_room_for_every_later_version() {
-    let subject = local();
+    // Also where the file of an earlier version is written again.
+    for others in [0, KEPT_VERSIONS + 3] {
+        let subject = local();
+        make_session(&*subject.engine);
+        let other = |n: u64| commit(&*subject.engine, put("other", b"", Some(n).filter(|n| *n > 0)));
+        for n in 0..others {
+            other(n);
+        }
+        let again = || (others > 0).then(|| other(others));
+        fill(&subject, || assert_eq!(again().is_some(), others > 0));
+    }
+}
+
+/// `again` leaves a file to be written again.
+fn fill(subject: &Subject, again: impl FnOnce()) {
     let engine = &*subject.engine;
-    make_session(engine);
     commit(engine, put("k", b"1", None));
     let mut taken = 0;
     // ext4 takes about 4 KB together; a file system without such a bound takes them all.
@@ -55,6 +68,7 @@ fn xattrs_that_fill_a_file_are_refused_and_leave_room_for_every_later_version() 
     commit(engine, rename("k", "d", 3, None));
     // Longer names of the writer may find no room beside them: then nothing changes.
     let attributes = engine.head(&session(), &key("d")).unwrap().unwrap().attributes;
+    again();
     for change in [
         Change::Put { key: key("d"), content: b"3".to_vec().into(), expected: Some(1), attributes },
         append("d", b"+", 1),
@@ -65,10 +79,12 @@ fn xattrs_that_fill_a_file_are_refused_and_leave_room_for_every_later_version() 
             assert!(matches!(error, EngineError::NoSpace), "{error}");
             assert_eq!((value(engine, "d").unwrap(), version(engine, "d")), (b"2+".to_vec(), Some(1)), "{change:?}");
         } else {
-            return;
+            // It had room, and is in its place.
+            let path = if version(engine, "d").is_some() { "d" } else { "e" };
+            return is_settled(subject, path, &value(engine, path).unwrap());
         }
     }
-    is_settled(&subject, "d", b"2+");
+    is_settled(subject, "d", b"2+");
 }
 
 #[test]

@@ -122,3 +122,28 @@ fn is_plain(xattrs: &[String], owner: u32) -> bool {
     let known = xattrs.iter().all(|name| name.starts_with("user.") || name == "security.selinux");
     known && (us.is_root() || us.as_raw() == owner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::disk::LocalDisk;
+    use super::*;
+
+    // F22
+    #[test]
+    fn an_operation_that_is_made_again_takes_the_file_that_it_has_left_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, spares) = (LocalDisk::open_at(dir.path()).unwrap(), Spares::default());
+        tree::make_dirs(&disk, paths::DRAFTS).unwrap();
+        for name in ["one", "two"].map(paths::draft_sidecar) {
+            disk.create(&name, tree::PRIVATE).unwrap();
+            spares.leave(&disk, &name, &disk.stat(&name).unwrap());
+        }
+        let [one, two, three] = ["one", "two", "three"].map(paths::draft_sidecar);
+        let own = disk.stat(&two).unwrap().id;
+        assert_eq!(spares.take(&disk, &two).unwrap().stat.id, own);
+        // What is left is the other's, and then nothing.
+        assert_ne!(spares.take(&disk, &three).unwrap().stat.id, own);
+        assert!(spares.take(&disk, &one).is_none() && disk.stat(&one).is_err());
+        assert_eq!(disk.stat(&two).unwrap().id, own);
+    }
+}
