@@ -6,6 +6,7 @@ use batonfs::engine::local::LocalEngine;
 use batonfs::engine::{Change, Engine, Stage};
 use proptest::prelude::*;
 
+use crate::disks::{RecordingDisk, Watch};
 use crate::engines::*;
 
 /// Larger than what stays in memory.
@@ -67,4 +68,24 @@ proptest! {
         let report = engine.verify(false, &mut |_| ControlFlow::Continue(())).unwrap();
         prop_assert!(report.findings.is_empty(), "{:?}", report.findings);
     }
+}
+
+#[test]
+fn a_large_value_is_read_again_at_its_commit_only_when_it_was_not_written_in_order() {
+    let (dir, watch) = (fresh(), Watch::default());
+    let engine = LocalEngine::open_on(RecordingDisk::open(dir.path(), &watch)).unwrap();
+    make_session(&engine);
+    let value = vec![b'v'; LARGE_BYTES];
+    let read_bytes = |path: &str, places: [usize; 2]| {
+        let mut stage = engine.stage();
+        for at in places {
+            stage.write_at(at as u64, &value).unwrap();
+        }
+        watch.take_looked();
+        let put = Change::Put { key: key(path), content: stage.freeze(), expected: None, attributes: attributes() };
+        commit(&engine, put);
+        watch.take_looked().1
+    };
+    assert!(read_bytes("in_order", [0, LARGE_BYTES]) < LARGE_BYTES as u64);
+    assert!(read_bytes("from_the_end", [LARGE_BYTES, 0]) >= 2 * LARGE_BYTES as u64);
 }
