@@ -508,3 +508,45 @@ fn the_neighbour_writes_at_any_moment_of_the_renaming_of_a_directory_and_every_v
     }
     assert!(met > 15, "only {met} moments");
 }
+
+// F7 F29
+#[test]
+fn a_death_at_any_moment_takes_no_version_for_another_that_had_its_number_before_a_directory_was_renamed() {
+    let changes: [(&str, fn() -> Change); 3] = [
+        ("delete", || delete("n/k", 2)),
+        ("put", || put("n/k", b"over it", Some(2))),
+        ("rename over it", || rename("other", "n/k", 1, Some(2))),
+    ];
+    let mut died = 0;
+    for (what, change) in changes {
+        for boot in [None, Some("another boot")] {
+            for n in 0_usize.. {
+                let (dir, watch, engine) = watched(Keep::USUAL);
+                write_upto(&*engine, "m/k", 2);
+                write_upto(&*engine, "n/k", 3);
+                commit(&*engine, put("other", b"other", None));
+                commit(&*engine, delete("n/k", 3));
+                commit(&*engine, remove_dir("n"));
+                commit(&*engine, rename_dir("m", "n"));
+                watch.take();
+                watch.fail(Some((n, libc::EIO)));
+                let made = engine.commit(&session(), change(), &by("w"));
+                let done = watch.take();
+                drop(engine);
+                watch.fail(None);
+                if done.len() < n {
+                    break;
+                }
+                died += 1;
+                boot.iter().for_each(|boot| watch.reboot(boot));
+                let engine = LocalEngine::open_on(RecordingDisk::open(dir.path(), &watch)).unwrap();
+                let at = format!("{what}, dead after {:?}, boot {boot:?}, {made:?}", done.last());
+                assert_eq!(text(&engine, "n/k", 2).as_deref(), Some("m/k 2"), "{at}");
+                assert_eq!(text(&engine, "n/k", 1).as_deref(), Some("m/k 1"), "{at}");
+                engine.close().unwrap();
+                assert_sound(dir.path());
+            }
+        }
+    }
+    assert!(died > 60, "only {died} deaths");
+}
