@@ -512,7 +512,8 @@ fn the_neighbour_writes_at_any_moment_of_the_renaming_of_a_directory_and_every_v
 // F7 F29
 #[test]
 fn a_death_at_any_moment_takes_no_version_for_another_that_had_its_number_before_a_directory_was_renamed() {
-    let changes: [(&str, fn() -> Change); 3] = [
+    type Made = fn() -> Change;
+    let changes: [(&str, Made); 3] = [
         ("delete", || delete("n/k", 2)),
         ("put", || put("n/k", b"over it", Some(2))),
         ("rename over it", || rename("other", "n/k", 1, Some(2))),
