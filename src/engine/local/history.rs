@@ -54,10 +54,24 @@ impl LocalEngine {
     pub(super) fn keep_new(&self, record: &Record, key: &Key, version: Version, place: &str) -> Result<()> {
         let to = paths::history(&record.session, key.as_str(), version);
         tree::make_dirs_above(&*self.disk, &to)?;
-        match self.disk.rename_new(place, &to) {
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => tree::unlink(&*self.disk, place),
-            other => other.map_err(|e| EngineError::io(format!("keeping {to}"), e)),
-        }
+        let renamed = match self.disk.rename_new(place, &to) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => match self.is_others(&to, place)? {
+                true => self.disk.rename(place, &to),
+                false => return tree::unlink(&*self.disk, place),
+            },
+            other => other,
+        };
+        renamed.map_err(|e| EngineError::io(format!("keeping {to}"), e))
+    }
+
+    /// Is a file in history what had its number before a renamed directory brought the one at `place` under its name?
+    fn is_others(&self, kept: &str, place: &str) -> Result<bool> {
+        let mark = |at: &str| match look::look_at(&*self.disk, at, Access::Read)? {
+            Look::File(found) => Mark::read(&*found.file).map_err(|e| EngineError::io(format!("reading {at}"), e)),
+            _ => Ok(None),
+        };
+        let (kept, comes) = (mark(kept)?, mark(place)?);
+        Ok(comes.filter(|comes| comes.floor > 0).is_some_and(|comes| kept.is_some_and(|kept| kept.seq != comes.seq)))
     }
 
     /// Removes what is too far before `newest` in a key's history, but for the version that was there just before: under

@@ -54,18 +54,29 @@ impl Scan<'_, '_> {
         for version in &versions {
             self.judge_key(session, key, facts, |scan, facts| scan.judge_version(session, key, *version, facts))?;
         }
-        // How many are kept is for whoever has the store open.
-        let Some(keep) = self.live.map(|live| live.keep).filter(|keep| keep.count > 0) else { return Ok(()) };
+        self.check_count(session, key, versions.len(), facts)
+    }
+
+    /// Are there more versions than are kept? How many that is, is for whoever has the store open.
+    fn check_count(&mut self, session: &SessionId, key: &Key, count: usize, facts: &Facts) -> Result<()> {
+        let Some(live) = self.live.filter(|live| live.keep.count > 0) else { return Ok(()) };
+        let keep = live.keep;
         // Pruning may be late by as many as are kept.
-        if versions.len() as u64 > keep.count.saturating_mul(2) && !self.way.touches(session, key.as_str()) {
-            let (count, most) = (versions.len(), keep.count);
-            let newest = versions.last().copied().unwrap_or(0).max(facts.last_of(key.as_str()));
-            let old = versions.into_iter().filter(|old| keep.is_past(*old, newest));
-            let places = old.map(|old| paths::history(session, key.as_str(), old)).collect();
-            let remedy = format!("the {most} before the newest are kept; those before them can be removed");
-            let fault = Fault::leftover("F6", &place, format!("it has {count} versions"), &remedy);
-            self.found(fault.mended_by(Mend::RemoveAll(places)));
+        if count as u64 <= keep.count.saturating_mul(2) || self.way.touches(session, key.as_str()) {
+            return Ok(());
         }
+        // Nobody brings others under these names from here on.
+        let _gate = live.pass();
+        let known = live.loaded(session)?;
+        let _hold = known.hold_keys(&[key]);
+        let place = paths::history_key(session, key.as_str());
+        let Some(versions) = self.or_unreadable(&place, live.kept(session, key))? else { return Ok(()) };
+        let newest = versions.last().copied().unwrap_or(0).max(facts.last_of(key.as_str()));
+        let old = versions.into_iter().filter(|old| keep.is_past(*old, newest));
+        let places = old.map(|old| paths::history(session, key.as_str(), old)).collect();
+        let remedy = format!("the {} before the newest are kept; those before them can be removed", keep.count);
+        let fault = Fault::leftover("F6", &place, format!("it has {count} versions"), &remedy);
+        self.found(fault.mended_by(Mend::RemoveAll(places)));
         Ok(())
     }
 
