@@ -10,6 +10,7 @@ mod nothing;
 mod picture;
 mod place;
 mod round;
+mod shared_sync;
 mod sites;
 mod table;
 mod way;
@@ -74,7 +75,8 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         [writer::WORD, rest @ ..] => writer::run(rest),
-        [nothing::WORD, point, keys] => nothing::serve(point.as_ref(), keys),
+        [nothing::WORD, point, keys] => nothing::serve(point.as_ref(), keys, None),
+        [nothing::WORD, point, keys, kept] => nothing::serve(point.as_ref(), keys, Some(kept.as_ref())),
         _ => measure(&Args::parse()),
     };
     match done {

@@ -47,8 +47,17 @@ impl Mount {
 
     /// Mounts the filesystem that does nothing; its directories list so many keys.
     pub(crate) fn nothing(point: PathBuf, keys: usize) -> Result<Self> {
+        Self::nothing_but(point, keys, None)
+    }
+
+    /// The same, but that a close is durable, in a file that is made at `kept`.
+    pub(crate) fn one_sync(point: PathBuf, kept: &Path) -> Result<Self> {
+        Self::nothing_but(point, 0, Some(kept))
+    }
+
+    fn nothing_but(point: PathBuf, keys: usize, kept: Option<&Path>) -> Result<Self> {
         let mut command = aside(std::env::current_exe()?);
-        command.arg(nothing::WORD).arg(&point).arg(keys.to_string());
+        command.arg(nothing::WORD).arg(&point).arg(keys.to_string()).args(kept);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
         let mut mount = Self { point, served_by: Daemon::Nothing(child), ended: false };
         let until = Instant::now() + LIMIT;

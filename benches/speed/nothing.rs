@@ -13,6 +13,7 @@ use fuser::{
 };
 
 use super::Result;
+use super::shared_sync::SharedSync;
 use super::work::fill;
 
 /// The first argument of a process that serves it.
@@ -24,9 +25,10 @@ const DIRS: [u64; 2] = [1, 2];
 /// Of every file.
 const SIZE_BYTES: usize = 1024;
 
-/// Serves it until it is unmounted; the session lists so many keys.
-pub(crate) fn serve(point: &Path, keys: &str) -> Result<()> {
-    let nothing = Nothing { keys: keys.parse()? };
+/// Serves it until it is unmounted; the session lists so many keys. With a place for a file there, a close is answered when
+/// what was written is in it, durable.
+pub(crate) fn serve(point: &Path, keys: &str, kept: Option<&Path>) -> Result<()> {
+    let nothing = Nothing { keys: keys.parse()?, sync: kept.map(SharedSync::into_file).transpose()? };
     let mut config = Config::default();
     config.mount_options = vec![MountOption::FSName("nothing".to_owned()), MountOption::DefaultPermissions];
     Ok(Session::new(nothing, point, &config)?.run()?)
@@ -35,6 +37,7 @@ pub(crate) fn serve(point: &Path, keys: &str) -> Result<()> {
 #[derive(Debug)]
 struct Nothing {
     keys: usize,
+    sync: Option<SharedSync>,
 }
 
 fn attributes(ino: INodeNo) -> FileAttr {
@@ -166,10 +169,16 @@ impl fuser::Filesystem for Nothing {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        if let Some(sync) = &self.sync {
+            sync.write(data);
+        }
         reply.written(u32::try_from(data.len()).unwrap_or(0));
     }
 
     fn flush(&self, _request: &Request, _ino: INodeNo, _handle: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
-        reply.ok();
+        match &self.sync {
+            Some(sync) => sync.answer(reply),
+            None => reply.ok(),
+        }
     }
 }

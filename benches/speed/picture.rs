@@ -34,6 +34,7 @@ fn color(way: Way) -> RGBColor {
         Way::Library => RGBColor(86, 180, 233),
         Way::Mount => RGBColor(213, 94, 0),
         Way::Nothing => RGBColor(225, 215, 170),
+        Way::OneSync => RGBColor(0, 158, 115),
     }
 }
 

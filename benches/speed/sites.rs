@@ -1,4 +1,4 @@
-//! Where commits are made: a directory, a store that the library has open, and the two mounts.
+//! Where commits are made: a directory, a store that the library has open, and the mounts.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,8 +19,26 @@ use super::{Result, way};
 pub(crate) struct Sites {
     store: Arc<Store>,
     directory: PathBuf,
-    /// Ours and the one that does nothing, where anything can be mounted.
-    mounts: Option<(Mount, Mount)>,
+    /// Where anything can be mounted.
+    mounts: Option<Mounts>,
+}
+
+#[derive(Debug)]
+struct Mounts {
+    ours: Mount,
+    nothing: Mount,
+    one_sync: Mount,
+}
+
+impl Mounts {
+    fn make(place: &Place) -> Result<Self> {
+        let kept = place.dir("kept")?.join("file");
+        Ok(Self {
+            ours: place.mounted("mount")?,
+            nothing: Mount::nothing(place.dir("nothing")?, 0)?,
+            one_sync: Mount::one_sync(place.dir("one-sync")?, &kept)?,
+        })
+    }
 }
 
 impl Sites {
@@ -28,10 +46,7 @@ impl Sites {
     pub(crate) fn make(place: &Place) -> Result<Self> {
         let store = Arc::new(committer::open_store(&place.dir("library")?, Policy::default(), Opening::USUAL)?);
         let directory = place.dir("directory")?.join(SESSION);
-        let mounts = match Place::mounts() {
-            true => Some((place.mounted("mount")?, Mount::nothing(place.dir("nothing")?, 0)?)),
-            false => None,
-        };
+        let mounts = if Place::mounts() { Some(Mounts::make(place)?) } else { None };
         Ok(Self { store, directory, mounts })
     }
 
@@ -39,8 +54,9 @@ impl Sites {
     pub(crate) fn session(&self, way: Way) -> Result<PathBuf> {
         match (way, &self.mounts) {
             (Way::Directory, _) => Ok(self.directory.clone()),
-            (Way::Mount, Some((ours, _))) => Ok(ours.session(SESSION)),
-            (Way::Nothing, Some((_, nothing))) => Ok(nothing.session(SESSION)),
+            (Way::Mount, Some(mounts)) => Ok(mounts.ours.session(SESSION)),
+            (Way::Nothing, Some(mounts)) => Ok(mounts.nothing.session(SESSION)),
+            (Way::OneSync, Some(mounts)) => Ok(mounts.one_sync.session(SESSION)),
             (Way::Library, _) | (_, None) => Err("it is no directory".into()),
         }
     }
@@ -66,9 +82,10 @@ impl Sites {
     /// Ends all of it, and says what did not end well.
     pub(crate) fn end(self) -> Result<()> {
         self.store.engine().close()?;
-        if let Some((ours, nothing)) = self.mounts {
+        if let Some(Mounts { ours, nothing, one_sync }) = self.mounts {
             ours.end()?;
             nothing.end()?;
+            one_sync.end()?;
         }
         Ok(())
     }

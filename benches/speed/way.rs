@@ -23,11 +23,13 @@ pub(crate) enum Way {
     Mount,
     /// The same on a FUSE filesystem that keeps nothing.
     Nothing,
+    /// The same, but that it makes the bytes durable, by one sync for all that close: no writer, no name, no history.
+    OneSync,
 }
 
 impl Way {
     /// All, in the order of a round.
-    pub(crate) const ALL: [Self; 4] = [Self::Directory, Self::Library, Self::Mount, Self::Nothing];
+    pub(crate) const ALL: [Self; 5] = [Self::Directory, Self::Library, Self::Mount, Self::Nothing, Self::OneSync];
 
     /// For people.
     pub(crate) fn name(self) -> &'static str {
@@ -36,6 +38,7 @@ impl Way {
             Self::Library => "library",
             Self::Mount => "mount",
             Self::Nothing => "do-nothing FUSE",
+            Self::OneSync => "one-sync FUSE",
         }
     }
 
@@ -46,6 +49,7 @@ impl Way {
             Self::Library => "library",
             Self::Mount => "mount",
             Self::Nothing => "nothing",
+            Self::OneSync => "one-sync",
         }
     }
 }

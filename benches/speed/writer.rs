@@ -95,7 +95,7 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
     let file = session.join(key);
     let cycle = || match way {
         Way::Directory => way::like_the_neighbour(session, key, &bytes),
-        Way::Mount | Way::Nothing => way::through_a_file(&file, &bytes),
+        Way::Mount | Way::Nothing | Way::OneSync => way::through_a_file(&file, &bytes),
         Way::Library => Err("the library's writers are threads".into()),
     };
     cycle()?;
