@@ -47,7 +47,13 @@ fn other_puts(disk: &PowerDisk, bytes: &[u8]) {
 }
 
 /// What is shown after each step, where nothing fails; `told` hears of every moment and how many steps were done before.
-fn steps(bytes: &[u8], after: After, told: impl FnMut(&PowerDisk, &str, usize) + Send + 'static) -> Vec<Shown> {
+/// `waits`: a commit is answered before its sync, which then ends the step.
+fn steps(
+    bytes: &[u8],
+    after: After,
+    waits: bool,
+    told: impl FnMut(&PowerDisk, &str, usize) + Send + 'static,
+) -> Vec<Shown> {
     let (disk, done) = (PowerDisk::new(), Arc::new(AtomicUsize::new(0)));
     let open = || LocalEngine::open_on(Arc::new(disk.clone())).unwrap();
     let engine = open();
@@ -56,7 +62,7 @@ fn steps(bytes: &[u8], after: After, told: impl FnMut(&PowerDisk, &str, usize) +
     commit(&engine, put("b", b"b", None));
     // Else the journal has what the neighbour replaces, and puts it into history.
     engine.close().unwrap();
-    let engine = open();
+    let engine = if waits { open().deferring() } else { open() };
     let mut states = vec![shown(&engine, 0)];
     let (told, so_far) = (Mutex::new(told), Arc::clone(&done));
     disk.before(move |disk, what| told.lock().unwrap()(disk, what, so_far.load(Ordering::SeqCst)));
@@ -66,6 +72,7 @@ fn steps(bytes: &[u8], after: After, told: impl FnMut(&PowerDisk, &str, usize) +
     states.push(shown(&engine, 0));
     for change in after() {
         commit(&engine, change);
+        engine.sync().unwrap();
         done.fetch_add(1, Ordering::SeqCst);
         states.push(shown(&engine, 0));
     }
@@ -85,10 +92,10 @@ fn again(mut disk: PowerDisk, chance: &mut Chance) -> PowerDisk {
 }
 
 /// How many disks were looked at; each that shows something else is told.
-fn cut_everywhere(bytes: &[u8], after: After, cuts: u64, name: &str) -> (usize, Vec<String>) {
+fn cut_everywhere(bytes: &[u8], after: After, waits: bool, cuts: u64, name: &str) -> (usize, Vec<String>) {
     let left = Arc::<Mutex<Vec<_>>>::default();
     let (taking, mut seed) = (Arc::clone(&left), 0);
-    let states = steps(bytes, after, move |disk, what, done| {
+    let states = steps(bytes, after, waits, move |disk, what, done| {
         for _ in 0..cuts {
             seed += 1;
             let dies = seed % 5 == 0;
@@ -134,9 +141,11 @@ fn f27_no_power_cut_takes_what_was_made_of_a_value_that_was_found() {
     let mut all = 0;
     let cuts = if std::env::var_os("BATONFS_LONG").is_some() { 40 } else { 2 };
     let mut told = Vec::new();
-    for bytes in [&b"what the neighbour wrote"[..], &[7; 70_000]] {
+    let (small, large) = (&b"what the neighbour wrote"[..], &[7; 70_000][..]);
+    for (bytes, waits) in [(small, false), (large, false), (small, true)] {
         for (name, after) in cases() {
-            let (looked, wrong) = cut_everywhere(bytes, after, cuts, &format!("{name}, {} bytes", bytes.len()));
+            let name = format!("{name}, {} bytes, waits {waits}", bytes.len());
+            let (looked, wrong) = cut_everywhere(bytes, after, waits, cuts, &name);
             all += looked;
             told.extend(wrong.first().map(|first| format!("{} of {looked}, {first}", wrong.len())));
         }
