@@ -195,7 +195,7 @@ pub(super) fn resolve(op: &Op, world: &World, number: usize) -> Option<Act> {
         }
         Op::Unlink(index, key) => Step::Unlink { process: process(index).filter(|&process| clear(process, key))?, key },
         Op::Read(index, size, at) => {
-            let (process, fd) = descriptor(index)?;
+            let (process, fd) = descriptor(index).filter(|&(process, fd)| world.shows_bytes(process, fd))?;
             at.is_some().then_some(()).or_else(|| world.has_position(process, fd).then_some(()))?;
             Step::Read { process, fd, size, at }
         }

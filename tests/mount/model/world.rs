@@ -185,6 +185,13 @@ impl World {
         self.newest(node).is_some() || (self.all_open(node) && self.handles.iter().all(told))
     }
 
+    /// Is what a read through a descriptor finds told by a value, or by this handle alone? Whether a name without a value is
+    /// there still, is told as its size is ([`World::has_size`]): a read does not look again (C2).
+    pub(super) fn shows_bytes(&self, process: Proc, fd: i32) -> bool {
+        let handle = &self.handles[self.processes[process].descriptors[&fd]];
+        !handle.wants_pin() || self.newest(handle.node).is_some() || self.all_open(handle.node)
+    }
+
     fn all_open(&self, node: NodeId) -> bool {
         self.handles.iter().all(|handle| handle.node != node || handle.open)
     }
