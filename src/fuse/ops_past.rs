@@ -97,7 +97,7 @@ impl Filesystem {
 
     pub(super) fn past_stat(&self, view: View, ino: Ino) -> Reply<Stat> {
         if self.role(ino)? == Role::PastDir {
-            return Ok(dir_stat(ino, self.past_dir_attributes(&self.in_past(ino)?)?));
+            return Ok(dir_stat(ino, self.past_dir_attributes(view, &self.in_past(ino)?)?));
         }
         let (session, key, past) = self.past_of(view, ino)?;
         let entry = self.engine().past_entry(&session, &key, past)?.ok_or_else(|| Refusal::not_found(past))?;
@@ -107,14 +107,15 @@ impl Filesystem {
 
     /// What is below a directory is as hidden as the directory; below one that is gone, where nobody knows any more, it
     /// is its session's owner's alone.
-    fn past_dir_attributes(&self, at: &InPast) -> Reply<Attributes> {
+    fn past_dir_attributes(&self, view: View, at: &InPast) -> Reply<Attributes> {
+        let only = self.views.writer(view)?;
         let session = self.engine().entry(&at.session, "")?;
         let mut attributes = session.ok_or_else(|| Refusal::not_found(&at.session))?.attributes;
         let ends = at.path.match_indices('/').map(|(end, _)| end).chain([at.path.len()]);
         for path in ends.filter_map(|end| at.path.get(..end)).filter(|path| !path.is_empty()) {
             match self.engine().entry(&at.session, path)? {
                 Some(dir) if dir.kind == Kind::Dir => attributes = dir.attributes,
-                _ if self.engine().past_names(&at.session, &Dir::literal(path)?)?.is_empty() => {}
+                _ if self.store.past_names(&at.session, &Dir::literal(path)?, only.as_deref())?.is_empty() => {}
                 _ => attributes.mode &= 0o700,
             }
         }

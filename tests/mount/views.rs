@@ -413,14 +413,16 @@ fn refuse(mount: &Mount, writer: &str, key: &str) {
 #[test]
 fn history_shows_the_lost_drafts_of_the_views_own_writer_and_every_version() {
     let Some(mount) = Mount::with(&["--conflict-policy", "error"]) else { return };
-    mount.bash("mkdir d never").ok();
+    mount.bash("chmod 755 .; mkdir d never once").ok();
     for (writer, key) in [("a", "k"), ("b", "k"), ("b", "d/k")] {
         refuse(&mount, writer, key);
     }
     // Nothing but a draft was ever there.
-    mount.by("b", "exec 3> never/k; echo half >&3; kill -9 $$");
-    eventually("it is dropped", || mount.status()["drops"] == 1);
-    mount.bash("rmdir never").ok();
+    for dir in ["never", "once"] {
+        mount.by("b", &format!("exec 3> {dir}/k; echo half >&3; kill -9 $$"));
+    }
+    eventually("they are dropped", || mount.status()["drops"] == 2);
+    mount.bash("rmdir never once; echo value > once").ok();
     let names = |writer: &str, dir: &str| -> Vec<String> {
         let entries = fs::read_dir(view(&mount, writer, &format!(".baton/history/{dir}"))).expect("a directory");
         let mut names: Vec<_> =
@@ -446,8 +448,11 @@ fn history_shows_the_lost_drafts_of_the_views_own_writer_and_every_version() {
         assert_eq!(lost(writer, &versions[0]).expect("a version"), "value\n");
     }
     assert_eq!((names("a", "d/k").len(), names("b", "d/k").len(), names("none", "k")), (2, 3, versions.clone()));
-    assert_eq!((names("a", ""), names("b", "")), (vec!["d".into(), "k".into()], mount.names(".baton/history")));
-    assert_eq!(names("b", "never/k").len(), 1);
+    let of_a = ["d", "k", "once"].map(str::to_owned).to_vec();
+    assert_eq!((names("a", ""), names("b", "")), (of_a, mount.names(".baton/history")));
+    assert_eq!((names("b", "never/k").len(), names("b", "once").len(), names("a", "once").len()), (1, 2, 1));
+    let mode = |writer: &str| fs::metadata(view(&mount, writer, ".baton/history/once")).expect("stat").mode() & 0o777;
+    assert_eq!((mode("a"), mode("b")), (0o555, 0o500), "nor does its mode tell");
     for path in ["never", "never/k"] {
         fails(fs::metadata(view(&mount, "a", &format!(".baton/history/{path}"))), libc::ENOENT);
     }

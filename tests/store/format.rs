@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use batonfs::engine::local::LocalEngine;
 use batonfs::engine::{Change, Engine, EngineError, KEPT_VERSIONS, Staged};
+use batonfs::words::{Dir, SessionId};
 
 use crate::disks::{RecordingDisk, Watch};
 use crate::engines::*;
@@ -297,7 +299,7 @@ fn f22_a_small_commit_takes_the_documented_steps() {
     let done: Vec<String> = first.iter().map(|what| left(what)).collect();
     let expected = [
         "rename LEFT .baton/drafts/OP.meta",
-        "write LEFT",
+        "write .baton/drafts/OP.meta",
         "create .baton/drafts/OP",
         "write .baton/drafts/OP",
         "set_mode .baton/drafts/OP",
@@ -349,6 +351,45 @@ fn a_file_that_is_written_again_is_nobody_elses() {
     for n in 88..=120_u64 {
         let kept = engine.open_version(&session(), &key("k"), n).unwrap().unwrap();
         assert_eq!((kept.read_all().unwrap(), kept.head.version), (format!("{n:04}").into_bytes(), n));
+    }
+}
+
+// F22 F25
+#[test]
+fn a_sidecar_that_an_operation_has_left_is_not_taken_from_under_it_when_it_is_tried_again() {
+    let (dir, watch, engine) = watched();
+    commit(&*engine, put("a", b"moved", None));
+    commit(&*engine, put("b", b"replaced", None));
+    let other = SessionId::parse("other").unwrap();
+    let made = Change::MakeDir { dir: Dir::root(), attributes: attributes() };
+    engine.commit(&other, made, &by("w")).unwrap();
+    // The value and its sidecar are in their places, the source stays: with each look it is tried again.
+    watch.bar(Some("unlink s/a"));
+    let context = by("mover");
+    let left = format!("rename .baton/drafts/{}.meta", context.operation);
+    let rename = Change::Rename { from: key("a"), to: key("b"), expected_from: 1, expected_to: Some(1), content: None };
+    engine.commit(&session(), rename, &context).unwrap();
+    let (again, tried) = (Arc::clone(&engine), Arc::new(Mutex::new(None)));
+    let trying = Arc::clone(&tried);
+    watch.before(move |what| {
+        if what.starts_with(&left) && trying.lock().unwrap().is_none() {
+            let (again, (done, waits)) = (Arc::clone(&again), std::sync::mpsc::channel());
+            *trying.lock().unwrap() = Some(std::thread::spawn(move || {
+                let head = again.head(&session(), &key("b")).unwrap().unwrap();
+                let _ = done.send(());
+                head.version
+            }));
+            // It may have to wait for this.
+            let _ = waits.recv_timeout(Duration::from_millis(300));
+        }
+    });
+    engine.commit(&other, put("k", b"theirs", None), &by("taker")).unwrap();
+    assert_eq!(tried.lock().unwrap().take().expect("it was written again").join().unwrap(), 2);
+    watch.bar(None);
+    assert_eq!(value(&*engine, "b").unwrap(), b"moved");
+    for (place, id) in [("other/.agent_state_meta/k.json", "taker"), ("s/.agent_state_meta/b.json", "mover")] {
+        let text = fs::read_to_string(dir.path().join(place)).unwrap();
+        assert!(text.contains(&format!("\"{id}\"")), "{place}: {text}");
     }
 }
 

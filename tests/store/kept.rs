@@ -97,6 +97,31 @@ fn a_copy_put_back_below_a_renamed_directory_takes_no_number_that_was_given() {
 
 // F10
 #[test]
+fn a_copy_put_back_below_a_renamed_directory_after_its_delete_is_a_version_of_its_own() {
+    let subject = local();
+    let (engine, root) = (&*subject.engine, subject.dir.as_ref().unwrap().path());
+    make_session(engine);
+    write_upto(engine, "n/k", 3);
+    commit(engine, delete("n/k", 3));
+    commit(engine, remove_dir("n"));
+    write_upto(engine, "m/k", 2);
+    commit(engine, rename_dir("m", "n"));
+    copy(&root.join("s/n/k"), &root.join("backup"));
+    commit(engine, delete("n/k", 2));
+    fs::rename(root.join("backup"), root.join("s/n/k")).unwrap();
+    let refused = refused(engine, put("n/k", b"new", Some(2)));
+    assert!(matches!(refused, EngineError::Stale { current: Some(4) }), "{refused}");
+    assert_eq!(engine.changes(&session(), 0).unwrap().last().unwrap().op, Op::Adopt);
+    assert_eq!(commit(engine, put("n/k", b"new", Some(4))).version, Some(5));
+    for version in [2, 4] {
+        assert_eq!(text(engine, "n/k", version).as_deref(), Some("m/k 2"));
+    }
+    engine.close().unwrap();
+    assert_sound(root);
+}
+
+// F10
+#[test]
 fn a_copy_of_what_was_only_appended_to_since_takes_no_number_that_was_given() {
     let subject = local();
     let (engine, root) = (&*subject.engine, subject.dir.as_ref().unwrap().path());

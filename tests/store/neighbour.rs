@@ -1,7 +1,7 @@
 //! Programs beside the store: the neighbour's system calls, strangers that come at the worst moment.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -92,6 +92,32 @@ fn an_old_value_put_back_is_not_taken_for_the_last_writers() {
     let head = engine.head(&session(), &key("k")).unwrap().unwrap();
     assert_eq!((head.version, head.writer.is_empty()), (4, true), "{:?}", head.writer);
     assert!(engine.changes(&session(), 4).unwrap()[0].writer.is_empty());
+}
+
+// F22
+#[test]
+fn what_a_neighbours_sidecar_was_like_passes_to_no_other_key() {
+    let (subject, root) = local_session();
+    let engine = &*subject.engine;
+    let sidecar_of = |path: &str| root.join(format!("s/.agent_state_meta/{path}.json"));
+    neighbour_writes(&root, "k", b"theirs", "neighbour");
+    let theirs = fs::File::open(sidecar_of("k")).unwrap();
+    theirs.set_permissions(fs::Permissions::from_mode(0o600)).unwrap();
+    rustix::fs::fsetxattr(&theirs, "user.theirs", b"1", rustix::fs::XattrFlags::empty()).unwrap();
+    let us = rustix::process::geteuid();
+    if us.is_root() {
+        rustix::fs::fchown(&theirs, Some(rustix::fs::Uid::from_raw(12345)), None).unwrap();
+    }
+    drop(theirs);
+    commit(engine, put("k", b"ours", Some(1)));
+    commit(engine, put("another", b"ours", None));
+    let modes = ["k", "another"].map(|path| {
+        let there = fs::metadata(sidecar_of(path)).unwrap();
+        (there.uid(), there.mode())
+    });
+    assert_eq!(modes, [(us.as_raw(), modes[0].1); 2], "{modes:?}");
+    let another = fs::File::open(sidecar_of("another")).unwrap();
+    assert!(rustix::fs::fgetxattr(&another, "user.theirs", &mut [0; 8]).is_err());
 }
 
 #[test]

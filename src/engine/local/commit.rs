@@ -508,7 +508,7 @@ impl LocalEngine {
         match last {
             Ok(last) if last >= mark.next() => Ok(true),
             // Below a renamed directory the numbers in history may be another's.
-            _ if mark.floor > 0 => Ok(false),
+            _ if mark.floor > 0 => self.is_kept_itself(&session.id, key, mark),
             Ok(_) => self.is_kept(&session.id, key, mark.version),
             // Of a log that cannot be read history tells what it can.
             Err(_) => Ok(self.kept(&session.id, key)?.last().is_some_and(|newest| *newest >= mark.version)),

@@ -7,6 +7,7 @@ use super::look::{self, Found, Look};
 use super::mark::{self, Mark, Now};
 use super::publish::Work;
 use super::record::{Body, Record, Value};
+use super::spare::Spare;
 use super::stage::{self, INLINE_BYTES};
 use super::{LocalEngine, paths, tree};
 use crate::words::Author;
@@ -87,19 +88,13 @@ impl LocalEngine {
         }
         let path = paths::draft_sidecar(operation);
         let bytes = sidecar(&author.writer, time_ms / 1000);
-        let (file, is_marked) = match self.spare_sidecars.take(&*self.disk, &path) {
-            Some(spare) => {
-                write_over(&*spare.file, spare.stat.size_bytes, &bytes)?;
-                (spare.file, spare.xattrs.iter().any(|name| name == mark::NAME))
-            }
-            None => {
-                let file = tree::create(&*self.disk, &path, SIDECAR_MODE).map_err(io)?;
-                file.write_at(0, &bytes).map_err(io)?;
-                (file, false)
-            }
-        };
+        if let Some(spare) = self.spare_sidecars.take(&*self.disk, &path, Spare::is_sidecar) {
+            return write_over(&*spare.file, spare.stat.size_bytes, &bytes);
+        }
+        let file = tree::create(&*self.disk, &path, SIDECAR_MODE).map_err(io)?;
+        file.write_at(0, &bytes).map_err(io)?;
         // It says whose version it speaks of: never of a stranger's value, however old that value's time is.
-        if is_marked { Ok(()) } else { file.set_xattr(mark::NAME, b" ").map_err(io) }
+        file.set_xattr(mark::NAME, b" ").map_err(io)
     }
 
     /// Makes sure that the draft of a committed value is there, marked; which file it is. `None`: it is not, and
@@ -188,7 +183,7 @@ impl LocalEngine {
 
     /// `true`: it is known to have no xattr but a mark.
     fn write_draft(&self, path: &str, bytes: &[u8], attributes: &Attributes) -> Result<(Box<dyn DiskFile>, bool)> {
-        match self.spare_values.take(&*self.disk, path) {
+        match self.spare_values.take(&*self.disk, path, Spare::is_plain) {
             Some(spare) => {
                 write_over(&*spare.file, spare.stat.size_bytes, bytes)?;
                 look::set_attributes_over(&*spare.file, &spare.stat, &spare.xattrs, attributes, path)?;

@@ -66,12 +66,15 @@ impl LocalEngine {
 
     /// Is a file in history what had its number before a renamed directory brought the one at `place` under its name?
     fn is_others(&self, kept: &str, place: &str) -> Result<bool> {
-        let mark = |at: &str| match look::look_at(&*self.disk, at, Access::Read)? {
-            Look::File(found) => Mark::read(&*found.file).map_err(|e| EngineError::io(format!("reading {at}"), e)),
-            _ => Ok(None),
-        };
-        let (kept, comes) = (mark(kept)?, mark(place)?);
+        let (kept, comes) = (self.mark_at(kept)?, self.mark_at(place)?);
         Ok(comes.filter(|comes| comes.floor > 0).is_some_and(|comes| kept.is_some_and(|kept| kept.seq != comes.seq)))
+    }
+
+    fn mark_at(&self, place: &str) -> Result<Option<Mark>> {
+        match look::look_at(&*self.disk, place, Access::Read)? {
+            Look::File(found) => Mark::read(&*found.file).map_err(|e| EngineError::io(format!("reading {place}"), e)),
+            _ => Ok(None),
+        }
     }
 
     /// Removes what is too far before `newest` in a key's history, but for the version that was there just before: under
@@ -135,6 +138,15 @@ impl LocalEngine {
                 other.map(|stat| stat.form == Form::File).map_err(|e| EngineError::io(format!("reading {place}"), e))
             }
         }
+    }
+
+    /// Is this very version in a key's history, and no other that had its number under that name?
+    ///
+    /// # Errors
+    /// [`EngineError::Io`].
+    pub(super) fn is_kept_itself(&self, session: &SessionId, key: &Key, mark: &Mark) -> Result<bool> {
+        let kept = self.mark_at(&paths::history(session, key.as_str(), mark.version))?;
+        Ok(kept.is_some_and(|kept| kept.seq == mark.seq))
     }
 
     /// Everything in a key's history: versions, then drafts, oldest first.
