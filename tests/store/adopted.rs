@@ -177,3 +177,25 @@ fn what_is_appended_to_a_value_that_nobody_made_durable_outlives_a_power_cut_wit
         assert_eq!(now.as_deref(), Some("moved here and more"), "seed {seed}");
     }
 }
+
+// F11
+#[test]
+fn f11_no_power_cut_makes_us_write_to_the_other_name_of_a_hard_link() {
+    for seed in 0..60 {
+        let disk = with_session();
+        let file = disk.create("backup", 0o600).unwrap();
+        file.write_at(0, b"linked here").unwrap();
+        file.sync().unwrap();
+        disk.link("backup", "s/a").unwrap();
+        disk.sync_everything().unwrap();
+        let (disk, engine) = append_and_cut(&disk, seed);
+        assert_eq!(value(&engine, "a").unwrap(), b"linked here and more", "seed {seed}");
+        let files = disk.files("user.batonfs");
+        let (_, bytes, mark) = files.iter().find(|(path, ..)| path == "backup").unwrap();
+        assert_eq!(
+            (bytes.as_slice(), mark.as_deref().unwrap_or_default()),
+            (&b"linked here"[..], &b""[..]),
+            "seed {seed}"
+        );
+    }
+}

@@ -191,11 +191,13 @@ impl LocalEngine {
             look::set_first_attributes(&*copy, &look::attributes(&*found.file, &found.stat)?, &draft)?;
             // The program that put it there may have made it durable.
             copy.sync().map_err(io)?;
-            self.exchange(&draft, copy.stat().map_err(io)?.id, &target, &found.stat)
+            self.exchange(&draft, copy.stat().map_err(io)?.id, &target, &found.stat)?;
+            // Before any record speaks of the copy: else power could leave the link in its place.
+            self.disk.sync_dir(paths::parent(&target)).map_err(io)
         };
         let exchanged = copied();
         tree::unlink(&*self.disk, &draft)?;
-        exchanged.map(drop)
+        exchanged
     }
 
     /// Removes what was staged for an operation that was not committed.
