@@ -124,7 +124,9 @@ impl LocalEngine {
         match tree::is_empty(&*self.disk, session, dir.as_str()) {
             Err(e) if tree::is_missing(&e) => {}
             Err(e) => return Err(io("reading", &place)(e)),
-            // Something came into it from beside the store, or a later change of ours did before a crash.
+            // Something came into it from beside the store, or a later change of ours did before a crash. A session that is
+            // there again has a policy of its own.
+            Ok(false) if dir.is_root() => return tree::unlink(&*self.disk, &paths::policy(session)),
             Ok(false) => return Ok(()),
             Ok(true) => {
                 tree::remove_hidden(&*self.disk, session, dir.as_str())?;
