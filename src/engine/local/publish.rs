@@ -36,6 +36,11 @@ impl<'a> Work<'a> {
     pub(super) fn again(body: &'a [u8], replay: Option<&'a Replay>) -> Self {
         Self { body, draft: None, judged: None, behind: None, first: false, replay }
     }
+
+    /// Is the directory that a record of before a crash makes or changes removed by a later one?
+    fn goes(&self, record: &Record, dir: &str) -> bool {
+        self.replay.is_some_and(|replay| replay.removes_dir(&record.session, dir) > Some(record.seq))
+    }
 }
 
 /// Whose file is in a value's place.
@@ -106,7 +111,7 @@ impl LocalEngine {
             }
             Act::MakeDir { dir, kept } => {
                 let _alone = s.publishing_names();
-                self.make_dir(&record.session, dir, kept)
+                self.make_dir(&record.session, dir, kept, work.goes(record, dir.as_str()))
             }
             Act::RemoveDir { dir } => {
                 let _alone = s.publishing_names();
@@ -114,6 +119,9 @@ impl LocalEngine {
             }
             Act::Attributes { path, version, set } => {
                 let _alone = s.publishing(path);
+                if version.is_none() && work.goes(record, path) {
+                    return Ok(());
+                }
                 self.change_attributes(&record.session, path, *version, set, work)
             }
             Act::Declare { key, version } => {

@@ -108,9 +108,14 @@ impl LocalEngine {
         Ok(())
     }
 
-    pub(super) fn make_dir(&self, session: &SessionId, dir: &Dir, kept: &Kept) -> Result<()> {
+    /// `goes`: a later record removes it.
+    pub(super) fn make_dir(&self, session: &SessionId, dir: &Dir, kept: &Kept, goes: bool) -> Result<()> {
         let place = paths::value(session, dir.as_str());
         tree::make_dirs(&*self.disk, &place)?;
+        if goes {
+            // What a crash has left under its name may be another, made since, with attributes of its own.
+            return Ok(());
+        }
         let made = self.disk.open(&place, Access::Read).map_err(io("making", &place))?;
         if made.stat().map_err(io("making", &place))?.form != Form::Dir {
             // Published again after a crash: something else has its name by now.
