@@ -634,6 +634,10 @@ impl LocalEngine {
             }
             // An attempt before was cut off between the two.
             Err(e) if tree::is_missing(&e) => self.remove_sidecar(&record.session, from),
+            // What a stranger's value replaced that was moved away: an earlier record has put it there again.
+            Ok(_) if work.replay.is_some() && self.disk.stat(&draft).is_err_and(|e| tree::is_missing(&e)) => {
+                self.take_away(record, from, over_from, work)
+            }
             _ => Ok(()),
         }
     }
