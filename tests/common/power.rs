@@ -47,6 +47,8 @@ struct World {
     cut: bool,
     /// Changes until the power goes by itself.
     left: Option<usize>,
+    /// Changes until some fail, how many do, and with which error.
+    failing: Option<(usize, usize, i32)>,
     /// Every change and sync is printed.
     told: bool,
     /// The two changes or syncs before this one.
@@ -305,7 +307,7 @@ impl World {
             (node.links, node.open) = (0, 0);
         }
         world.boot += 1;
-        (world.cut, world.left, world.deaf) = (false, None, None);
+        (world.cut, world.left, world.deaf, world.failing) = (false, None, None, None);
         world.clock_ns += 60_000_000_000;
         world.forget_unnamed();
         world
@@ -396,6 +398,16 @@ impl PowerDisk {
         self.world().left = Some(changes);
     }
 
+    /// So many changes and syncs fail after so many more.
+    pub(crate) fn fail_at(&self, after: usize, count: usize, errno: i32) {
+        self.world().failing = Some((after, count, errno));
+    }
+
+    /// None fails any more; how many more would have.
+    pub(crate) fn fail_over(&self) -> Option<usize> {
+        self.world().failing.take().map(|(_, count, _)| count)
+    }
+
     /// Such syncs report success and do nothing.
     pub(crate) fn ignore_syncs(&self, deaf: Deaf) {
         self.world().deaf = Some(deaf);
@@ -429,7 +441,7 @@ impl PowerDisk {
     /// The same disk after the process died: nothing written is lost.
     pub(crate) fn after_death(&self) -> Self {
         let mut world = self.world().clone();
-        (world.cut, world.left, world.deaf) = (false, None, None);
+        (world.cut, world.left, world.deaf, world.failing) = (false, None, None, None);
         world.nodes.values_mut().for_each(|node| node.open = 0);
         Self::of(world)
     }
@@ -497,6 +509,14 @@ impl PowerDisk {
         }
         if world.cut {
             return errno(libc::EIO);
+        }
+        match world.failing {
+            Some((0, 0, _)) | None => {}
+            Some((0, count, errno)) => {
+                world.failing = Some((0, count - 1, errno));
+                return Err(io::Error::from_raw_os_error(errno));
+            }
+            Some((after, count, errno)) => world.failing = Some((after - 1, count, errno)),
         }
         let deaf = world.deaf.is_some_and(|deaf| deaf(&world.last, what));
         world.last.rotate_left(1);

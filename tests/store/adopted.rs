@@ -154,3 +154,57 @@ fn f27_no_power_cut_takes_what_was_made_of_a_value_that_was_found() {
     assert!(told.is_empty(), "{}", told.join("\n\n"));
     assert!(all > 1_000, "only {all} power cuts");
 }
+
+/// Appends to what is at `a` once it was found, and cuts the power: every time on another disk.
+fn append_and_cut(disk: &PowerDisk, seed: u64) -> (PowerDisk, LocalEngine) {
+    let engine = LocalEngine::open_on(Arc::new(disk.clone())).unwrap();
+    let found = engine.head(&session(), &key("a")).unwrap().unwrap().version;
+    commit(&engine, append("a", b" and more", found));
+    let left = disk.after_cut(&mut Chance::new(seed));
+    let engine = LocalEngine::open_on(Arc::new(left.clone())).unwrap();
+    (left, engine)
+}
+
+fn with_session() -> PowerDisk {
+    let disk = PowerDisk::new();
+    let engine = LocalEngine::open_on(Arc::new(disk.clone())).unwrap();
+    make_session(&engine);
+    engine.close().unwrap();
+    disk
+}
+
+// F15 F27
+#[test]
+fn what_is_appended_to_a_value_that_nobody_made_durable_outlives_a_power_cut_with_it() {
+    for seed in 0..60 {
+        let disk = with_session();
+        let file = disk.create("s/.a.new", 0o600).unwrap();
+        file.write_at(0, b"moved here").unwrap();
+        disk.rename("s/.a.new", "s/a").unwrap();
+        let (_, engine) = append_and_cut(&disk, seed);
+        let now = value(&engine, "a").map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        assert_eq!(now.as_deref(), Some("moved here and more"), "seed {seed}");
+    }
+}
+
+// F11
+#[test]
+fn f11_no_power_cut_makes_us_write_to_the_other_name_of_a_hard_link() {
+    for seed in 0..60 {
+        let disk = with_session();
+        let file = disk.create("backup", 0o600).unwrap();
+        file.write_at(0, b"linked here").unwrap();
+        file.sync().unwrap();
+        disk.link("backup", "s/a").unwrap();
+        disk.sync_everything().unwrap();
+        let (disk, engine) = append_and_cut(&disk, seed);
+        assert_eq!(value(&engine, "a").unwrap(), b"linked here and more", "seed {seed}");
+        let files = disk.files("user.batonfs");
+        let (_, bytes, mark) = files.iter().find(|(path, ..)| path == "backup").unwrap();
+        assert_eq!(
+            (bytes.as_slice(), mark.as_deref().unwrap_or_default()),
+            (&b"linked here"[..], &b""[..]),
+            "seed {seed}"
+        );
+    }
+}

@@ -40,6 +40,7 @@ mod power;
 mod race;
 mod room;
 mod rules;
+mod small;
 mod table;
 mod verify;
 mod verify_open;

@@ -191,11 +191,13 @@ impl LocalEngine {
             look::set_first_attributes(&*copy, &look::attributes(&*found.file, &found.stat)?, &draft)?;
             // The program that put it there may have made it durable.
             copy.sync().map_err(io)?;
-            self.exchange(&draft, copy.stat().map_err(io)?.id, &target, &found.stat)
+            self.exchange(&draft, copy.stat().map_err(io)?.id, &target, &found.stat)?;
+            // Before any record speaks of the copy: else power could leave the link in its place.
+            self.disk.sync_dir(paths::parent(&target)).map_err(io)
         };
         let exchanged = copied();
         tree::unlink(&*self.disk, &draft)?;
-        exchanged.map(drop)
+        exchanged
     }
 
     /// Removes what was staged for an operation that was not committed.
@@ -230,6 +232,9 @@ impl LocalEngine {
                     (current, Some(late)) => (current, late.mark),
                     (Some((found, mark)), None) => (Some((found, mark.clone())), mark),
                 };
+                if let (Some((found, _)), true) = (&base, mark.foreign) {
+                    self.make_durable(session, &key, found)?;
+                }
                 self.decide_append(key, bytes, time::to_ns(mtime), (base, mark), context, operation)
             }
             Change::Delete { key, expected } => {
@@ -576,6 +581,13 @@ impl LocalEngine {
             },
             Some(_) => Err(EngineError::NotADirectory(name)),
         }
+    }
+
+    /// A stranger's value may be in the page cache only, and what is appended is durable only with what it goes behind.
+    fn make_durable(&self, session: &Session, key: &Key, found: &Found) -> Result<()> {
+        let io = |e| EngineError::io(format!("syncing {key}"), e);
+        found.file.sync().map_err(io)?;
+        self.disk.sync_dir(&paths::value(&session.id, key.parent().as_str())).map_err(io)
     }
 
     fn link_source(&self, session: &Session, from: &Key, found: &Found, operation: &str) -> Result<()> {

@@ -36,6 +36,11 @@ impl<'a> Work<'a> {
     pub(super) fn again(body: &'a [u8], replay: Option<&'a Replay>) -> Self {
         Self { body, draft: None, judged: None, behind: None, first: false, replay }
     }
+
+    /// Is the directory that a record of before a crash makes or changes removed by a later one?
+    fn goes(&self, record: &Record, dir: &str) -> bool {
+        self.replay.is_some_and(|replay| replay.removes_dir(&record.session, dir) > Some(record.seq))
+    }
 }
 
 /// Whose file is in a value's place.
@@ -106,7 +111,7 @@ impl LocalEngine {
             }
             Act::MakeDir { dir, kept } => {
                 let _alone = s.publishing_names();
-                self.make_dir(&record.session, dir, kept)
+                self.make_dir(&record.session, dir, kept, work.goes(record, dir.as_str()))
             }
             Act::RemoveDir { dir } => {
                 let _alone = s.publishing_names();
@@ -114,6 +119,9 @@ impl LocalEngine {
             }
             Act::Attributes { path, version, set } => {
                 let _alone = s.publishing(path);
+                if version.is_none() && work.goes(record, path) {
+                    return Ok(());
+                }
                 self.change_attributes(&record.session, path, *version, set, work)
             }
             Act::Declare { key, version } => {
@@ -626,6 +634,10 @@ impl LocalEngine {
             }
             // An attempt before was cut off between the two.
             Err(e) if tree::is_missing(&e) => self.remove_sidecar(&record.session, from),
+            // What a stranger's value replaced that was moved away: an earlier record has put it there again.
+            Ok(_) if work.replay.is_some() && self.disk.stat(&draft).is_err_and(|e| tree::is_missing(&e)) => {
+                self.take_away(record, from, over_from, work)
+            }
             _ => Ok(()),
         }
     }

@@ -108,9 +108,14 @@ impl LocalEngine {
         Ok(())
     }
 
-    pub(super) fn make_dir(&self, session: &SessionId, dir: &Dir, kept: &Kept) -> Result<()> {
+    /// `goes`: a later record removes it.
+    pub(super) fn make_dir(&self, session: &SessionId, dir: &Dir, kept: &Kept, goes: bool) -> Result<()> {
         let place = paths::value(session, dir.as_str());
         tree::make_dirs(&*self.disk, &place)?;
+        if goes {
+            // What a crash has left under its name may be another, made since, with attributes of its own.
+            return Ok(());
+        }
         let made = self.disk.open(&place, Access::Read).map_err(io("making", &place))?;
         if made.stat().map_err(io("making", &place))?.form != Form::Dir {
             // Published again after a crash: something else has its name by now.
@@ -124,7 +129,9 @@ impl LocalEngine {
         match tree::is_empty(&*self.disk, session, dir.as_str()) {
             Err(e) if tree::is_missing(&e) => {}
             Err(e) => return Err(io("reading", &place)(e)),
-            // Something came into it from beside the store, or a later change of ours did before a crash.
+            // Something came into it from beside the store, or a later change of ours did before a crash. A session that is
+            // there again has a policy of its own.
+            Ok(false) if dir.is_root() => return tree::unlink(&*self.disk, &paths::policy(session)),
             Ok(false) => return Ok(()),
             Ok(true) => {
                 tree::remove_hidden(&*self.disk, session, dir.as_str())?;

@@ -14,6 +14,8 @@ pub(super) struct Replay {
     pub(super) lost: bool,
     files: HashMap<FileId, Vec<(SessionId, Key, Version)>>,
     appends: HashMap<(SessionId, Key), Vec<Grown>>,
+    /// The last record that removes a directory.
+    removed: HashMap<(SessionId, String), Seq>,
     /// Of each session the first record and the last.
     seqs: HashMap<SessionId, (Seq, Seq)>,
     pub(super) records: u64,
@@ -62,8 +64,14 @@ impl Replay {
                 let grown = Grown { over: append.over, version: append.version, end };
                 self.appends.entry((session.clone(), append.key.clone())).or_default().push(grown);
             }
+            Act::RemoveDir { dir } => drop(self.removed.insert((session.clone(), dir.to_string()), record.seq)),
             _ => {}
         }
+    }
+
+    /// The last change that removes a directory.
+    pub(super) fn removes_dir(&self, session: &SessionId, dir: &str) -> Option<Seq> {
+        self.removed.get(&(session.clone(), dir.to_owned())).copied()
     }
 
     fn staged(&mut self, session: &SessionId, key: &Key, version: Version, file: FileId) {
