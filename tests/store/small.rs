@@ -201,7 +201,7 @@ fn change(engine: &dyn Engine, step: Step, n: usize) -> Option<(SessionId, Chang
         }
         Declare(id, path) => of(id, Change::Declare { key: key(path), expected: now(id, path)? }),
         Lose(id, path) => of(id, lost(path, Lost::Dropped, format!("lost {n}").as_bytes())),
-        Step::Policy(id) => of(id, Change::SetPolicy(if n % 2 == 0 { Policy::Warn } else { Policy::Error })),
+        Step::Policy(id) => of(id, Change::SetPolicy(if n.is_multiple_of(2) { Policy::Warn } else { Policy::Error })),
         Theirs(..) | Reopen => None,
     }
 }
@@ -376,7 +376,7 @@ fn judge(case: &Case, mut disk: PowerDisk, expected: &[State], before: &[State],
     let (mut chance, told) = (Chance::new(seed ^ 0xFACE), std::env::var_os("BATONFS_SMALL_TOLD").is_some());
     if let Trouble::Then(path) = case.trouble {
         disk = disk.settled(false);
-        if disk.stat(&format!("s/{path}").rsplit_once('/').unwrap().0.to_owned()).is_err() {
+        if disk.stat(format!("s/{path}").rsplit_once('/').unwrap().0).is_err() {
             return Ok(());
         }
         if theirs(&disk, "s", path, 99).is_err() {
