@@ -178,6 +178,8 @@ pub(super) fn resolve(op: &Op, world: &World, number: usize) -> Option<Act> {
         Op::Open(index, key, flags) => {
             let process = process(index).filter(|&process| room && clear(process, key))?;
             (!flags.truncate || flags.writes || world.may_cut(process, key)).then_some(())?;
+            // A name whose draft was dropped is free a moment later, as its size is told.
+            (!flags.exclusive || world.has_size(key)).then_some(())?;
             Step::Open { process, key, flags }
         }
         Op::Truncate(index, key, size) => {
