@@ -186,6 +186,16 @@ pub struct Receipt {
     pub version: Option<Version>,
 }
 
+/// All lines that something gives one by one.
+fn gather(give: impl FnOnce(&mut dyn FnMut(LogLine) -> ControlFlow<()>) -> Result<()>) -> Result<Vec<LogLine>> {
+    let mut lines = Vec::new();
+    give(&mut |line| {
+        lines.push(line);
+        ControlFlow::Continue(())
+    })?;
+    Ok(lines)
+}
+
 /// A store of sessions.
 ///
 /// All methods may be called from several threads. `Key` and `SessionId` arguments are already of good form.
@@ -332,12 +342,7 @@ pub trait Engine: Send + Sync + Debug {
     /// # Errors
     /// As [`Engine::each_change`].
     fn changes(&self, session: &SessionId, after: Seq) -> Result<Vec<LogLine>> {
-        let mut lines = Vec::new();
-        self.each_change(session, after, &mut |line| {
-            lines.push(line);
-            ControlFlow::Continue(())
-        })?;
-        Ok(lines)
+        gather(|each| self.each_change(session, after, each))
     }
 
     /// The session's policy; `Ignore` when none was set.

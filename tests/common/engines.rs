@@ -1,5 +1,7 @@
 //! Engines to test, and builders for what they are given.
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -50,6 +52,11 @@ pub(crate) fn with_session() -> Vec<Subject> {
         make_session(&*subject.engine);
     }
     all
+}
+
+/// Copies a file as a backup does, with its xattrs.
+pub(crate) fn back_up(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
 }
 
 pub(crate) fn make_session(engine: &dyn Engine) {

@@ -179,9 +179,7 @@ pub(crate) fn cases_of_values() -> Vec<Case> {
             remark(&r.join("s/a"), "version", 9.into())
         }),
         case("a copy put back", "F10", "s/a", Note, |r| {
-            let from = r.join(".baton/history/s/ka/1");
-            let copied = std::process::Command::new("cp").arg("-a").args([from, r.join("s/a")]).status();
-            assert!(copied.unwrap().success());
+            back_up(&r.join(".baton/history/s/ka/1"), &r.join("s/a"));
         }),
         case("a stranger's value", "F11", "s/a", Note, |r| by_rename(r, "s/a", b"theirs")),
         case("a stranger's new value", "F11", "s/x", Note, |r| by_rename(r, "s/x", b"theirs")),
@@ -261,9 +259,7 @@ pub(crate) fn cases_of_values() -> Vec<Case> {
             fs::rename(r.join(".baton/history/s/kgone/r10"), r.join(".baton/history/s/kgone/r50")).unwrap();
         }),
         case("a lost draft at its key's path", "F11", "s/gone", Note, |r| {
-            let from = r.join(".baton/history/s/kgone/r10");
-            let copied = std::process::Command::new("cp").arg("-a").args([from, r.join("s/gone")]).status();
-            assert!(copied.unwrap().success());
+            back_up(&r.join(".baton/history/s/kgone/r10"), &r.join("s/gone"));
         }),
         case("a name of nobody's in history", "unknown", ".baton/history/s/ka/x", Note, |r| {
             fs::write(r.join(".baton/history/s/ka/x"), "").unwrap();

@@ -4,7 +4,6 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -45,8 +44,13 @@ fn write_upto(engine: &dyn Engine, path: &str, last: u64) {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
-    assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+/// Puts the directory `m` with two versions of `m/k` in the place of `n`, whose key `k` had versions up to `last`.
+fn replace_dir(engine: &dyn Engine, last: u64) {
+    write_upto(engine, "n/k", last);
+    commit(engine, delete("n/k", last));
+    commit(engine, remove_dir("n"));
+    write_upto(engine, "m/k", 2);
+    commit(engine, rename_dir("m", "n"));
 }
 
 /// The versions that the log gave a key under its last name, in their order.
@@ -60,11 +64,7 @@ fn given(engine: &dyn Engine, path: &str) -> Vec<u64> {
 fn the_value_that_a_change_replaces_is_kept_however_far_before_it_its_number_is() {
     for subject in with_session() {
         let engine = &*subject.engine;
-        write_upto(engine, "n/k", KEPT_VERSIONS + 20);
-        commit(engine, delete("n/k", KEPT_VERSIONS + 20));
-        commit(engine, remove_dir("n"));
-        write_upto(engine, "m/k", 2);
-        commit(engine, rename_dir("m", "n"));
+        replace_dir(engine, KEPT_VERSIONS + 20);
         let next = commit(engine, put("n/k", b"over it", Some(2))).version.unwrap();
         assert_eq!(next, KEPT_VERSIONS + 21);
         assert_eq!(text(engine, "n/k", 2).as_deref(), Some("m/k 2"), "{}", engine.name());
@@ -81,12 +81,8 @@ fn a_copy_put_back_below_a_renamed_directory_takes_no_number_that_was_given() {
     let subject = local();
     let (engine, root) = (&*subject.engine, subject.dir.as_ref().unwrap().path());
     make_session(engine);
-    write_upto(engine, "n/k", 3);
-    commit(engine, delete("n/k", 3));
-    commit(engine, remove_dir("n"));
-    write_upto(engine, "m/k", 2);
-    commit(engine, rename_dir("m", "n"));
-    copy(&root.join("s/n/k"), &root.join("backup"));
+    replace_dir(engine, 3);
+    back_up(&root.join("s/n/k"), &root.join("backup"));
     write_upto(engine, "n/k", 5);
     fs::rename(root.join("backup"), root.join("s/n/k")).unwrap();
     let refused = refused(engine, put("n/k", b"new", Some(2)));
@@ -101,12 +97,8 @@ fn a_copy_put_back_below_a_renamed_directory_after_its_delete_is_a_version_of_it
     let subject = local();
     let (engine, root) = (&*subject.engine, subject.dir.as_ref().unwrap().path());
     make_session(engine);
-    write_upto(engine, "n/k", 3);
-    commit(engine, delete("n/k", 3));
-    commit(engine, remove_dir("n"));
-    write_upto(engine, "m/k", 2);
-    commit(engine, rename_dir("m", "n"));
-    copy(&root.join("s/n/k"), &root.join("backup"));
+    replace_dir(engine, 3);
+    back_up(&root.join("s/n/k"), &root.join("backup"));
     commit(engine, delete("n/k", 2));
     fs::rename(root.join("backup"), root.join("s/n/k")).unwrap();
     let refused = refused(engine, put("n/k", b"new", Some(2)));
@@ -127,7 +119,7 @@ fn a_copy_of_what_was_only_appended_to_since_takes_no_number_that_was_given() {
     let (engine, root) = (&*subject.engine, subject.dir.as_ref().unwrap().path());
     make_session(engine);
     write_upto(engine, "k", 2);
-    copy(&root.join("s/k"), &root.join("backup"));
+    back_up(&root.join("s/k"), &root.join("backup"));
     commit(engine, append("k", b" and more", 2));
     fs::rename(root.join("backup"), root.join("s/k")).unwrap();
     let refused = refused(engine, put("k", b"new", Some(2)));

@@ -5,7 +5,6 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -288,7 +287,7 @@ fn a_copy_of_a_version_that_was_appended_to_makes_no_number_twice() {
     make_session(engine);
     commit(engine, put("k", b"1", None));
     commit(engine, put("k", b"2", Some(1)));
-    assert!(Command::new("cp").arg("-a").args([root.join("s/k"), root.join("copy")]).status().unwrap().success());
+    back_up(&root.join("s/k"), &root.join("copy"));
     commit(engine, append("k", b" and more", 2));
     fs::rename(root.join("copy"), root.join("s/k")).unwrap();
     let refused = refused(engine, put("k", b"new", Some(2)));
@@ -304,7 +303,7 @@ fn an_old_copy_put_back_makes_no_number_twice_and_takes_no_version_from_history(
     make_session(engine);
     let root = subject.dir.as_ref().unwrap().path().to_owned();
     commit(engine, put("k", b"1", None));
-    assert!(Command::new("cp").arg("-a").args([root.join("s/k"), root.join("copy")]).status().unwrap().success());
+    back_up(&root.join("s/k"), &root.join("copy"));
     // The copy's own number is no longer in history.
     let last = KEPT_VERSIONS + 8;
     for n in 1..last {

@@ -202,8 +202,7 @@ fn a_copy_put_back_with_its_mark_never_makes_a_number_twice() {
     let (subject, root) = local_session();
     let engine = &*subject.engine;
     commit(engine, put("k", b"one", None));
-    let copy = std::process::Command::new("cp").arg("-a").arg(root.join("s/k")).arg(root.join("copy")).status();
-    assert!(copy.unwrap().success());
+    back_up(&root.join("s/k"), &root.join("copy"));
     commit(engine, put("k", b"two", Some(1)));
     commit(engine, put("k", b"three", Some(2)));
     fs::rename(root.join("copy"), root.join("s/k")).unwrap();

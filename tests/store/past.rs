@@ -239,8 +239,7 @@ fn a_copy_put_back_is_a_strangers_value_also_when_history_has_forgotten_it() {
     let (engine, root) = (&*subject.engine, subject.dir.as_ref().unwrap().path());
     make_session(engine);
     write_upto(engine, "k", 1);
-    let copied = std::process::Command::new("cp").arg("-a").args([root.join("s/k"), root.join("backup")]).status();
-    assert!(copied.unwrap().success());
+    back_up(&root.join("s/k"), &root.join("backup"));
     write_upto(engine, "k", 3);
     let later = SystemTime::now() + Duration::from_secs(31 * 24 * 60 * 60);
     assert_eq!(engine.sweep(later, &AtomicBool::new(false)).unwrap(), 2);
@@ -259,8 +258,7 @@ fn f57_a_copy_of_a_lost_draft_at_its_keys_path_is_a_strangers_value() {
     commit(engine, put("k", b"one", None));
     let seq = commit(engine, lost("k", Lost::Dropped, b"half")).seq;
     let place = root.join(format!(".baton/history/s/kk/d{seq}"));
-    let copied = std::process::Command::new("cp").arg("-a").args([&place, &root.join("s/copy")]).status();
-    assert!(copied.unwrap().success());
+    back_up(&place, &root.join("s/copy"));
     std::fs::rename(root.join("s/copy"), root.join("s/k")).unwrap();
     let head = engine.head(&session(), &key("k")).unwrap().unwrap();
     assert_eq!((head.version, value(engine, "k").unwrap()), (2, b"half".to_vec()));

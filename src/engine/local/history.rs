@@ -71,10 +71,14 @@ impl LocalEngine {
     }
 
     fn mark_at(&self, place: &str) -> Result<Option<Mark>> {
-        match look::look_at(&*self.disk, place, Access::Read)? {
-            Look::File(found) => Mark::read(&*found.file).map_err(|e| EngineError::io(format!("reading {place}"), e)),
-            _ => Ok(None),
-        }
+        Ok(self.marked_at(place)?.and_then(|(_, mark)| mark))
+    }
+
+    /// The file at a place in history, or on its way there, with its mark, which was put on it at its key's path.
+    fn marked_at(&self, place: &str) -> Result<Option<(Found, Option<Mark>)>> {
+        let Look::File(found) = look::look_at(&*self.disk, place, Access::Read)? else { return Ok(None) };
+        let mark = Mark::read(&*found.file).map_err(|e| EngineError::io(format!("reading {place}"), e))?;
+        Ok(Some((found, mark)))
     }
 
     /// Removes what is too far before `newest` in a key's history, but for the version that was there just before: under
@@ -256,9 +260,7 @@ impl LocalEngine {
     }
 
     fn find_kept(&self, place: &str, past: Past) -> Result<Option<KeptFile>> {
-        let Look::File(found) = look::look_at(&*self.disk, place, Access::Read)? else { return Ok(None) };
-        // Its mark was put on it at its key's path.
-        let mark = Mark::read(&*found.file).map_err(|e| EngineError::io(format!("reading {place}"), e))?;
+        let Some((found, mark)) = self.marked_at(place)? else { return Ok(None) };
         let version = past.version().unwrap_or(0);
         let head = Head {
             version,

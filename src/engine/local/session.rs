@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::super::value::Content;
-use super::super::{Attributes, EngineError, Head, Receipt, Result, Snapshot};
+use super::super::{Attributes, EngineError, Head, Receipt, Result, Snapshot, gather};
 use super::disk::Disk;
 use super::lines::Lines;
 use super::log::Log;
@@ -475,12 +475,7 @@ impl Changes {
     /// # Errors
     /// As [`Lines::each`].
     pub(super) fn all(self) -> Result<Vec<LogLine>> {
-        let mut lines = Vec::new();
-        self.each(&mut |line| {
-            lines.push(line);
-            ControlFlow::Continue(())
-        })?;
-        Ok(lines)
+        gather(|each| self.each(each))
     }
 }
 
