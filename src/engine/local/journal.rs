@@ -56,7 +56,9 @@ pub(super) struct Journal {
     file: Box<dyn DiskFile>,
     boot: String,
     state: Mutex<State>,
-    synced: Condvar,
+    /// Where those wait that the sync under way will do for, and those that the next one will, in turn: who is woken has
+    /// something to do.
+    synced: [Condvar; 2],
 }
 
 #[derive(Debug)]
@@ -71,7 +73,10 @@ struct State {
     /// Up to here the file is written, records or zeros.
     written: u64,
     durable: u64,
-    syncing: bool,
+    /// How many syncs were begun.
+    syncs: usize,
+    /// Up to where the one under way makes it durable.
+    syncing: Option<u64>,
     /// Why nothing is accepted any more.
     closed: Option<String>,
 }
@@ -106,8 +111,8 @@ impl Journal {
         }
         let same_boot = !boot.is_empty() && written_at == boot;
         let written = reader.len.max(FIRST);
-        let state = State { generation, tag, header: index, end, written, durable: end, syncing: false, closed: None };
-        let journal = Self { file, boot, state: Mutex::new(state), synced: Condvar::new() };
+        let state = State { generation, tag, header: index, end, written, durable: end, syncs: 0, syncing: None, closed: None };
+        let journal = Self { file, boot, state: Mutex::new(state), synced: Default::default() };
         let stale = remains || !same_boot || end > FIRST;
         Ok((journal, Contents { same_boot, stale, remains }))
     }
@@ -180,23 +185,39 @@ impl Journal {
         let mut state = self.state();
         while state.durable < position {
             state.refuse_closed()?;
-            if state.syncing {
-                state = self.synced.wait(state).unwrap_or_else(PoisonError::into_inner);
+            if let Some(target) = state.syncing {
+                let turn = state.syncs + usize::from(target < position);
+                state = self.turn(turn).wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
-            state.syncing = true;
-            let target = state.end;
+            state.syncs += 1;
+            let (turn, target) = (state.syncs, state.end);
+            state.syncing = Some(target);
             drop(state);
             let result = self.file.sync_data();
             state = self.state();
-            state.syncing = false;
+            state.syncing = None;
             match result {
                 Ok(()) => state.durable = target,
                 Err(e) => drop(state.fail(&e)),
             }
-            self.synced.notify_all();
+            self.turn(turn).notify_all();
+            if state.closed.is_some() {
+                self.wake_all();
+            }
+            // It makes the next sync, for all that wait for that.
+            self.turn(turn + 1).notify_one();
         }
         Ok(())
+    }
+
+    fn wake_all(&self) {
+        self.synced.iter().for_each(Condvar::notify_all);
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "there are two, and the index is below that")]
+    fn turn(&self, sync: usize) -> &Condvar {
+        &self.synced[sync % 2]
     }
 
     /// Makes everything appended so far durable; up to where that is.
@@ -230,6 +251,7 @@ impl Journal {
     /// Accepts nothing any more.
     pub(super) fn close(&self, words: &str) {
         self.state().closed.get_or_insert_with(|| words.to_owned());
+        self.wake_all();
     }
 
     /// Refuses when closed.

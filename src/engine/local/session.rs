@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread::Thread;
 
 use super::super::value::Content;
 use super::super::{Attributes, EngineError, Head, Receipt, Result, Snapshot, gather};
@@ -36,7 +37,6 @@ pub(super) struct Session {
     /// Held shared by all readers, alone while more than one name changes.
     names: RwLock<()>,
     order: Mutex<Order>,
-    moved_on: Condvar,
     stuck: Mutex<Stuck>,
     is_stuck: AtomicBool,
     /// As it was read last; held while it is read, so that nobody keeps one that was replaced meanwhile.
@@ -54,6 +54,8 @@ pub(super) struct Order {
     versions: LastVersions,
     receipts: HashMap<String, Receipt>,
     recent: VecDeque<String>,
+    /// Who waits for all changes before one to be in their place, by that one.
+    waiting: BTreeMap<Seq, Thread>,
 }
 
 #[derive(Debug)]
@@ -181,6 +183,7 @@ impl Session {
             versions,
             receipts: HashMap::new(),
             recent: VecDeque::new(),
+            waiting: BTreeMap::new(),
         };
         Ok(Self {
             id: id.clone(),
@@ -189,7 +192,6 @@ impl Session {
             values: (0..SHARDS).map(|_| RwLock::default()).collect(),
             names: RwLock::default(),
             order: Mutex::new(order),
-            moved_on: Condvar::new(),
             stuck: Mutex::default(),
             is_stuck: AtomicBool::new(false),
             policy: Mutex::default(),
@@ -274,17 +276,20 @@ impl Session {
         let mut order = self.order();
         order.progress(seq, if stuck { Progress::Stuck } else { Progress::Visible });
         order.drain(disk);
-        self.moved_on.notify_all();
+        order.wake();
         // Those before it have been synced with it or before it: what they wait for is their own publication.
         while order.under_way_before(seq) && !closed() {
-            order = held(self.moved_on.wait(order));
+            order.waiting.insert(seq, std::thread::current());
+            drop(order);
+            std::thread::park();
+            order = self.order();
         }
+        order.waiting.remove(&seq);
     }
 
     /// A sync failed: nobody waits for those that will never be in their place.
     pub(super) fn abandoned(&self) {
-        let _order = self.order();
-        self.moved_on.notify_all();
+        self.order().waiting.values().for_each(Thread::unpark);
     }
 
     /// Writes the lines of what is in its place, where that could not be done before.
@@ -440,8 +445,20 @@ impl Order {
         }
     }
 
+    fn first_under_way(&self) -> Option<Seq> {
+        self.pending.iter().find(|pending| pending.state == Progress::UnderWay).map(|pending| pending.line.seq)
+    }
+
     fn under_way_before(&self, seq: Seq) -> bool {
-        self.pending.iter().any(|pending| pending.line.seq < seq && pending.state == Progress::UnderWay)
+        self.first_under_way().is_some_and(|first| first < seq)
+    }
+
+    /// Wakes those whose wait is over, and nobody who would only look again.
+    fn wake(&mut self) {
+        let first = self.first_under_way().unwrap_or(Seq::MAX);
+        while let Some(waiting) = self.waiting.first_entry().filter(|waiting| *waiting.key() <= first) {
+            waiting.remove().unpark();
+        }
     }
 
     /// Writes the lines of all changes that are in their place, in order. A line that cannot be written now stays:
