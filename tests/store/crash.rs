@@ -6,6 +6,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use batonfs::engine::local::disk::Disk;
 use batonfs::engine::local::{LocalEngine, verify_on};
@@ -311,6 +313,37 @@ fn f18_after_a_failed_sync_nothing_is_accepted() {
     commit(&engine, put("l", b"", None));
     drop(engine);
     assert_sound(dir.path());
+}
+
+#[test]
+fn f18_a_failed_sync_ends_the_wait_of_all() {
+    let (dir, watch) = (tempfile::tempdir().unwrap(), Watch::default());
+    let engine = Arc::new(LocalEngine::open_on(RecordingDisk::open(dir.path(), &watch)).unwrap());
+    make_session(&*engine);
+    watch.take();
+    // The sync that fails is held until all have appended: some wait for it, the others for the next.
+    let ((go_on, goes_on), (tell, told)) = (channel::<()>(), channel());
+    let failing = watch.clone();
+    watch.before(move |what| {
+        if what == "sync_data .baton/journal" {
+            goes_on.recv().unwrap();
+            failing.fail(Some((0, libc::EIO)));
+        }
+    });
+    for n in 0..4 {
+        let (engine, tell) = (Arc::clone(&engine), tell.clone());
+        std::thread::spawn(move || {
+            let made = engine.commit(&session(), put(&format!("k{n}"), b"", None), &by("w"));
+            tell.send(matches!(made, Err(EngineError::Closed(_))))
+        });
+    }
+    while watch.count("write .baton/journal") < 4 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    go_on.send(()).unwrap();
+    for n in 0..4 {
+        assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(true), "after {n} were told");
+    }
 }
 
 #[test]

@@ -111,7 +111,8 @@ impl Journal {
         }
         let same_boot = !boot.is_empty() && written_at == boot;
         let written = reader.len.max(FIRST);
-        let state = State { generation, tag, header: index, end, written, durable: end, syncs: 0, syncing: None, closed: None };
+        let state =
+            State { generation, tag, header: index, end, written, durable: end, syncs: 0, syncing: None, closed: None };
         let journal = Self { file, boot, state: Mutex::new(state), synced: Default::default() };
         let stale = remains || !same_boot || end > FIRST;
         Ok((journal, Contents { same_boot, stale, remains }))

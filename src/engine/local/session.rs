@@ -456,7 +456,7 @@ impl Order {
     /// Wakes those whose wait is over, and nobody who would only look again.
     fn wake(&mut self) {
         let first = self.first_under_way().unwrap_or(Seq::MAX);
-        while let Some(waiting) = self.waiting.first_entry().filter(|waiting| *waiting.key() <= first) {
+        while let Some(waiting) = self.waiting.first_entry().filter(|waiting| *waiting.key() < first) {
             waiting.remove().unpark();
         }
     }
