@@ -22,7 +22,8 @@ struct Plan {
     written_bytes: u64,
     /// Calls that only look, with each name that is listed, and the bytes that were read.
     looked: (u64, u64),
-    before: Option<Before>,
+    /// And before which one: any, where none is named.
+    before: Option<(Option<&'static str>, Before)>,
     boot: Option<String>,
 }
 
@@ -74,7 +75,12 @@ impl Watch {
 
     /// Calls `before` ahead of every change.
     pub(crate) fn before(&self, before: impl FnMut(&str) + Send + 'static) {
-        self.0.lock().unwrap().before = Some(Box::new(before));
+        self.0.lock().unwrap().before = Some((None, Box::new(before)));
+    }
+
+    /// Calls `before` ahead of every change of this name alone, also when others are made at the same time.
+    pub(crate) fn before_each(&self, what: &'static str, mut before: impl FnMut() + Send + 'static) {
+        self.0.lock().unwrap().before = Some((Some(what), Box::new(move |_| before())));
     }
 
     /// The machine has started again.
@@ -83,10 +89,11 @@ impl Watch {
     }
 
     fn change(&self, what: String) -> io::Result<()> {
-        let before = self.0.lock().unwrap().before.take();
-        if let Some(mut before) = before {
+        let is_it = |named: Option<&str>| named.is_none_or(|named| named == what);
+        let before = self.0.lock().unwrap().before.take_if(|(named, _)| is_it(*named));
+        if let Some((named, mut before)) = before {
             before(&what);
-            self.0.lock().unwrap().before.get_or_insert(before);
+            self.0.lock().unwrap().before.get_or_insert((named, before));
         }
         let mut plan = self.0.lock().unwrap();
         if let Some((left, errno)) = &mut plan.fail_after {

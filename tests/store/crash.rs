@@ -324,11 +324,9 @@ fn f18_a_failed_sync_ends_the_wait_of_all() {
     // The sync that fails is held until all have appended: some wait for it, the others for the next.
     let ((go_on, goes_on), (tell, told)) = (channel::<()>(), channel());
     let failing = watch.clone();
-    watch.before(move |what| {
-        if what == "sync_data .baton/journal" {
-            goes_on.recv().unwrap();
-            failing.fail(Some((0, libc::EIO)));
-        }
+    watch.before_each("sync_data .baton/journal", move || {
+        goes_on.recv().unwrap();
+        failing.fail(Some((0, libc::EIO)));
     });
     for n in 0..4 {
         let (engine, tell) = (Arc::clone(&engine), tell.clone());
@@ -340,6 +338,8 @@ fn f18_a_failed_sync_ends_the_wait_of_all() {
     while watch.count("write .baton/journal") < 4 {
         std::thread::sleep(Duration::from_millis(1));
     }
+    // So that the last one waits too.
+    std::thread::sleep(Duration::from_millis(50));
     go_on.send(()).unwrap();
     for n in 0..4 {
         assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(true), "after {n} were told");

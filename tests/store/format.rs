@@ -204,8 +204,8 @@ fn f16_many_commits_share_a_sync() {
     // The first sync is held until all have appended: one more is then enough for the rest.
     let (sender, receiver) = std::sync::mpsc::channel::<()>();
     let mut first = true;
-    watch.before(move |what| {
-        if what == "sync_data .baton/journal" && std::mem::take(&mut first) {
+    watch.before_each("sync_data .baton/journal", move || {
+        if std::mem::take(&mut first) {
             receiver.recv().unwrap();
         }
     });

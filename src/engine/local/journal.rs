@@ -185,9 +185,14 @@ impl Journal {
     pub(super) fn sync_to(&self, position: u64) -> Result<()> {
         let mut state = self.state();
         while state.durable < position {
-            state.refuse_closed()?;
-            if let Some(target) = state.syncing {
-                let turn = state.syncs + usize::from(target < position);
+            // What the sync under way is for it makes durable, whatever else is refused meanwhile.
+            let covered = state.syncing.map(|target| position <= target);
+            if covered != Some(true) {
+                // Whoever waits for the next one is refused too.
+                state.refuse_closed().inspect_err(|_| self.synced.iter().for_each(Condvar::notify_all))?;
+            }
+            if let Some(covered) = covered {
+                let turn = state.syncs + usize::from(!covered);
                 state = self.turn(turn).wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
@@ -203,17 +208,10 @@ impl Journal {
                 Err(e) => drop(state.fail(&e)),
             }
             self.turn(turn).notify_all();
-            if state.closed.is_some() {
-                self.wake_all();
-            }
             // It makes the next sync, for all that wait for that.
             self.turn(turn + 1).notify_one();
         }
         Ok(())
-    }
-
-    fn wake_all(&self) {
-        self.synced.iter().for_each(Condvar::notify_all);
     }
 
     #[expect(clippy::indexing_slicing, reason = "there are two, and the index is below that")]
@@ -252,7 +250,6 @@ impl Journal {
     /// Accepts nothing any more.
     pub(super) fn close(&self, words: &str) {
         self.state().closed.get_or_insert_with(|| words.to_owned());
-        self.wake_all();
     }
 
     /// Refuses when closed.

@@ -278,7 +278,12 @@ impl Session {
         order.drain(disk);
         order.wake();
         // Those before it have been synced with it or before it: what they wait for is their own publication.
-        while order.under_way_before(seq) && !closed() {
+        while order.under_way_before(seq) {
+            if closed() {
+                // They may wait for what will never be in its place.
+                order.waiting.values().for_each(Thread::unpark);
+                break;
+            }
             order.waiting.insert(seq, std::thread::current());
             drop(order);
             std::thread::park();
