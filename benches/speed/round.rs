@@ -44,6 +44,8 @@ pub(crate) struct Point {
     pub(crate) p50_us: Vec<f64>,
     /// All but one in a hundred are faster.
     pub(crate) p99_us: Vec<f64>,
+    /// How long processors worked for a cycle, whoever for: writers, daemon and kernel.
+    pub(crate) worked_us: Vec<f64>,
 }
 
 /// All that was measured.
@@ -61,7 +63,9 @@ pub(crate) fn run(sites: &Sites, plan: &Plan, tell: &mut dyn FnMut(&str)) -> Res
             for &writers in &plan.writers {
                 for way in Way::ALL.into_iter().filter(|&way| sites.has(way)) {
                     let load = Load { bytes, writers, way };
-                    points.entry(load).or_default().add(measure(sites, load, plan.each)?);
+                    let before = worked()?;
+                    let work = measure(sites, load, plan.each)?;
+                    points.entry(load).or_default().add(work, worked()?.saturating_sub(before));
                     place::go_on()?;
                 }
             }
@@ -100,7 +104,9 @@ fn in_threads(sites: &Sites, load: Load, each: Duration) -> Result<Vec<Work>> {
 }
 
 impl Point {
-    fn add(&mut self, work: Vec<Work>) {
+    fn add(&mut self, work: Vec<Work>, worked: Duration) {
+        let cycles: usize = work.iter().map(|work| work.steps_us.len()).sum();
+        self.worked_us.push(worked.as_secs_f64() * 1e6 / cycles as f64);
         self.per_s.push(work.iter().map(|work| work.steps_us.len() as f64 / work.took_s).sum());
         let mut steps: Vec<f64> = work.into_iter().flat_map(|work| work.steps_us).collect();
         steps.sort_by(f64::total_cmp);
@@ -108,6 +114,17 @@ impl Point {
         self.p50_us.push(at(0.5));
         self.p99_us.push(at(0.99));
     }
+}
+
+/// How long the machine's processors have worked since it started: the system's count of ticks that were not idle.
+fn worked() -> Result<Duration> {
+    let counts = std::fs::read_to_string("/proc/stat")?;
+    let all = counts.lines().next().and_then(|line| line.strip_prefix("cpu ")).ok_or("/proc/stat has no line 'cpu'")?;
+    // user, nice, system, idle, iowait, irq, softirq; what comes after is others' or counted before.
+    let ticks =
+        all.split_ascii_whitespace().take(7).map(str::parse::<u64>).collect::<std::result::Result<Vec<_>, _>>()?;
+    let busy: u64 = ticks.iter().enumerate().filter(|(field, _)| !matches!(field, 3 | 4)).map(|(_, ticks)| ticks).sum();
+    Ok(Duration::from_secs_f64(busy as f64 / rustix::param::clock_ticks_per_second() as f64))
 }
 
 /// The middle of some figures; of an even number the mean of the two in the middle.

@@ -44,9 +44,10 @@ pub(crate) fn size(bytes: usize) -> String {
 pub(crate) fn text(points: &Points) -> String {
     let mut text = format!(
         "commits/s: open, write and close of a value, of all writers together; x: against the four-fsync directory\n\
-         p50, p99:  microseconds from the last byte written until the value is durable (on a mount: the close)\n\n\
-         {:>7} {:>7}  {:<22}{:>10}{:>8}{:>10}{:>10}\n",
-        "value", "writers", "", "commits/s", "x", "p50", "p99"
+         p50, p99:  microseconds from the last byte written until the value is durable (on a mount: the close)\n\
+         worked:    microseconds that processors worked for one, of writers, daemon and kernel together\n\n\
+         {:>7} {:>7}  {:<22}{:>10}{:>8}{:>10}{:>10}{:>10}\n",
+        "value", "writers", "", "commits/s", "x", "p50", "p99", "worked"
     );
     let mut before = None;
     for (load, point) in points {
@@ -65,11 +66,12 @@ pub(crate) fn text(points: &Points) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "{value:>7} {writers:>7}  {name:<22}{:>10.0}{:>8.2}{:>10.0}{:>10.0}",
+            "{value:>7} {writers:>7}  {name:<22}{:>10.0}{:>8.2}{:>10.0}{:>10.0}{:>10.0}",
             median(&point.per_s),
             round::ratio(points, *load).unwrap_or(f64::NAN),
             median(&point.p50_us),
-            median(&point.p99_us)
+            median(&point.p99_us),
+            median(&point.worked_us)
         );
     }
     text.push_str(
@@ -90,7 +92,10 @@ pub(crate) fn json(about: &About, points: &Points, parts: Option<&Parts>, rows: 
             "against_directory": round::ratio(points, *load),
             "durable_step_p50_us": median(&point.p50_us),
             "durable_step_p99_us": median(&point.p99_us),
-            "rounds": { "commits_per_s": point.per_s, "p50_us": point.p50_us, "p99_us": point.p99_us },
+            "processors_worked_us": median(&point.worked_us),
+            "rounds": {
+                "commits_per_s": point.per_s, "p50_us": point.p50_us, "p99_us": point.p99_us, "worked_us": point.worked_us,
+            },
         })
     };
     let object = json!({
