@@ -1,15 +1,17 @@
 //! A FUSE filesystem that does nothing: whatever is asked for exists, whatever is written is forgotten, files are full of
 //! zeros. It answers from the one thread that reads requests, as ours does where nothing has to be waited for; attributes
 //! may be kept for a second, files are read and written around the page cache, and a listing brings the attributes along.
+//! Where it keeps what is written, the kernel keeps nothing of a file and asks for its xattrs, as it must of a mount whose
+//! values change behind it and have xattrs.
 
 use std::ffi::OsStr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BsdFileFlags, Config, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
-    LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyOpen, ReplyWrite, Request, Session, TimeOrNow, WriteFlags,
+    BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, ReplyXattr, Request, Session, TimeOrNow, WriteFlags,
 };
 
 use super::Result;
@@ -71,6 +73,11 @@ fn number(parent: INodeNo, name: &OsStr) -> INodeNo {
 }
 
 impl Nothing {
+    /// For how long the kernel may keep what it is told of a node.
+    fn ttl(&self, ino: INodeNo) -> Duration {
+        if self.sync.is_some() && !DIRS.contains(&ino.0) { Duration::ZERO } else { TTL }
+    }
+
     /// The session's entries from an offset on, each with the next one's; `add` says whether there is no room for it.
     fn list(&self, ino: INodeNo, offset: u64, mut add: impl FnMut(INodeNo, u64, &str) -> bool) {
         let keys = if ino.0 == 2 { self.keys } else { 0 };
@@ -93,11 +100,12 @@ impl fuser::Filesystem for Nothing {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        reply.entry(&TTL, &attributes(number(parent, name)), Generation(0));
+        let ino = number(parent, name);
+        reply.entry(&self.ttl(ino), &attributes(ino), Generation(0));
     }
 
     fn getattr(&self, _request: &Request, ino: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
-        reply.attr(&TTL, &attributes(ino));
+        reply.attr(&self.ttl(ino), &attributes(ino));
     }
 
     fn setattr(
@@ -118,7 +126,7 @@ impl fuser::Filesystem for Nothing {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        reply.attr(&TTL, &attributes(ino));
+        reply.attr(&self.ttl(ino), &attributes(ino));
     }
 
     fn open(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -153,7 +161,9 @@ impl fuser::Filesystem for Nothing {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        self.list(ino, offset, |ino, next, name| reply.add(ino, next, name, &TTL, &attributes(ino), Generation(0)));
+        self.list(ino, offset, |ino, next, name| {
+            reply.add(ino, next, name, &self.ttl(ino), &attributes(ino), Generation(0))
+        });
         reply.ok();
     }
 
@@ -173,6 +183,10 @@ impl fuser::Filesystem for Nothing {
             sync.write(data);
         }
         reply.written(u32::try_from(data.len()).unwrap_or(0));
+    }
+
+    fn getxattr(&self, _request: &Request, _ino: INodeNo, _name: &OsStr, _size: u32, reply: ReplyXattr) {
+        reply.error(if self.sync.is_some() { Errno::ENODATA } else { Errno::ENOSYS });
     }
 
     fn flush(&self, _request: &Request, _ino: INodeNo, _handle: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {

@@ -76,7 +76,8 @@ pub(crate) fn text(points: &Points) -> String {
     }
     text.push_str(
         "\n*  keeps nothing: what the round trips of open, write and close cost alone\n\
-         ** keeps the bytes by one sync for all that close, without name, writer or history: no mount can do more here\n",
+         ** keeps the bytes by one sync for all that close, without name, writer or history, and is asked all that a mount is whose\n\
+         \x20  values change behind it: none of those can do more here\n",
     );
     text
 }

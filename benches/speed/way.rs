@@ -23,7 +23,8 @@ pub(crate) enum Way {
     Mount,
     /// The same on a FUSE filesystem that keeps nothing.
     Nothing,
-    /// The same, but that it makes the bytes durable, by one sync for all that close: no writer, no name, no history.
+    /// The same, but that it makes the bytes durable, by one sync for all that close: no writer, no name, no history. It is
+    /// asked all that ours is.
     OneSync,
 }
 
