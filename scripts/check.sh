@@ -2,7 +2,7 @@
 # The gate: formats, lints, house rules, all tests, and nothing left behind. Works from any directory, also as root on
 # a fresh Debian-like machine that has only Rust.
 #
-# usage: scripts/check.sh [--long]     --long runs the long rounds and the ignored tests too: about an hour
+# usage: scripts/check.sh [--long]     --long runs the long rounds and the ignored tests too: about an hour and a half
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -99,6 +99,8 @@ if [ "$long" = 1 ]; then
 fi
 # Also where who started this ignores them: a test ends writers by these.
 cargo_test() { env --default-signal=HUP,INT,QUIT cargo test --no-fail-fast "$@"; }
+# The test runners but one, as arguments.
+runners_but() { ls tests/*/main.rs | sed -nE 's#tests/(.*)/main.rs#--test \1#p' | grep -vx -- "--test $1"; }
 skipped_here=0
 failed=0
 # Into a file that is shown meanwhile, not through a pipe: that would stay open for as long as a process that a test left.
@@ -109,12 +111,18 @@ export TMPDIR="$private/tmp"
 if [ -e /dev/fuse ] && [ "$long" = 1 ]; then
   # The two that last longest beside the others: each runner mounts once at a time.
   beside=()
-  cargo_test --no-run >> "$report" 2>&1 || failed=1
+  runners=$(runners_but store)
+  # shellcheck disable=SC2086 # two words a runner
+  cargo_test --no-run --lib --bins --examples $runners >> "$report" 2>&1 || failed=1
+  cargo_test --no-run --profile long --test store >> "$report" 2>&1 || failed=1
   for topic in soak:: model::; do
     cargo_test --test mount -- "${arguments[@]}" "$topic" > "$report.$topic" 2>&1 &
     beside+=("$!")
   done
-  cargo_test -- "${arguments[@]}" --skip soak:: --skip model:: >> "$report" 2>&1 || failed=1
+  # shellcheck disable=SC2086 # two words a runner
+  cargo_test --lib --bins --examples $runners -- "${arguments[@]}" --skip soak:: --skip model:: >> "$report" 2>&1 || failed=1
+  cargo_test --profile long --test store -- "${arguments[@]}" >> "$report" 2>&1 || failed=1
+  cargo_test --doc >> "$report" 2>&1 || failed=1
   for process in "${beside[@]}"; do wait "$process" || failed=1; done
   cat "$report".*:: >> "$report"
 elif [ -e /dev/fuse ]; then
@@ -122,7 +130,7 @@ elif [ -e /dev/fuse ]; then
 else
   echo 'THERE IS NO /dev/fuse HERE: the tests that mount are skipped, and most of what this project promises is not checked'
   skipped_here=$(cargo test --quiet --test mount -- --list | grep -c ': test$' || true)
-  runners=$(ls tests/*/main.rs | sed -nE 's#tests/(.*)/main.rs#--test \1#p' | grep -v -- '--test mount')
+  runners=$(runners_but mount)
   # shellcheck disable=SC2086 # two words a runner
   cargo_test --lib --bins $runners -- "${arguments[@]}" >> "$report" 2>&1 || failed=1
   cargo_test --doc >> "$report" 2>&1 || failed=1

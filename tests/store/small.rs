@@ -584,13 +584,18 @@ fn long() -> bool {
 }
 
 fn sweep(name: &str, alphabet: &[Step], trouble: Trouble) {
-    // Of so many letters each so manyth sequence: a sample, or all of three and many of four.
-    let some = alphabet.len() as u64 * alphabet.len() as u64 / 8;
-    let lens: &[(usize, u64)] = if long() { &[(1, 1), (2, 1), (3, 1), (4, 8)] } else { &[(2, some)] };
+    // Of so many letters about so many sequences. For hours there are all of up to three, and an eighth of those of four.
+    let (lens, most) = match (long(), std::env::var_os("BATONFS_SMALL_ALL").is_some()) {
+        (_, true) => (1..=4, u64::MAX),
+        (true, false) => (1..=4, 50),
+        (false, false) => (2..=2, 8),
+    };
     let cuts = if long() { 4 } else { 1 };
     let (mut looked, mut wrong) = (0, Vec::new());
-    for (len, every) in lens {
-        let (more, found) = run_all(&format!("{name} {len}"), &cases(alphabet, *len, *every, trouble, cuts));
+    for len in lens {
+        let all = (alphabet.len() as u64).pow(len as u32);
+        let every = if most == u64::MAX && len == 4 { 8 } else { all.div_ceil(most) };
+        let (more, found) = run_all(&format!("{name} {len}"), &cases(alphabet, len, every, trouble, cuts));
         looked += more;
         wrong.extend(found);
     }
