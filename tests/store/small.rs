@@ -584,18 +584,14 @@ fn long() -> bool {
 }
 
 fn sweep(name: &str, alphabet: &[Step], trouble: Trouble) {
-    // Of so many letters about so many sequences. For hours there are all of up to three, and an eighth of those of four.
-    let (lens, most) = match (long(), std::env::var_os("BATONFS_SMALL_ALL").is_some()) {
-        (_, true) => (1..=4, u64::MAX),
-        (true, false) => (1..=4, 50),
-        (false, false) => (2..=2, 8),
-    };
+    // Of each length about so many sequences; `BATONFS_SMALL` for another number, for hours.
+    let asked = std::env::var("BATONFS_SMALL").ok().and_then(|number| number.parse().ok());
+    let (lens, most) = if long() { (1..=4, asked.unwrap_or(50)) } else { (2..=2, 8) };
     let cuts = if long() { 4 } else { 1 };
     let (mut looked, mut wrong) = (0, Vec::new());
     for len in lens {
         let all = (alphabet.len() as u64).pow(len as u32);
-        let every = if most == u64::MAX && len == 4 { 8 } else { all.div_ceil(most) };
-        let (more, found) = run_all(&format!("{name} {len}"), &cases(alphabet, len, every, trouble, cuts));
+        let (more, found) = run_all(&format!("{name} {len}"), &cases(alphabet, len, all.div_ceil(most), trouble, cuts));
         looked += more;
         wrong.extend(found);
     }
@@ -634,6 +630,30 @@ fn what_a_stranger_replaced_does_not_come_back_where_the_strangers_value_was_mov
 fn the_attributes_of_a_directory_that_was_removed_do_not_come_back_with_another_of_its_name() {
     one(&[Delete("s", "d/a"), Remove("s", "d"), Put("s", "d/a")], false);
     one(&[Mode("s", "d"), Delete("s", "d/a"), Remove("s", "d"), Put("s", "d/a")], true);
+}
+
+// F33
+#[test]
+fn the_mark_of_a_large_value_that_went_to_history_beside_a_strangers_is_made_good() {
+    let steps = vec![Move("s", "a", "b"), Large("s", "a")];
+    let (opening, trouble) = (Opening::USUAL, Trouble::Then("a"));
+    let case = Case { steps, opening, settled: false, trouble, cuts: 4, seed: 15 };
+    let (looked, wrong) = run_all("one", &[case]);
+    assert!(wrong.is_empty(), "{}", wrong[0]);
+    assert!(looked > 50, "only {looked} disks");
+}
+
+// F25
+#[test]
+fn a_strangers_value_that_could_not_be_marked_gets_no_second_version() {
+    for step in [Mode("s", "a"), Put("s", "a"), Delete("s", "a"), Move("s", "a", "b")] {
+        let steps = vec![Theirs("s", "a"), step];
+        let trouble = Trouble::Fail(1, libc::EIO);
+        let case = Case { steps, opening: Opening::USUAL, settled: false, trouble, cuts: 1, seed: 1 };
+        let (looked, wrong) = run_all("one", &[case]);
+        assert!(wrong.is_empty(), "{}", wrong[0]);
+        assert!(looked > 3, "only {looked} disks");
+    }
 }
 
 #[test]

@@ -498,6 +498,8 @@ impl LocalEngine {
                 Look::InTheWay => return Err(in_the_way(key)),
                 Look::File(found) => match found.ours().cloned() {
                     Some(mark) if !self.is_past(session, key, &mark)? => return Ok(Some((found, mark))),
+                    // It has its version, and could not be marked: a second one would be of the same bytes.
+                    _ if session.adopts(key) => break,
                     _ => self.adopt_held(session, key, &found)?,
                 },
             }

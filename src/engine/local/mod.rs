@@ -400,6 +400,11 @@ impl Engine for LocalEngine {
             Err(EngineError::NoSpace) if self.journal.len() > JOURNAL_WORTH_BYTES && self.checkpoint().is_ok() => {
                 self.pass_and_make(&session, change, context)?
             }
+            // It may be its own adoption of a stranger's value that could not be put in its place.
+            Err(EngineError::Stale { .. }) if session.has_failed() => {
+                self.settle_failed(&session)?;
+                self.pass_and_make(&session, change, context)?
+            }
             other => other?,
         };
         if self.journal.len() > JOURNAL_MAX_BYTES

@@ -249,8 +249,10 @@ impl LocalEngine {
                 }
                 (Whose::Later, _) if self.mend_kept(record, value, work)? => return Ok(false),
                 (Whose::Later | Whose::Stranger | Whose::This, _) => {
-                    if self.ready_draft(record, value, work)?.is_some() {
-                        self.keep(record, &value.key, value.version, value.version, &draft)?;
+                    match self.ready_draft(record, value, work)? {
+                        Some(_) => self.keep(record, &value.key, value.version, value.version, &draft)?,
+                        // It went there before power was lost, which may have taken its mark.
+                        None => drop(self.mend_kept(record, value, work)?),
                     }
                     return Ok(false);
                 }

@@ -190,8 +190,8 @@ impl LocalEngine {
         self.journal.check_open()?;
         let session = self.session(session)?;
         let hold = session.hold_keys(&[key]);
-        if session.late(key.as_str()).is_some() {
-            // A version that comes before it has been made meanwhile.
+        if session.late(key.as_str()).is_some() || session.adopts(key) {
+            // A version that comes before it has been made meanwhile, or its own.
             drop(hold);
             return self.settle(&session, false);
         }

@@ -14,7 +14,7 @@ use super::disk::Disk;
 use super::lines::Lines;
 use super::log::Log;
 use super::mark::Mark;
-use super::record::Record;
+use super::record::{Act, Record};
 use super::replay::Replay;
 use super::versions::{LastVersions, Versions};
 use crate::words::{Key, LogLine, Policy, Seq, SessionId, Version};
@@ -329,6 +329,17 @@ impl Session {
             order.log.lines().clone()
         };
         lines.receipt(operation)
+    }
+
+    /// Could one of them not be put in its place?
+    pub(super) fn has_failed(&self) -> bool {
+        self.is_stuck() && self.stuck().failed
+    }
+
+    /// Has a stranger's value its version, and could not be marked?
+    pub(super) fn adopts(&self, adopted: &Key) -> bool {
+        let adopts = |waiting: &Waiting| matches!(&waiting.record.act, Act::Adopt { key, .. } if key == adopted);
+        self.has_failed() && self.stuck().records.values().any(adopts)
     }
 
     /// What the next change of a key goes by whose value waits for its sync.

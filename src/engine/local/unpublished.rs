@@ -163,7 +163,7 @@ impl LocalEngine {
     /// # Errors
     /// As [`LocalEngine::settle`].
     pub(super) fn settle_failed(&self, session: &Session) -> Result<()> {
-        if session.is_stuck() && session.stuck().failed { self.settle(session, false) } else { Ok(()) }
+        if session.has_failed() { self.settle(session, false) } else { Ok(()) }
     }
 
     /// The same for who holds all of the session; `durable`: only what ends up to there in the journal, which is durable.
