@@ -20,6 +20,8 @@ use crate::words;
 
 /// As often as this processes new to us may turn up before a draft waits for a later FLUSH, a look or its RELEASE.
 const LOOKS_MAX: usize = 100;
+/// So often while somebody holds it: who starts processes without end is not looked at for long.
+const LOOKS_HELD_MAX: usize = 8;
 
 impl Filesystem {
     /// FLUSH: one descriptor of the handle was closed. Commits when it was the last one that can write.
@@ -321,17 +323,18 @@ impl Filesystem {
     /// stands still during the next, and only a process that is new to it can have let go during that.
     fn is_held(&self, handle: &Arc<Handle>, writer: &mut Writer, flusher: Option<(Closer, bool)>) -> bool {
         let mut known = Vec::new();
-        for _ in 0..LOOKS_MAX {
+        for look in 0..LOOKS_MAX {
             match self.look_for_holders(handle, writer, flusher, &mut known) {
                 Look::Held => return true,
+                Look::Passing if look >= LOOKS_HELD_MAX => return true,
                 Look::Free => return false,
-                Look::NoneSeen => {}
+                Look::Passing | Look::Again => {}
             }
         }
         true
     }
 
-    /// One look at the descriptors of everyone we know of; `known` are those that the look before has seen.
+    /// One look at the descriptors of everyone we know of; `known` are those that had none in the look before.
     ///
     /// Descriptors are counted per file, not per handle: `fdinfo` shows no more. So those of the other live write
     /// handles of the same processes are taken off. Of the flusher: who it is, and whether its table may have written.
@@ -382,8 +385,13 @@ impl Filesystem {
         // descriptor then.
         // What a handle for reading has made is none of those descriptors'.
         let counted = handle.descriptors_write && descriptors > 0;
+        // Who has none now and had none in the look before has not passed it on between.
+        let without: Vec<u32> = pids.iter().copied().filter(|pid| !holding.contains(pid)).collect();
+        let settled = without.iter().all(|pid| Some(*pid) == closer || known.binary_search(pid).is_ok());
         if counted && flusher.is_none_or(|flusher| self.holds_more(handle, flusher, descriptors, holding, &pids)) {
-            return Look::Held;
+            *known = without;
+            // Else a child that has it would be unknown once those between have ended, which the flusher's answer lets them.
+            return if settled { Look::Held } else { Look::Passing };
         }
         // Last, since a process loses its descriptors before it shows as one that ends.
         if is_awaited(writer, closer) {
@@ -392,7 +400,7 @@ impl Filesystem {
         let stands_still = flusher.is_some_and(|flusher| flusher.alone && pids.iter().all(|&pid| Some(pid) == closer));
         let all_known = pids.iter().all(|pid| known.binary_search(pid).is_ok());
         *known = pids;
-        if stands_still || all_known { Look::Free } else { Look::NoneSeen }
+        if stands_still || all_known { Look::Free } else { Look::Again }
     }
 
     /// Do these processes, of which those `holding` have `descriptors` of the file, have more than their other live write
@@ -469,7 +477,9 @@ enum Look {
     Held,
     Free,
     /// Nobody was seen holding it; a process that was met for the first time may just have passed it on.
-    NoneSeen,
+    Again,
+    /// The same of what somebody holds.
+    Passing,
 }
 
 /// Is a process whose death decides about the draft on its way out, its own FLUSH perhaps still to come? When several
