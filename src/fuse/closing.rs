@@ -322,13 +322,16 @@ impl Filesystem {
     /// that close is a FLUSH, which waits for the state we hold, and its thread with it: whoever let go during one look
     /// stands still during the next, and only a process that is new to it can have let go during that.
     fn is_held(&self, handle: &Arc<Handle>, writer: &mut Writer, flusher: Option<(Closer, bool)>) -> bool {
-        let mut known = Vec::new();
+        let (mut known, mut seen) = (Vec::new(), false);
         for look in 0..LOOKS_MAX {
             match self.look_for_holders(handle, writer, flusher, &mut known) {
                 Look::Held => return true,
                 Look::Passing if look >= LOOKS_HELD_MAX => return true,
                 Look::Free => return false,
-                Look::Passing | Look::Again => {}
+                // Who was seen holding it a moment ago may be who is hidden now.
+                Look::Unseen => return seen || !flusher.is_some_and(|(_, wrote)| wrote),
+                Look::Passing => seen = true,
+                Look::Again => {}
             }
         }
         true
@@ -350,9 +353,8 @@ impl Filesystem {
         }
         // Where not all can be seen, the descriptor table that wrote decides, and at last the RELEASE: who is hidden
         // has not let go for all we know.
-        let unseen = if flusher.is_some_and(|(_, wrote)| wrote) { Look::Free } else { Look::Held };
         if std::iter::once(&writer.opener).chain(&writer.writers).any(|seen| seen.process.is_none()) {
-            return unseen;
+            return Look::Unseen;
         }
         // Who has ended holds nothing, and is not held on to: a long-lived log sees thousands of them.
         writer.holders.retain(Holder::is_alive);
@@ -360,7 +362,7 @@ impl Filesystem {
         let flusher = flusher.map(|(flusher, _)| flusher);
         let closer = flusher.and_then(|flusher| flusher.pid);
         if flusher.is_some() && closer.is_none() {
-            return unseen;
+            return Look::Unseen;
         }
         pids.extend(closer);
         let named = pids.clone();
@@ -370,7 +372,7 @@ impl Filesystem {
             let Some(held) = holders::writable_descriptors(pid, seen_as(handle.ino)) else {
                 if named.contains(&pid) && holders::is_hidden(pid) {
                     self.counters.unseen.fetch_add(1, Ordering::Relaxed);
-                    return unseen;
+                    return Look::Unseen;
                 }
                 continue;
             };
@@ -480,6 +482,8 @@ enum Look {
     Again,
     /// The same of what somebody holds.
     Passing,
+    /// Not all can be seen.
+    Unseen,
 }
 
 /// Is a process whose death decides about the draft on its way out, its own FLUSH perhaps still to come? When several

@@ -499,7 +499,7 @@ impl LocalEngine {
                 Look::File(found) => match found.ours().cloned() {
                     Some(mark) if !self.is_past(session, key, &mark)? => return Ok(Some((found, mark))),
                     // It has its version, and could not be marked: a second one would be of the same bytes.
-                    _ if session.adopts(key) => break,
+                    _ if session.adopts(key, &found.stat) => break,
                     _ => self.adopt_held(session, key, &found)?,
                 },
             }

@@ -190,8 +190,8 @@ impl LocalEngine {
         self.journal.check_open()?;
         let session = self.session(session)?;
         let hold = session.hold_keys(&[key]);
-        if session.late(key.as_str()).is_some() || session.adopts(key) {
-            // A version that comes before it has been made meanwhile, or its own.
+        if session.late(key.as_str()).is_some() {
+            // A version that comes before it has been made meanwhile.
             drop(hold);
             return self.settle(&session, false);
         }
@@ -200,6 +200,11 @@ impl LocalEngine {
             return Ok(());
         }
         match look::look(&*self.disk, &session.id, key.as_str(), Access::Read)? {
+            Look::File(found) if found.ours().is_none() && session.adopts(key, &found.stat) => {
+                // It has its version, and could not be marked.
+                drop(hold);
+                self.settle(&session, false)
+            }
             Look::File(found) if found.ours().is_none() => self.adopt_held(&session, key, &found),
             _ => Ok(()),
         }

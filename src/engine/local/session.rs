@@ -10,7 +10,7 @@ use std::thread::Thread;
 
 use super::super::value::Content;
 use super::super::{Attributes, EngineError, Head, Receipt, Result, Snapshot, gather};
-use super::disk::Disk;
+use super::disk::{Disk, Stat};
 use super::lines::Lines;
 use super::log::Log;
 use super::mark::Mark;
@@ -336,9 +336,14 @@ impl Session {
         self.is_stuck() && self.stuck().failed
     }
 
-    /// Has a stranger's value its version, and could not be marked?
-    pub(super) fn adopts(&self, adopted: &Key) -> bool {
-        let adopts = |waiting: &Waiting| matches!(&waiting.record.act, Act::Adopt { key, .. } if key == adopted);
+    /// Has this stranger's value its version, and could not be marked?
+    pub(super) fn adopts(&self, adopted: &Key, stat: &Stat) -> bool {
+        let adopts = |waiting: &Waiting| match &waiting.record.act {
+            Act::Adopt { key, file, size, mtime_ns, .. } => {
+                (key, *file, *size, *mtime_ns) == (adopted, stat.id, stat.size_bytes, stat.mtime_ns)
+            }
+            _ => false,
+        };
         self.has_failed() && self.stuck().records.values().any(adopts)
     }
 
