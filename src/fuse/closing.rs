@@ -337,7 +337,8 @@ impl Filesystem {
         true
     }
 
-    /// One look at the descriptors of everyone we know of; `known` are those that had none in the look before.
+    /// One look at the descriptors of everyone we know of; `known` are those that had none of this handle's in
+    /// the look before.
     ///
     /// Descriptors are counted per file, not per handle: `fdinfo` shows no more. So those of the other live write
     /// handles of the same processes are taken off. Of the flusher: who it is, and whether its table may have written.
@@ -388,7 +389,7 @@ impl Filesystem {
         // What a handle for reading has made is none of those descriptors'.
         let counted = handle.descriptors_write && descriptors > 0;
         // Who has none now and had none in the look before has not passed it on between.
-        let without: Vec<u32> = pids.iter().copied().filter(|pid| !holding.contains(pid)).collect();
+        let without: Vec<u32> = pids.iter().copied().filter(|pid| holding.binary_search(pid).is_err()).collect();
         let settled = without.iter().all(|pid| Some(*pid) == closer || known.binary_search(pid).is_ok());
         if counted && flusher.is_none_or(|flusher| self.holds_more(handle, flusher, descriptors, holding, &pids)) {
             *known = without;

@@ -608,11 +608,15 @@ fn ours(steps: &[Step]) -> Vec<Step> {
 
 /// Many cuts in one sequence.
 fn one(steps: &[Step], settled: bool) {
-    let case =
-        Case { steps: steps.to_vec(), opening: Opening::USUAL, settled, trouble: Trouble::Crash, cuts: 6, seed: 1 };
+    one_under(Trouble::Crash, steps, settled, (6, 1), 50);
+}
+
+/// One sequence, with so many cuts at each moment of this seed, on more than `least` disks.
+fn one_under(trouble: Trouble, steps: &[Step], settled: bool, (cuts, seed): (u64, u64), least: usize) {
+    let case = Case { steps: steps.to_vec(), opening: Opening::USUAL, settled, trouble, cuts, seed };
     let (looked, wrong) = run_all("one", &[case]);
     assert!(wrong.is_empty(), "{}", wrong[0]);
-    assert!(looked > 50, "only {looked} disks");
+    assert!(looked > least, "only {looked} disks");
 }
 
 // F27
@@ -637,24 +641,14 @@ fn the_attributes_of_a_directory_that_was_removed_do_not_come_back_with_another_
 // F33
 #[test]
 fn the_mark_of_a_large_value_that_went_to_history_beside_a_strangers_is_made_good() {
-    let steps = vec![Move("s", "a", "b"), Large("s", "a")];
-    let (opening, trouble) = (Opening::USUAL, Trouble::Then("a"));
-    let case = Case { steps, opening, settled: false, trouble, cuts: 4, seed: 15 };
-    let (looked, wrong) = run_all("one", &[case]);
-    assert!(wrong.is_empty(), "{}", wrong[0]);
-    assert!(looked > 50, "only {looked} disks");
+    one_under(Trouble::Then("a"), &[Move("s", "a", "b"), Large("s", "a")], false, (4, 15), 50);
 }
 
 // F25
 #[test]
 fn a_strangers_value_that_could_not_be_marked_gets_no_second_version() {
     for step in [Mode("s", "a"), Put("s", "a"), Delete("s", "a"), Move("s", "a", "b")] {
-        let steps = vec![Theirs("s", "a"), step];
-        let trouble = Trouble::Fail(1, libc::EIO);
-        let case = Case { steps, opening: Opening::USUAL, settled: false, trouble, cuts: 1, seed: 1 };
-        let (looked, wrong) = run_all("one", &[case]);
-        assert!(wrong.is_empty(), "{}", wrong[0]);
-        assert!(looked > 3, "only {looked} disks");
+        one_under(Trouble::Fail(1, libc::EIO), &[Theirs("s", "a"), step], false, (1, 1), 3);
     }
 }
 
