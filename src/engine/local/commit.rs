@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::super::{AttributeChange, Attributes, Change, Context, EngineError, Receipt, Result, Staged};
-use super::disk::{Access, DiskFile, Form};
+use super::disk::{Access, DiskFile, FileId, Form};
 use super::look::{self, Found, Look};
 use super::mark::{Mark, Now};
 use super::publish::Work;
@@ -28,6 +28,8 @@ pub(super) struct Decision {
     pub(super) base: Option<(Found, Mark)>,
     /// Milliseconds since 1970: one time for the record, the mark and the sidecar.
     pub(super) time_ms: u64,
+    /// The file of the staged sidecar.
+    pub(super) sidecar: Option<FileId>,
     /// It may be answered before its sync.
     pub(super) waits: bool,
 }
@@ -35,7 +37,7 @@ pub(super) struct Decision {
 impl Decision {
     pub(super) fn of(act: Act) -> Self {
         let time_ms = time::now_ms();
-        Self { act, body: Vec::new(), content: None, draft: None, base: None, time_ms, waits: false }
+        Self { act, body: Vec::new(), content: None, draft: None, base: None, time_ms, sidecar: None, waits: false }
     }
 }
 
@@ -112,6 +114,7 @@ impl LocalEngine {
             author: author.clone(),
             conflict,
             keep: self.keep.count,
+            sidecar: decision.sidecar,
             act: decision.act.clone(),
         };
         let end = {
@@ -266,8 +269,8 @@ impl LocalEngine {
                     Mark::reserve(&*found.file, key.as_str(), Now::Marked(mark), &context.author.writer)?;
                 }
                 let decision = Decision::of(Act::Declare { key: key.clone(), version: expected });
-                self.stage_sidecar(operation, &context.author, decision.time_ms)?;
-                Ok(Decision { base: current, ..decision })
+                let sidecar = self.stage_sidecar(operation, &context.author, decision.time_ms)?;
+                Ok(Decision { base: current, sidecar, ..decision })
             }
             Change::SetPolicy(policy) => Ok(Decision::of(Act::Policy { policy })),
             Change::Drop { key, size_bytes, lost, reason, kept } => {
@@ -294,7 +297,7 @@ impl LocalEngine {
             None => self.next_version(session, &key, &current)?,
         };
         let time_ms = time::now_ms();
-        self.stage_sidecar(operation, &context.author, time_ms)?;
+        let sidecar = self.stage_sidecar(operation, &context.author, time_ms)?;
         let staged = self.stage_value(operation, &content, &attributes, &context.author)?;
         let kept = Kept { mtime_ns: staged.mtime_ns, ..Kept::of(&attributes) };
         let value = Value {
@@ -308,7 +311,8 @@ impl LocalEngine {
             file: staged.id,
         };
         let (body, draft) = (staged.bytes, Some(staged.file));
-        Ok(Decision { act: Act::Put(value), body, content: Some(content), draft, base: current, time_ms, waits: false })
+        let content = Some(content);
+        Ok(Decision { body, content, draft, base: current, time_ms, sidecar, ..Decision::of(Act::Put(value)) })
     }
 
     fn decide_append(
@@ -338,8 +342,8 @@ impl LocalEngine {
             Mark::reserve(&*found.file, append.key.as_str(), Now::Marked(mark), &context.author.writer)?;
         }
         let decision = Decision::of(Act::Append(append));
-        self.stage_sidecar(operation, &context.author, decision.time_ms)?;
-        Ok(Decision { body: bytes, base, ..decision })
+        let sidecar = self.stage_sidecar(operation, &context.author, decision.time_ms)?;
+        Ok(Decision { body: bytes, base, sidecar, ..decision })
     }
 
     fn decide_rename(
@@ -366,7 +370,7 @@ impl LocalEngine {
         expect(&target, expected)?;
         let version = self.next_version(session, &to, &target)?;
         let time_ms = time::now_ms();
-        self.stage_sidecar(operation, &context.author, time_ms)?;
+        let sidecar = self.stage_sidecar(operation, &context.author, time_ms)?;
         let (mut body, mut draft) = (Vec::new(), None);
         let mut value = Value {
             key: to,
@@ -396,7 +400,7 @@ impl LocalEngine {
             }
         }
         let act = Act::Rename { from, over_from: mark.version, value };
-        Ok(Decision { act, body, content, draft, base: Some((found, mark)), time_ms, waits: false })
+        Ok(Decision { body, content, draft, base: Some((found, mark)), time_ms, sidecar, ..Decision::of(act) })
     }
 
     fn decide_rename_dir(&self, session: &Session, from: Dir, to: Dir) -> Result<Decision> {

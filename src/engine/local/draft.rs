@@ -78,23 +78,26 @@ impl LocalEngine {
         Ok(StagedValue { body: Body::Draft, bytes: Vec::new(), crc, mtime_ns, file, id })
     }
 
-    /// Makes the draft of a sidecar; none for an empty writer, which the neighbour would take for damage.
+    /// Makes the draft of a sidecar, and says which file it is; none for an empty writer, which the neighbour would take
+    /// for damage.
     ///
     /// # Errors
     /// As [`LocalEngine::stage_value`].
-    pub(super) fn stage_sidecar(&self, operation: &str, author: &Author, time_ms: u64) -> Result<()> {
+    pub(super) fn stage_sidecar(&self, operation: &str, author: &Author, time_ms: u64) -> Result<Option<FileId>> {
         if author.writer.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let path = paths::draft_sidecar(operation);
         let bytes = sidecar(&author.writer, time_ms / 1000);
         if let Some(spare) = self.spare_sidecars.take(&*self.disk, &path, Spare::is_sidecar) {
-            return write_over(&*spare.file, spare.stat.size_bytes, &bytes);
+            write_over(&*spare.file, spare.stat.size_bytes, &bytes)?;
+            return Ok(Some(spare.stat.id));
         }
         let file = tree::create(&*self.disk, &path, SIDECAR_MODE).map_err(io)?;
         file.write_at(0, &bytes).map_err(io)?;
         // It says whose version it speaks of: never of a stranger's value, however old that value's time is.
-        file.set_xattr(mark::NAME, b" ").map_err(io)
+        file.set_xattr(mark::NAME, mark::SIDECARS).map_err(io)?;
+        Ok(Some(file.stat().map_err(io)?.id))
     }
 
     /// Makes sure that the draft of a committed value is there, marked; which file it is. `None`: it is not, and

@@ -44,7 +44,7 @@ impl LocalEngine {
         };
         let act = Act::Drop(LostDraft { value: Some(value), ..draft });
         let (body, file) = (staged.bytes, Some(staged.file));
-        Ok(Decision { act, body, content: Some(content), draft: file, base: None, time_ms, waits: false })
+        Ok(Decision { body, content: Some(content), draft: file, time_ms, ..Decision::of(act) })
     }
 
     /// Puts a lost draft in its place, and prunes those too far before it. Doing it again changes nothing.

@@ -8,6 +8,8 @@ use crate::words::{Past, Seq, Version, Writer};
 
 /// The xattr's name.
 pub(super) const NAME: &str = "user.batonfs";
+/// What it holds on a sidecar of ours.
+pub(super) const SIDECARS: &[u8] = b" ";
 /// The form written here; a mark of another form is a stranger's.
 const FORM: u32 = 1;
 /// Versions go on from any mark: one with a greater number, which no commit makes, is a stranger's.

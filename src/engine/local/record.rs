@@ -174,6 +174,9 @@ pub(super) struct Record {
     /// How many versions before the newest, and lost drafts, are kept by who commits it; 0: all.
     #[serde(default = "usual_count")]
     pub(super) keep: u64,
+    /// The file that its sidecar was staged in, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) sidecar: Option<FileId>,
     pub(super) act: Act,
 }
 

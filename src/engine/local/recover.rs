@@ -9,7 +9,7 @@ use super::super::{EngineError, Recovery, Result};
 use super::disk::{Access, Disk, Form};
 use super::journal::{Contents, Found, Journal};
 use super::look::{self, Look};
-use super::mark::Mark;
+use super::mark::{self, Mark};
 use super::marker::{FORMAT, Says};
 use super::publish::Work;
 use super::record::{Act, Body, Record};
@@ -133,7 +133,7 @@ impl LocalEngine {
             if self.is_in_place(&record, &replay)? {
                 return Ok(());
             }
-            match self.sort_out(&record, &replay) {
+            match self.mark_sidecars(&record, &replay).and_then(|()| self.sort_out(&record, &replay)) {
                 // Publication meets the same, and serves from memory what has no place now.
                 Err(e) if !replay.lost => {
                     tracing::warn!(seq = record.seq, "what it replaced cannot be moved to history: {e}");
@@ -257,6 +257,25 @@ impl LocalEngine {
             (Some(_), _) => tree::unlink(&*self.disk, &draft),
             (None, _) => Ok(()),
         }
+    }
+
+    /// Power may have taken the mark of a sidecar of ours, and the exchange that brought it out, but not the bytes that were
+    /// written over it since. Beside a stranger's value it would pass for the neighbour's.
+    fn mark_sidecars(&self, record: &Record, replay: &Replay) -> Result<()> {
+        if !replay.lost {
+            return Ok(());
+        }
+        let line = record.line();
+        for key in [Some(line.key), line.to].into_iter().flatten() {
+            let place = paths::sidecar(&record.session, &key);
+            if let Look::File(found) = look::look_at(&*self.disk, &place, Access::Read)?
+                && replay.is_sidecar(found.stat.id)
+            {
+                let marked = found.file.set_xattr(mark::NAME, mark::SIDECARS);
+                marked.map_err(|e| EngineError::io(format!("marking {place}"), e))?;
+            }
+        }
+        Ok(())
     }
 
     /// How many there were, but for what this recovery staged itself.

@@ -1,7 +1,7 @@
 //! What all records of a journal say together, for publishing each of them again: which files were staged for which
 //! versions, and how far appends go. Knows records; must not know what is on the disk.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::disk::FileId;
 use super::record::{Act, LostDraft, Record};
@@ -13,6 +13,7 @@ pub(super) struct Replay {
     /// What was written since the last checkpoint may be lost or torn, in any order.
     pub(super) lost: bool,
     files: HashMap<FileId, Vec<(SessionId, Key, Version)>>,
+    sidecars: HashSet<FileId>,
     appends: HashMap<(SessionId, Key), Vec<Grown>>,
     /// The last record that removes a directory.
     removed: HashMap<(SessionId, String), Seq>,
@@ -51,6 +52,7 @@ impl Replay {
     pub(super) fn note(&mut self, record: &Record) {
         let session = &record.session;
         self.records += 1;
+        self.sidecars.extend(record.sidecar);
         self.seqs.entry(session.clone()).or_insert((record.seq, record.seq)).1 = record.seq;
         match &record.act {
             Act::Put(value) | Act::Rename { value, .. } => {
@@ -72,6 +74,11 @@ impl Replay {
     /// The last change that removes a directory.
     pub(super) fn removes_dir(&self, session: &SessionId, dir: &str) -> Option<Seq> {
         self.removed.get(&(session.clone(), dir.to_owned())).copied()
+    }
+
+    /// Was a sidecar of ours staged in it?
+    pub(super) fn is_sidecar(&self, file: FileId) -> bool {
+        self.sidecars.contains(&file)
     }
 
     fn staged(&mut self, session: &SessionId, key: &Key, version: Version, file: FileId) {

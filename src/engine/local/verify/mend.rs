@@ -117,7 +117,8 @@ fn replace(disk: &dyn Disk, place: &str, bytes: &[u8], mode: u32, ours: bool) ->
     tree::make_dirs_above(disk, &draft)?;
     tree::make_dirs_above(disk, place)?;
     let file = disk.create(&draft, mode).map_err(io)?;
-    let written = file.write_at(0, bytes).and_then(|()| if ours { file.set_xattr(mark::NAME, b" ") } else { Ok(()) });
+    let written =
+        file.write_at(0, bytes).and_then(|()| if ours { file.set_xattr(mark::NAME, mark::SIDECARS) } else { Ok(()) });
     let placed = written.and_then(|()| disk.rename(&draft, place)).map_err(io);
     if placed.is_err() {
         tree::unlink(disk, &draft)?;
