@@ -12,6 +12,7 @@ mod place;
 mod round;
 mod shared_sync;
 mod sites;
+mod slow_disk;
 mod table;
 mod way;
 mod where_time_goes;
@@ -27,6 +28,7 @@ use clap::Parser;
 use place::Place;
 use round::{Plan, Points};
 use sites::Sites;
+use slow_disk::SlowDisk;
 use where_time_goes::Parts;
 use work::Part;
 
@@ -62,6 +64,9 @@ struct Args {
     /// Where to work: the file system to measure [default: where temporary files go]
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Measure commits on a disk in memory whose syncs take so many milliseconds longer, instead (needs root)
+    #[arg(long, value_name = "MS", conflicts_with_all = ["dir", "parts"])]
+    sync_ms: Option<f64>,
     /// Where to put the picture
     #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_TARGET_TMPDIR"), "/speed.svg"))]
     picture: PathBuf,
@@ -76,6 +81,7 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         [writer::WORD, rest @ ..] => writer::run(rest),
         [nothing::WORD, point, keys] => nothing::serve(point.as_ref(), keys, None),
+        [slow_disk::WORD, point, sync_ms] => slow_disk::serve(point.as_ref(), sync_ms),
         [nothing::WORD, point, keys, kept] => nothing::serve(point.as_ref(), keys, Some(kept.as_ref())),
         _ => measure(&Args::parse()),
     };
@@ -93,21 +99,30 @@ fn measure(args: &Args) -> Result<()> {
     place::note_interrupts();
     let (rounds, seconds) = if args.quick { (1, 0.02) } else { (args.rounds.max(1), args.seconds) };
     let each = Duration::try_from_secs_f64(seconds)?;
-    let place = Place::make(args.dir.as_deref())?;
+    let around = Place::make(args.dir.as_deref())?;
+    let disk = match args.sync_ms {
+        Some(ms) => Some(SlowDisk::make(&around, slow_disk::milliseconds(ms)?)?),
+        None => None,
+    };
+    let place = Place::make(Some(disk.as_ref().map_or(around.path(), SlowDisk::dir)))?;
+    let parts_asked = if disk.is_some() { &[Part::Commits] } else { args.parts.as_slice() };
     let (mut points, mut parts, mut rows) = (Points::new(), None, Vec::new());
-    if args.parts.contains(&Part::Commits) {
+    if parts_asked.contains(&Part::Commits) {
         (points, parts) = commits(args, &place, rounds, each).map(|(points, parts)| (points, Some(parts)))?;
         rows = aims::of_commits(&points);
     }
-    rows.extend(other_work(args, &place, rounds, each)?);
+    rows.extend(other_work(args, parts_asked, &place, rounds, each)?);
     let about = table::About {
         file_system: place.file_system(),
+        sync_ms: args.sync_ms,
         processors: std::thread::available_parallelism().map_or(0, usize::from),
         optimized: !cfg!(debug_assertions),
         rounds,
         seconds,
     };
     place.end()?;
+    disk.map_or(Ok(()), SlowDisk::end)?;
+    around.end()?;
     if args.json {
         println!("{}", table::json(&about, &points, parts.as_ref(), &rows)?);
     } else {
@@ -138,9 +153,9 @@ fn commits(args: &Args, place: &Place, rounds: usize, each: Duration) -> Result<
 }
 
 /// What is measured on mounts alone.
-fn other_work(args: &Args, place: &Place, rounds: usize, each: Duration) -> Result<Vec<aims::Row>> {
+fn other_work(args: &Args, parts: &[Part], place: &Place, rounds: usize, each: Duration) -> Result<Vec<aims::Row>> {
     let plan = if args.quick { work::Plan::small(rounds, each) } else { work::Plan::full(rounds, each) };
-    let parts: Vec<Part> = args.parts.iter().copied().filter(|&part| part != Part::Commits).collect();
+    let parts: Vec<Part> = parts.iter().copied().filter(|&part| part != Part::Commits).collect();
     if !parts.is_empty() && !Place::mounts() {
         eprintln!("there is no /dev/fuse here: commits alone are measured");
         return Ok(Vec::new());

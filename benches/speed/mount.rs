@@ -1,4 +1,4 @@
-//! Mounts of a run, each with its daemon: ours as users mount it, and the filesystem that does nothing. Ended when
+//! Mounts of a run, each with its daemon: ours as users mount it, and the filesystems of this program. Ended when
 //! dropped, also on the way out of an error.
 
 use std::ffi::OsStr;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use batonfs::committer::Holder;
 
-use super::{Result, nothing};
+use super::{Result, nothing, slow_disk};
 
 const BATONFS: &str = env!("CARGO_BIN_EXE_batonfs");
 /// Longer than any start or end takes.
@@ -27,8 +27,8 @@ pub(crate) struct Mount {
 enum Daemon {
     /// Ours, in the background.
     Ours { pid: u32 },
-    /// One that does nothing, a child of ours.
-    Nothing(Child),
+    /// One of this program, a child of ours.
+    Child(Child),
 }
 
 impl Mount {
@@ -56,15 +56,26 @@ impl Mount {
     }
 
     fn nothing_but(point: PathBuf, keys: usize, kept: Option<&Path>) -> Result<Self> {
+        let keys = keys.to_string();
+        let kept = kept.map(Path::as_os_str);
+        Self::served_by_child(nothing::WORD, point, [OsStr::new(&keys)].into_iter().chain(kept))
+    }
+
+    /// Mounts the image of a disk whose syncs take so long.
+    pub(crate) fn slow_disk(point: PathBuf, sync: Duration) -> Result<Self> {
+        let sync_ms = (sync.as_secs_f64() * 1000.0).to_string();
+        Self::served_by_child(slow_disk::WORD, point, [OsStr::new(&sync_ms)])
+    }
+
+    fn served_by_child<'a>(word: &str, point: PathBuf, words: impl IntoIterator<Item = &'a OsStr>) -> Result<Self> {
         let mut command = aside(std::env::current_exe()?);
-        command.arg(nothing::WORD).arg(&point).arg(keys.to_string()).args(kept);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
-        let mut mount = Self { point, served_by: Daemon::Nothing(child), ended: false };
+        let child = command.arg(word).arg(&point).args(words).stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+        let mut mount = Self { point, served_by: Daemon::Child(child), ended: false };
         let until = Instant::now() + LIMIT;
         while !is_mounted(&mount.point) {
-            let Daemon::Nothing(child) = &mut mount.served_by else { break };
+            let Daemon::Child(child) = &mut mount.served_by else { break };
             if child.try_wait()?.is_some() || Instant::now() > until {
-                return Err("the filesystem that does nothing could not be mounted".into());
+                return Err(format!("nothing could be mounted at '{}'", mount.point.display()).into());
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -92,7 +103,7 @@ impl Mount {
     fn pid(&self) -> u32 {
         match &self.served_by {
             Daemon::Ours { pid } => *pid,
-            Daemon::Nothing(child) => child.id(),
+            Daemon::Child(child) => child.id(),
         }
     }
 
@@ -109,14 +120,14 @@ impl Mount {
             Daemon::Ours { .. } => {
                 aside(BATONFS).arg("umount").arg(&self.point).status().is_ok_and(|ended| ended.success())
             }
-            Daemon::Nothing(_) => batonfs::fuse::unmount(&self.point, false).is_ok(),
+            Daemon::Child(_) => batonfs::fuse::unmount(&self.point, false).is_ok(),
         };
         if !left && is_mounted(&self.point) {
             batonfs::fuse::unmount(&self.point, true)?;
         }
         match &mut self.served_by {
             Daemon::Ours { .. } => Ok(()),
-            Daemon::Nothing(child) => end_within_limit(child),
+            Daemon::Child(child) => end_within_limit(child),
         }
     }
 }

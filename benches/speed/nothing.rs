@@ -43,17 +43,24 @@ struct Nothing {
 }
 
 fn attributes(ino: INodeNo) -> FileAttr {
-    let dir = DIRS.contains(&ino.0);
+    match DIRS.contains(&ino.0) {
+        true => attributes_of(ino, FileType::Directory, 0),
+        false => attributes_of(ino, FileType::RegularFile, SIZE_BYTES as u64),
+    }
+}
+
+/// Of a node that is ours and never changes.
+pub(crate) fn attributes_of(ino: INodeNo, kind: FileType, size: u64) -> FileAttr {
     FileAttr {
         ino,
-        size: if dir { 0 } else { SIZE_BYTES as u64 },
+        size,
         blocks: 0,
         atime: SystemTime::UNIX_EPOCH,
         mtime: SystemTime::UNIX_EPOCH,
         ctime: SystemTime::UNIX_EPOCH,
         crtime: SystemTime::UNIX_EPOCH,
-        kind: if dir { FileType::Directory } else { FileType::RegularFile },
-        perm: if dir { 0o755 } else { 0o644 },
+        kind,
+        perm: if kind == FileType::Directory { 0o755 } else { 0o644 },
         nlink: 1,
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),

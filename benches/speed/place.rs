@@ -56,6 +56,11 @@ impl Place {
         Ok(Self { dir })
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// A fresh directory in it.
     pub(crate) fn dir(&self, name: &str) -> Result<PathBuf> {
         let dir = self.dir.path().join(name);

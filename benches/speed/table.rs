@@ -15,6 +15,8 @@ use super::where_time_goes::Parts;
 pub(crate) struct About {
     /// What is below.
     pub(crate) file_system: String,
+    /// How much longer its syncs take than those of memory, where that was asked for.
+    pub(crate) sync_ms: Option<f64>,
     /// How many the machine has.
     pub(crate) processors: usize,
     /// Built to be fast.
@@ -29,9 +31,10 @@ impl About {
     /// In one line.
     pub(crate) fn line(&self) -> String {
         let Self { file_system, processors, rounds, seconds, .. } = self;
+        let syncs = self.sync_ms.map_or_else(String::new, |ms| format!(" in memory, syncs take {ms} ms longer"));
         let build = if self.optimized { "" } else { ", DEBUG BUILD" };
         let of = if *rounds == 1 { "one round".to_owned() } else { format!("medians of {rounds} rounds") };
-        format!("{file_system}, {processors} processors, {of} of {seconds} s a point{build}")
+        format!("{file_system}{syncs}, {processors} processors, {of} of {seconds} s a point{build}")
     }
 }
 
@@ -101,6 +104,7 @@ pub(crate) fn json(about: &About, points: &Points, parts: Option<&Parts>, rows: 
     };
     let object = json!({
         "file_system": about.file_system,
+        "sync_ms": about.sync_ms,
         "processors": about.processors,
         "optimized": about.optimized,
         "rounds": about.rounds,
