@@ -18,7 +18,8 @@ fail() { printf '\ncheck.sh: %s\n' "$*" >&2; exit 1; }
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 
 # --- what the tests need: command and the package that has it ---
-tools='cc:gcc git:git python3:python3 node:nodejs dash:dash setpriv:util-linux diff:diffutils find:findutils tar:tar jq:jq make:make gzip:gzip sudo:sudo perl:perl-base su:util-linux awk:mawk fusermount3:fuse3'
+PATH="$PATH:/usr/sbin:/sbin"
+tools='cc:gcc git:git python3:python3 node:nodejs dash:dash setpriv:util-linux diff:diffutils find:findutils tar:tar jq:jq make:make gzip:gzip sudo:sudo perl:perl-base su:util-linux awk:mawk fusermount3:fuse3 mkfs.ext4:e2fsprogs mount:mount'
 missing=()
 for tool in $tools; do
   command -v "${tool%%:*}" > /dev/null || missing+=("${tool##*:}")
