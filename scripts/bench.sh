@@ -7,7 +7,7 @@
 #
 # usage: scripts/bench.sh [--debug] [--parts PART,..] [--rounds N] [--seconds S] [--quick] [--writers N,..]
 #                         [--sizes BYTES,..] [--json] [--dir DIR] [--sync-ms MS] [--picture FILE]
-#   --sync-ms MS  commits alone, on a disk in memory whose syncs take so many milliseconds longer (as root)
+#   --sync-ms MS  commits alone, on a disk in memory whose flushes take so many milliseconds longer (as root)
 #   --debug       with a debug build: shows that it works, measures nothing worth reading
 #   --help        says what the others do
 set -euo pipefail

@@ -64,7 +64,7 @@ struct Args {
     /// Where to work: the file system to measure [default: where temporary files go]
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// Measure commits on a disk in memory whose syncs take so many milliseconds longer, instead (needs root)
+    /// Measure commits on a disk in memory whose flushes take so many milliseconds longer, instead (needs root)
     #[arg(long, value_name = "MS", conflicts_with_all = ["dir", "parts"])]
     sync_ms: Option<f64>,
     /// Where to put the picture

@@ -61,7 +61,7 @@ impl Mount {
         Self::served_by_child(nothing::WORD, point, [OsStr::new(&keys)].into_iter().chain(kept))
     }
 
-    /// Mounts the image of a disk whose syncs take so long.
+    /// Mounts the image of a disk whose flushes take so long.
     pub(crate) fn slow_disk(point: PathBuf, sync: Duration) -> Result<Self> {
         let sync_ms = (sync.as_secs_f64() * 1000.0).to_string();
         Self::served_by_child(slow_disk::WORD, point, [OsStr::new(&sync_ms)])
@@ -141,7 +141,7 @@ impl Drop for Mount {
 }
 
 /// A command that a Ctrl-C in our terminal does not reach: its end is ours to make.
-fn aside(program: impl AsRef<OsStr>) -> Command {
+pub(crate) fn aside(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.process_group(0);
     command
@@ -159,7 +159,7 @@ fn end_within_limit(child: &mut Child) -> Result<()> {
 }
 
 /// Read from the table, so that nothing waits for who serves it.
-fn is_mounted(point: &Path) -> bool {
+pub(crate) fn is_mounted(point: &Path) -> bool {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     table.lines().any(|line| line.split(' ').nth(4) == point.to_str())
 }

@@ -1,5 +1,7 @@
-//! A disk whose syncs take as long as one wants, for what the disk at hand cannot show: an image in memory, in a FUSE
+//! A disk whose flushes take as long as one wants, for what the disk at hand cannot show: an image in memory, in a FUSE
 //! filesystem that answers an fsync so much later; a loop device makes it a disk, with a file system as systems have it.
+//! A sync takes one flush where bytes were overwritten, and two where the file system writes its own journal. The loop
+//! device does one thing at a time: who reads or writes while it flushes waits.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -15,7 +17,7 @@ use fuser::{
 };
 
 use super::Result;
-use super::mount::Mount;
+use super::mount::{Mount, aside, is_mounted};
 use super::nothing;
 use super::place::Place;
 
@@ -32,19 +34,20 @@ const TTL: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub(crate) struct SlowDisk {
     dir: PathBuf,
-    mounted: bool,
     image: Option<Mount>,
 }
 
 impl SlowDisk {
     /// Makes one in a place.
     pub(crate) fn make(place: &Place, sync: Duration) -> Result<Self> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("a slow disk is a loop device, which only root can mount".into());
+        }
         let image = Mount::slow_disk(place.dir("slow-image")?, sync)?;
         let at = image.session(IMAGE.1);
-        let mut disk = Self { dir: place.dir("slow-disk")?, mounted: false, image: Some(image) };
-        run(Command::new("mkfs.ext4").args(["-q", "-F", "-E", "nodiscard"]).arg(&at))?;
-        run(Command::new("mount").args(["-o", "loop,nodiscard"]).args([&at, &disk.dir]))?;
-        disk.mounted = true;
+        let disk = Self { dir: place.dir("slow-disk")?, image: Some(image) };
+        run(aside("mkfs.ext4").args(["-q", "-F", "-E", "nodiscard"]).arg(&at))?;
+        run(aside("mount").args(["-o", "loop,nodiscard"]).args([&at, &disk.dir]))?;
         Ok(disk)
     }
 
@@ -59,11 +62,23 @@ impl SlowDisk {
     }
 
     fn leave(&mut self) -> Result<()> {
-        if std::mem::replace(&mut self.mounted, false) {
-            // The loop device ends with its mount.
-            run(Command::new("umount").arg(&self.dir))?;
+        let unmounted = self.unmount();
+        let ended = self.image.take().map_or(Ok(()), Mount::end);
+        unmounted.and(ended)
+    }
+
+    /// The loop device ends with its mount.
+    fn unmount(&self) -> Result<()> {
+        // From the table: whoever mounted it may have ended otherwise than well.
+        if !is_mounted(&self.dir) {
+            return Ok(());
         }
-        self.image.take().map_or(Ok(()), Mount::end)
+        let unmounted = run(aside("umount").arg(&self.dir));
+        if unmounted.is_err() {
+            // Else who is still in it would keep its name here, and a device whose image is gone.
+            run(aside("umount").arg("--lazy").arg(&self.dir))?;
+        }
+        unmounted
     }
 }
 
@@ -96,7 +111,7 @@ pub(crate) fn serve(point: &Path, sync_ms: &str) -> Result<()> {
 pub(crate) fn milliseconds(number: f64) -> Result<Duration> {
     match number {
         0.0..=1000.0 => Ok(Duration::try_from_secs_f64(number / 1000.0)?),
-        _ => Err(format!("a sync takes 0 to 1000 ms longer, not {number}").into()),
+        _ => Err(format!("a flush takes 0 to 1000 ms longer, not {number}").into()),
     }
 }
 
@@ -176,7 +191,7 @@ impl fuser::Filesystem for Image {
         reply.ok();
     }
 
-    /// Meanwhile it reads and writes, as a disk does.
+    /// What else is asked meanwhile does not wait here.
     fn fsync(&self, _request: &Request, _ino: INodeNo, _handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         let sync = self.sync;
         std::thread::spawn(move || {

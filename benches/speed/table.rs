@@ -15,7 +15,7 @@ use super::where_time_goes::Parts;
 pub(crate) struct About {
     /// What is below.
     pub(crate) file_system: String,
-    /// How much longer its syncs take than those of memory, where that was asked for.
+    /// How much longer its flushes take than those of memory, where that was asked for.
     pub(crate) sync_ms: Option<f64>,
     /// How many the machine has.
     pub(crate) processors: usize,
@@ -31,7 +31,7 @@ impl About {
     /// In one line.
     pub(crate) fn line(&self) -> String {
         let Self { file_system, processors, rounds, seconds, .. } = self;
-        let syncs = self.sync_ms.map_or_else(String::new, |ms| format!(" in memory, syncs take {ms} ms longer"));
+        let syncs = self.sync_ms.map_or_else(String::new, |ms| format!(" in memory, flushes take {ms} ms longer"));
         let build = if self.optimized { "" } else { ", DEBUG BUILD" };
         let of = if *rounds == 1 { "one round".to_owned() } else { format!("medians of {rounds} rounds") };
         format!("{file_system}{syncs}, {processors} processors, {of} of {seconds} s a point{build}")
