@@ -72,7 +72,8 @@ our_processes() {
 cleanup() {
   local device point
   our_mounts | while read -r device point; do
-    as_root timeout 10 umount -l "$point" 2> /dev/null ||
+    # Only what is no disk has the number of a connection.
+    as_root timeout 10 umount -l "$point" 2> /dev/null || [ "${device%:*}" != 0 ] ||
       echo 1 2> /dev/null > "/sys/fs/fuse/connections/${device#*:}/abort" || true
     as_root timeout 10 umount -l "$point" 2> /dev/null || true
   done
