@@ -19,6 +19,8 @@ struct Plan {
     fail_after: Option<(usize, i32)>,
     /// Every change whose name has this in it fails.
     barred: Option<String>,
+    /// Every file whose path ends so cannot be opened.
+    shut: Option<String>,
     written_bytes: u64,
     /// Calls that only look, with each name that is listed, and the bytes that were read.
     looked: (u64, u64),
@@ -71,6 +73,11 @@ impl Watch {
     /// Every change whose name has `part` in it fails with EPERM, as where a file may not be changed; none with `None`.
     pub(crate) fn bar(&self, part: Option<&str>) {
         self.0.lock().unwrap().barred = part.map(str::to_owned);
+    }
+
+    /// A file whose path ends so cannot be opened (EACCES), as where it is for somebody else's eyes; none with `None`.
+    pub(crate) fn shut(&self, end: Option<&str>) {
+        self.0.lock().unwrap().shut = end.map(str::to_owned);
     }
 
     /// Calls `before` ahead of every change.
@@ -130,6 +137,9 @@ impl RecordingDisk {
 impl Disk for RecordingDisk {
     fn open(&self, path: &str, access: Access) -> io::Result<Box<dyn DiskFile>> {
         self.watch.look(1, 0);
+        if self.watch.0.lock().unwrap().shut.as_ref().is_some_and(|end| path.ends_with(end.as_str())) {
+            return Err(io::Error::from_raw_os_error(libc::EACCES));
+        }
         Ok(self.file(path, self.disk.open(path, access)?))
     }
     fn create(&self, path: &str, mode: u32) -> io::Result<Box<dyn DiskFile>> {

@@ -264,6 +264,35 @@ fn a_sidecar_that_the_disk_refuses_to_replace_is_replaced_later() {
     assert_sound(dir.path());
 }
 
+// F32 F36
+#[test]
+fn a_neighbours_sidecar_that_may_not_be_read_keeps_nobody_from_the_store_after_a_power_cut() {
+    let (dir, watch, engine) = watched();
+    commit(&*engine, put("a", b"one", None));
+    let sidecar = dir.path().join("s/.agent_state_meta/a.json");
+    place(&sidecar, b"theirs");
+    watch.shut(Some(".agent_state_meta/a.json"));
+    let engine = mend(dir.path(), &watch, engine, Some(Some("another boot")));
+    assert_eq!(value(&*engine, "a").unwrap(), b"one");
+    watch.shut(None);
+    engine.close().unwrap();
+    assert_sound(dir.path());
+    assert!(fs::read_to_string(sidecar).unwrap().contains("\"w\""));
+}
+
+// F32 F36
+#[test]
+fn a_sidecar_that_cannot_be_marked_after_a_power_cut_is_made_anew() {
+    let (dir, watch, engine) = watched();
+    commit(&*engine, put("a", b"one", None));
+    watch.bar(Some("set_xattr user.batonfs s/.agent_state_meta"));
+    let engine = mend(dir.path(), &watch, engine, Some(Some("another boot")));
+    watch.bar(None);
+    assert_eq!(value(&*engine, "a").unwrap(), b"one");
+    engine.close().unwrap();
+    assert_sound(dir.path());
+}
+
 // F27
 #[test]
 fn a_directory_that_is_made_again_after_a_power_cut_changes_nothing_of_a_file_that_has_its_name() {

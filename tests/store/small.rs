@@ -651,6 +651,38 @@ fn a_sidecar_of_ours_whose_mark_power_has_taken_does_not_name_the_writer_of_a_st
     one_under(Trouble::Crash, &steps, true, (200, 1), 50);
 }
 
+// F32 F33
+#[test]
+fn a_sidecar_of_a_recovery_that_power_cut_off_names_nobody_for_a_strangers_value() {
+    let mut run = Run::begin(Opening::USUAL, false, true);
+    for (n, step) in [Put("s", "a"), Put("s", "a"), Put("s", "b")].into_iter().enumerate() {
+        run.make(step, n).unwrap().unwrap();
+    }
+    let mut met = 0;
+    for seed in if long() { 0..4000 } else { 1000..1300 } {
+        let mut chance = Chance::new(seed);
+        let disk = run.disk.after_cut(&mut chance);
+        let (goes, mut came) = (chance.below(12) as usize, false);
+        // Both values of `a` are in their places, and the sidecar of the first is free.
+        disk.before(move |disk, what| {
+            if !came && what.ends_with(" s/b") {
+                came = true;
+                theirs(disk, "s", "a", 9).unwrap();
+                disk.cut_after(goes);
+            }
+        });
+        drop(open(&disk, Opening::USUAL, false));
+        disk.before(|_, _| {});
+        let engine = open(&disk.after_cut(&mut chance), Opening::USUAL, false).unwrap();
+        let found = engine.open(&session_of("s"), &key("a")).unwrap().unwrap();
+        if found.read_all().unwrap() == b"theirs 9" {
+            met += 1;
+            assert_eq!(found.head.writer.writer_id, None, "seed {seed}");
+        }
+    }
+    assert!(met > 100, "only {met} times");
+}
+
 // F25
 #[test]
 fn a_strangers_value_that_could_not_be_marked_gets_no_second_version() {

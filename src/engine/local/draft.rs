@@ -88,16 +88,30 @@ impl LocalEngine {
             return Ok(None);
         }
         let path = paths::draft_sidecar(operation);
-        let bytes = sidecar(&author.writer, time_ms / 1000);
         if let Some(spare) = self.spare_sidecars.take(&*self.disk, &path, Spare::is_sidecar) {
-            write_over(&*spare.file, spare.stat.size_bytes, &bytes)?;
+            write_over(&*spare.file, spare.stat.size_bytes, &sidecar(&author.writer, time_ms / 1000))?;
             return Ok(Some(spare.stat.id));
         }
-        let file = tree::create(&*self.disk, &path, SIDECAR_MODE).map_err(io)?;
-        file.write_at(0, &bytes).map_err(io)?;
+        self.make_sidecar(&path, author, time_ms).map(Some)
+    }
+
+    /// Makes the draft of a record's sidecar once more. No record names that file, so it is a new one: one that was in
+    /// another place before could be there again after a power cut, without its mark and with the time of now.
+    ///
+    /// # Errors
+    /// As [`LocalEngine::stage_value`].
+    pub(super) fn stage_sidecar_again(&self, record: &Record) -> Result<()> {
+        let path = paths::draft_sidecar(&record.operation);
+        self.spare_sidecars.forget(&path);
+        self.make_sidecar(&path, &record.author, record.time_ms).map(drop)
+    }
+
+    fn make_sidecar(&self, path: &str, author: &Author, time_ms: u64) -> Result<FileId> {
+        let file = tree::create(&*self.disk, path, SIDECAR_MODE).map_err(io)?;
+        file.write_at(0, &sidecar(&author.writer, time_ms / 1000)).map_err(io)?;
         // It says whose version it speaks of: never of a stranger's value, however old that value's time is.
         file.set_xattr(mark::NAME, mark::SIDECARS).map_err(io)?;
-        Ok(Some(file.stat().map_err(io)?.id))
+        Ok(file.stat().map_err(io)?.id)
     }
 
     /// Makes sure that the draft of a committed value is there, marked; which file it is. `None`: it is not, and

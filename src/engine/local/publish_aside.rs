@@ -136,7 +136,7 @@ impl LocalEngine {
                 self.disk.exchange(&draft, &place).map_err(io("giving back", &place))?;
             }
             // An attempt before may have exchanged it: what is there then is the old one.
-            self.stage_sidecar(&record.operation, &record.author, record.time_ms)?;
+            self.stage_sidecar_again(record)?;
         }
         if self.exchange_sidecar(record, key, &draft, &place)? || self.disk.rename_new(&draft, &place).is_ok() {
             return Ok(());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::{EngineError, Recovery, Result};
-use super::disk::{Access, Disk, Form};
+use super::disk::{Access, Disk, Form, Stat};
 use super::journal::{Contents, Found, Journal};
 use super::look::{self, Look};
 use super::mark::{self, Mark};
@@ -265,14 +265,22 @@ impl LocalEngine {
         if !replay.lost {
             return Ok(());
         }
+        let is_ours = |stat: Stat| replay.is_sidecar(stat.id);
         let line = record.line();
         for key in [Some(line.key), line.to].into_iter().flatten() {
             let place = paths::sidecar(&record.session, &key);
-            if let Look::File(found) = look::look_at(&*self.disk, &place, Access::Read)?
-                && replay.is_sidecar(found.stat.id)
-            {
-                let marked = found.file.set_xattr(mark::NAME, mark::SIDECARS);
-                marked.map_err(|e| EngineError::io(format!("marking {place}"), e))?;
+            // By its name first: the neighbour's may be for its owner's eyes alone.
+            if !self.disk.stat(&place).is_ok_and(is_ours) {
+                continue;
+            }
+            let marked = self.disk.open(&place, Access::Read).and_then(|file| match is_ours(file.stat()?) {
+                true => file.set_xattr(mark::NAME, mark::SIDECARS),
+                false => Ok(()),
+            });
+            if let Err(e) = marked {
+                // Where its value is, publication puts it there again.
+                tracing::warn!("{place} cannot be marked, and goes: {e}");
+                tree::unlink(&*self.disk, &place)?;
             }
         }
         Ok(())

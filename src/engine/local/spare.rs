@@ -86,6 +86,11 @@ impl Spares {
         remove(disk, draft);
     }
 
+    /// A file of this name is made anew.
+    pub(super) fn forget(&self, draft: &str) {
+        self.names().retain(|name| name != draft);
+    }
+
     fn names(&self) -> MutexGuard<'_, VecDeque<String>> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
