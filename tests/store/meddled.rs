@@ -10,7 +10,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use batonfs::engine::local::LocalEngine;
-use batonfs::engine::{Engine, EngineError, KEPT_VERSIONS};
+use batonfs::engine::{Change, Engine, EngineError, KEPT_VERSIONS};
 use batonfs::words::{Op, Policy, SessionId};
 
 use crate::disks::{RecordingDisk, Watch};
@@ -262,6 +262,34 @@ fn a_sidecar_that_the_disk_refuses_to_replace_is_replaced_later() {
     assert!(sidecar.contains("another"), "{sidecar}");
     engine.close().unwrap();
     assert_sound(dir.path());
+}
+
+// F12 F32
+#[test]
+fn a_sidecar_of_ours_without_its_mark_names_nobody_whichever_change_made_it() {
+    let cases = [
+        ("a", put("a", b"two", Some(1))),
+        ("a", append("a", b" more", 1)),
+        ("b", rename("a", "b", 1, None)),
+        ("a", Change::Declare { key: key("a"), expected: 1 }),
+    ];
+    for (path, change) in cases {
+        let told = format!("{change:?}");
+        let (dir, watch, engine) = watched();
+        commit(&*engine, put("a", b"one", None));
+        engine.close().unwrap();
+        let engine = mend(dir.path(), &watch, engine, Some(None));
+        engine.commit(&session(), change, &by("ours")).unwrap();
+        // What power has taken, and an older file that a program beside the store has moved there.
+        let (at_key, meta) = (dir.path().join("s").join(path), format!("s/.agent_state_meta/{path}.json"));
+        rustix::fs::removexattr(dir.path().join(meta), "user.batonfs").unwrap();
+        place(&at_key, b"theirs");
+        fs::File::open(&at_key).unwrap().set_modified(at(1)).unwrap();
+        let engine = mend(dir.path(), &watch, engine, Some(Some("another boot")));
+        let head = engine.head(&session(), &key(path)).unwrap().unwrap();
+        assert_eq!(value(&*engine, path).unwrap(), b"theirs");
+        assert_eq!(head.writer.writer_id, None, "{told}");
+    }
 }
 
 // F32 F36
