@@ -202,6 +202,21 @@ mod tests {
 
     // F22
     #[test]
+    fn a_file_that_is_made_anew_under_the_name_of_a_spare_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, spares) = (LocalDisk::open_at(dir.path()).unwrap(), Spares::default());
+        tree::make_dirs(&disk, paths::DRAFTS).unwrap();
+        let [one, two] = ["one", "two"].map(paths::draft_sidecar);
+        disk.create(&one, tree::PRIVATE).unwrap();
+        spares.leave(&disk, &one, &disk.stat(&one).unwrap());
+        spares.forget(&one);
+        tree::create(&disk, &one, tree::PRIVATE).unwrap();
+        assert!(spares.take(&disk, &two, |_, _| true).is_none());
+        assert!(disk.stat(&one).is_ok() && disk.stat(&two).is_err());
+    }
+
+    // F22
+    #[test]
     fn a_file_that_others_may_read_or_change_is_not_written_again() {
         let dir = tempfile::tempdir().unwrap();
         let disk = LocalDisk::open_at(dir.path()).unwrap();
