@@ -156,6 +156,31 @@ fn die(case: &Case, n: usize, boot: Option<&str>, late: bool) -> Option<()> {
     Some(())
 }
 
+// F25
+#[test]
+fn a_value_that_replaces_one_whose_adoption_is_stuck_gets_a_version_of_its_own() {
+    let (dir, watch, engine) = store();
+    watch.bar(Some("s/l"));
+    commit(&engine, put("l", b"ours", Some(1)));
+    // Nothing of the session comes to its place from here on but what is adopted, and that cannot be marked once.
+    place(&dir.path().join("s/k"), THEIRS);
+    let failing = watch.clone();
+    watch.before_each("sync_data .baton/journal", move || failing.fail(Some((1, libc::EIO))));
+    let _ = engine.head(&session(), &key("k"));
+    watch.before(|_| {});
+    watch.fail(None);
+    assert_eq!(
+        engine.changes(&session(), 0).unwrap().last().map(|line| (line.op, line.version)),
+        Some((Op::Adopt, Some(2)))
+    );
+    place(&dir.path().join("s/k"), b"another");
+    assert_eq!((value(&engine, "k").unwrap(), version(&engine, "k")), (b"another".to_vec(), Some(3)));
+    watch.bar(None);
+    assert_eq!((value(&engine, "l").unwrap(), version(&engine, "l")), (b"ours".to_vec(), Some(2)));
+    assert_eq!(version(&engine, "k"), Some(3));
+    engine.close().unwrap();
+}
+
 fn other_sidecar(root: &Path, key: &str) {
     let place_at = root.join(format!("s/.agent_state_meta/{key}.json"));
     place(&place_at, &batonfs::engine::sidecar(&writer("neighbour"), 1));

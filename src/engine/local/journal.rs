@@ -545,3 +545,41 @@ pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..at.checked_add(8)?)?.try_into().ok().map(u64::from_le_bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::disk::LocalDisk;
+    use super::super::tree;
+    use super::*;
+
+    // F16
+    #[test]
+    fn a_close_refuses_nobody_whose_sync_is_under_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = LocalDisk::open_at(dir.path()).unwrap();
+        tree::make_dirs(&disk, paths::DRAFTS).unwrap();
+        let journal = Journal::open(&disk, true).unwrap().0;
+        let first = journal.append(b"{}", b"").unwrap();
+        {
+            let mut state = journal.state();
+            (state.syncs, state.syncing) = (1, Some(first));
+        }
+        let second = journal.append(b"{}", b"").unwrap();
+        let wake_all = || journal.synced.iter().for_each(Condvar::notify_all);
+        std::thread::scope(|scope| {
+            let (covered, next) = (scope.spawn(|| journal.sync_to(first)), scope.spawn(|| journal.sync_to(second)));
+            journal.close("it was closed");
+            wake_all();
+            assert!(matches!(next.join().unwrap(), Err(EngineError::Closed(_))));
+            // So that the other one looks too.
+            std::thread::sleep(Duration::from_millis(50));
+            let mut state = journal.state();
+            (state.syncing, state.durable) = (None, first);
+            drop(state);
+            wake_all();
+            covered.join().unwrap().unwrap();
+        });
+    }
+}
