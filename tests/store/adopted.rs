@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use batonfs::engine::local::LocalEngine;
-use batonfs::engine::local::disk::Disk;
+use batonfs::engine::local::disk::{Access, Disk};
 use batonfs::engine::{AttributeChange, Change, Engine};
+use batonfs::words::Past;
 
 use crate::engines::*;
 use crate::power::{Shown, difference, shown, sound};
@@ -206,5 +207,28 @@ fn f11_no_power_cut_makes_us_write_to_the_other_name_of_a_hard_link() {
             (&b"linked here"[..], &b""[..]),
             "seed {seed}"
         );
+    }
+}
+
+// F11 F27 F32
+#[test]
+fn what_was_changed_in_place_is_not_taken_for_the_version_that_it_was_before() {
+    for seed in 0..200 {
+        let disk = with_session();
+        let engine = LocalEngine::open_on(Arc::new(disk.clone())).unwrap();
+        commit(&engine, put("a", b"one", None));
+        let file = disk.open("s/a", Access::Write).unwrap();
+        file.write_at(0, b"changed in place").unwrap();
+        file.sync().unwrap();
+        disk.sync_dir("s").unwrap();
+        assert_eq!(version(&engine, "a"), Some(2));
+        commit(&engine, put("a", b"ours again", Some(2)));
+        let engine = LocalEngine::open_on(Arc::new(disk.after_cut(&mut Chance::new(seed)))).unwrap();
+        assert_eq!(value(&engine, "a").unwrap(), b"ours again", "seed {seed}");
+        for (version, bytes) in [(1, "one"), (2, "changed in place")] {
+            let past = engine.open_past(&session(), &key("a"), Past::Version(version)).unwrap();
+            let past = past.unwrap_or_else(|| panic!("seed {seed}: version {version} is gone"));
+            assert_eq!(String::from_utf8_lossy(&past.read_all().unwrap()), bytes, "seed {seed}");
+        }
     }
 }

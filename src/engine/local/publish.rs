@@ -370,9 +370,10 @@ impl LocalEngine {
         let place = paths::history(&record.session, value.key.as_str(), kept);
         let Some(found) = self.look_at_kept(&record.session, &value.key, &place)? else { return Ok(false) };
         let covers = found.mark.as_ref().is_some_and(|mark| mark.covers(value.version));
-        let staged = replay.known(found.stat.id, &record.session, &value.key, value.version) == Some(Known::This);
-        // A file that was changed in place may be a later version by now.
-        let staged = staged && found.mark.as_ref().is_none_or(|mark| mark.version < value.version);
+        let known = replay.known(found.stat.id, &record.session, &value.key, value.version);
+        // A file that was changed in place may be a later version by now, also where it has lost the mark of that.
+        let covers = covers && known != Some(Known::Later);
+        let staged = known == Some(Known::This) && found.mark.as_ref().is_none_or(|mark| mark.version < value.version);
         if !covers && !staged {
             return Ok(false);
         }

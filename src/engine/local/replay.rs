@@ -12,7 +12,7 @@ use crate::words::{Key, Seq, SessionId, Version};
 pub(super) struct Replay {
     /// What was written since the last checkpoint may be lost or torn, in any order.
     pub(super) lost: bool,
-    files: HashMap<FileId, Vec<(SessionId, Key, Version)>>,
+    files: HashMap<FileId, Vec<Served>>,
     sidecars: HashSet<FileId>,
     appends: HashMap<(SessionId, Key), Vec<Grown>>,
     /// The last record that removes a directory.
@@ -20,6 +20,16 @@ pub(super) struct Replay {
     /// Of each session the first record and the last.
     seqs: HashMap<SessionId, (Seq, Seq)>,
     pub(super) records: u64,
+}
+
+/// What a file was for.
+#[derive(Debug)]
+struct Served {
+    session: SessionId,
+    key: Key,
+    version: Version,
+    /// A program beside the store made it this version, whatever it was before.
+    adopted: bool,
 }
 
 #[derive(Debug)]
@@ -56,11 +66,11 @@ impl Replay {
         self.seqs.entry(session.clone()).or_insert((record.seq, record.seq)).1 = record.seq;
         match &record.act {
             Act::Put(value) | Act::Rename { value, .. } => {
-                self.staged(session, &value.key, value.version, value.file);
+                self.served(session, &value.key, value.version, value.file, false);
             }
-            Act::Adopt { key, version, file, .. } => self.staged(session, key, *version, *file),
+            Act::Adopt { key, version, file, .. } => self.served(session, key, *version, *file, true),
             // Version 0: in a key's place, where the loss of a rename may show it, it is older than any.
-            Act::Drop(LostDraft { value: Some(value), .. }) => self.staged(session, &value.key, 0, value.file),
+            Act::Drop(LostDraft { value: Some(value), .. }) => self.served(session, &value.key, 0, value.file, false),
             Act::Append(append) => {
                 let end = append.offset.saturating_add(append.len);
                 let grown = Grown { over: append.over, version: append.version, end };
@@ -81,8 +91,9 @@ impl Replay {
         self.sidecars.contains(&file)
     }
 
-    fn staged(&mut self, session: &SessionId, key: &Key, version: Version, file: FileId) {
-        self.files.entry(file).or_default().push((session.clone(), key.clone(), version));
+    fn served(&mut self, session: &SessionId, key: &Key, version: Version, file: FileId, adopted: bool) {
+        let served = Served { session: session.clone(), key: key.clone(), version, adopted };
+        self.files.entry(file).or_default().push(served);
     }
 
     /// The sessions, with the first record and the last of each.
@@ -93,7 +104,11 @@ impl Replay {
     /// What is known of a file, as seen from a version of a key; `None`: nothing.
     pub(super) fn known(&self, file: FileId, session: &SessionId, key: &Key, version: Version) -> Option<Known> {
         let staged = self.files.get(&file)?;
-        let of_key = staged.iter().filter(|(s, k, _)| (s, k) == (session, key)).map(|(_, _, version)| *version);
+        let of_key = staged.iter().filter(|served| (&served.session, &served.key) == (session, key));
+        if of_key.clone().any(|served| served.adopted && served.version > version) {
+            return Some(Known::Later);
+        }
+        let of_key = of_key.map(|served| served.version);
         // A file can serve twice. Taken for the earlier one it is only replaced once more.
         Some(match (of_key.clone().find(|v| *v == version), of_key.clone().filter(|v| *v < version).max()) {
             (Some(_), _) => Known::This,
