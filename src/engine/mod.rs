@@ -365,6 +365,14 @@ pub trait Engine: Send + Sync + Debug {
     /// [`EngineError::Io`].
     fn sweep(&self, now: SystemTime, stop: &AtomicBool) -> Result<u64>;
 
+    /// Has everything committed so far in its place for good, so that no recovery comes back to it. Most of that is written
+    /// while others go on; they wait for the rest.
+    ///
+    /// # Errors
+    /// [`EngineError::Closed`]: a sync failed, and nothing is accepted any more. [`EngineError::Io`]: a recovery still
+    /// has everything.
+    fn checkpoint(&self) -> Result<()>;
+
     /// Checks all that is kept against the rules it is kept by, while others go on working; `tell` hears how far it is.
     /// With `repair`, what can be mended without losing a committed byte is, and all is checked once more.
     ///

@@ -17,7 +17,7 @@ use super::adapter::Adapter;
 use super::views::VIEWS_MAX;
 use super::{Filesystem, OpenDraft, Options};
 use crate::control::ErrorLine;
-use crate::engine::Attributes;
+use crate::engine::{Attributes, EngineError};
 use crate::identity::Resolver;
 use crate::store::Store;
 use crate::words::SessionId;
@@ -26,6 +26,10 @@ use crate::words::SessionId;
 const APPEND_AGE: Duration = Duration::from_millis(400);
 /// How often that is looked at, and how often a drain looks.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// How often a checkpoint is made where something was changed. The system by itself writes what is as old as that, so there
+/// is little left to write.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
 
 /// From so many writer views on, the kernel is asked to forget those that nobody uses: by itself it would when it needs
 /// memory, which may be later than when there are as many as can be told apart.
@@ -44,6 +48,8 @@ pub struct Mounted {
     aging: Mutex<Option<(mpsc::Sender<()>, JoinHandle<()>)>>,
     /// The same for the one that makes durable what was closed, where closes return before it is.
     syncing: Mutex<Option<(mpsc::Sender<()>, JoinHandle<()>)>>,
+    /// And for the one that makes checkpoints.
+    checkpoints: Mutex<Option<(mpsc::Sender<()>, JoinHandle<()>)>>,
     /// Set to end the thread that removes what is too old.
     sweeping: Mutex<Option<(Arc<AtomicBool>, JoinHandle<()>)>>,
 }
@@ -61,6 +67,8 @@ impl Mounted {
         let fs = Arc::new(fs);
         let aging = age_appends(Arc::clone(&fs), place(mountpoint).and_then(|place| device_at(&place)).ok())?;
         let syncing = options.sync_every.map(|every| sync_late(Arc::clone(&fs), every)).transpose()?;
+        let checkpoints =
+            (!options.read_only).then(|| make_checkpoints(Arc::clone(&fs), options.sync_every)).transpose()?;
         let session = super::adapter::serve(Adapter::new(Arc::clone(&fs)), device)?;
         let sweeping = (!options.read_only).then(|| sweep(Arc::clone(&fs))).and_then(|started| {
             started.inspect_err(|e| tracing::warn!("what others left behind is not looked for: {e}")).ok()
@@ -72,6 +80,7 @@ impl Mounted {
             session: Mutex::new(Some(session)),
             aging: Mutex::new(Some(aging)),
             syncing: Mutex::new(syncing),
+            checkpoints: Mutex::new(checkpoints),
             sweeping: Mutex::new(sweeping),
         })
     }
@@ -135,7 +144,7 @@ impl Mounted {
             Some(Ok(ended)) => ended,
             Some(Err(_)) => Err(io::Error::other("the thread that serves the mount failed")),
         };
-        for ticking in [&self.aging, &self.syncing] {
+        for ticking in [&self.aging, &self.syncing, &self.checkpoints] {
             if let Some((stop, thread)) = ticking.lock().unwrap_or_else(PoisonError::into_inner).take() {
                 drop(stop);
                 let _ = thread.join();
@@ -250,6 +259,22 @@ fn sync_late(fs: Arc<Filesystem>, every: Duration) -> io::Result<(mpsc::Sender<(
                 return;
             }
             wait = every.saturating_sub(began.elapsed());
+        }
+    })?;
+    Ok((stop, thread))
+}
+
+/// What no recovery comes back to, none can take for its own: a value that a program beside the mount has written since.
+fn make_checkpoints(fs: Arc<Filesystem>, sync: Option<Duration>) -> io::Result<(mpsc::Sender<()>, JoinHandle<()>)> {
+    let (stop, stopped) = mpsc::channel();
+    let every = CHECKPOINT_EVERY.max(sync.unwrap_or_default());
+    let thread = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(move || {
+        while stopped.recv_timeout(every) == Err(mpsc::RecvTimeoutError::Timeout) {
+            match fs.engine().checkpoint() {
+                Err(EngineError::Closed(words)) => return tracing::error!("no more checkpoints are made: {words}"),
+                Err(e) => tracing::warn!("no checkpoint could be made: {e}"),
+                Ok(()) => {}
+            }
         }
     })?;
     Ok((stop, thread))

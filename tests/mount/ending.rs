@@ -64,3 +64,21 @@ fn what_another_commit_has_made_needless_is_neither_waited_for_nor_dropped() {
     assert_eq!(mount.read("lock"), "filled\n");
     assert!(mount.log().iter().all(|line| line["op"] != "drop"), "{:?}", mount.log());
 }
+
+/// Of the journal.
+fn generation(mount: &Mount) -> u64 {
+    let journal = fs::read(mount.store().join(".baton/journal")).expect("the journal");
+    let at = |at: usize| u64::from_le_bytes(journal[at..at + 8].try_into().expect("eight bytes"));
+    at(16).max(at(4096 + 16))
+}
+
+// F62
+#[test]
+fn f62_what_was_committed_is_in_its_place_for_good_before_the_mount_ends() {
+    let Some(mount) = Mount::new() else { return };
+    let before = generation(&mount);
+    mount.write("k", "a value");
+    assert_eq!(generation(&mount), before, "a commit makes none");
+    eventually("a checkpoint is made", || generation(&mount) > before);
+    assert_eq!(mount.bash("cat k; echo more >> k; cat k").ok(), "a valuea valuemore\n");
+}

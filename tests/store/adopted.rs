@@ -232,3 +232,24 @@ fn what_was_changed_in_place_is_not_taken_for_the_version_that_it_was_before() {
         }
     }
 }
+
+// F62
+#[test]
+fn what_is_changed_in_place_after_a_checkpoint_no_recovery_touches() {
+    for (seed, waits) in (0..60).flat_map(|seed| [(seed, false), (seed, true)]) {
+        let disk = with_session();
+        let engine = LocalEngine::open_on(Arc::new(disk.clone())).unwrap();
+        let engine = if waits { engine.deferring() } else { engine };
+        commit(&engine, put("a", b"one", None));
+        engine.checkpoint().unwrap();
+        // Nobody looks at it before the power goes.
+        let file = disk.open("s/a", Access::Write).unwrap();
+        file.write_at(0, b"changed in place").unwrap();
+        file.sync().unwrap();
+        commit(&engine, put("b", b"two", None));
+        engine.sync().unwrap();
+        let engine = LocalEngine::open_on(Arc::new(disk.after_cut(&mut Chance::new(seed)))).unwrap();
+        assert_eq!(value(&engine, "a").unwrap(), b"changed in place", "seed {seed}, waits {waits}");
+        assert_eq!((version(&engine, "a"), value(&engine, "b").unwrap()), (Some(2), b"two".to_vec()), "seed {seed}");
+    }
+}

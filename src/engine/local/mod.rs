@@ -174,9 +174,18 @@ impl LocalEngine {
     ///
     /// # Errors
     /// [`EngineError::Closed`]: a sync failed. [`EngineError::Io`]: the journal still has everything.
-    fn checkpoint(&self) -> Result<()> {
+    fn checkpoint_all(&self) -> Result<()> {
         let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         self.checkpoint_alone()
+    }
+
+    /// A failed one may have taken what was written long ago: nothing is accepted after it.
+    fn sync_store(&self) -> Result<()> {
+        self.disk.sync_everything().map_err(|e| {
+            let words = format!("syncing the store failed: {e}");
+            self.journal.close(&words);
+            EngineError::Closed(words)
+        })
     }
 
     fn checkpoint_alone(&self) -> Result<()> {
@@ -194,11 +203,7 @@ impl LocalEngine {
             session.order().save(&*self.disk, self.tail_bytes);
             session.order().note_end();
         }
-        if let Err(e) = self.disk.sync_everything() {
-            let words = format!("syncing the store failed: {e}");
-            self.journal.close(&words);
-            return Err(EngineError::Closed(words));
-        }
+        self.sync_store()?;
         self.journal.restart()?;
         for session in &sessions {
             session.order().saved(&*self.disk);
@@ -397,7 +402,7 @@ impl Engine for LocalEngine {
         let made = self.pass_and_make(&session, change.clone(), context);
         let receipt = match made {
             // The journal itself may be what fills the disk.
-            Err(EngineError::NoSpace) if self.journal.len() > JOURNAL_WORTH_BYTES && self.checkpoint().is_ok() => {
+            Err(EngineError::NoSpace) if self.journal.len() > JOURNAL_WORTH_BYTES && self.checkpoint_all().is_ok() => {
                 self.pass_and_make(&session, change, context)?
             }
             // It may be its own adoption of a stranger's value that could not be put in its place.
@@ -408,7 +413,7 @@ impl Engine for LocalEngine {
             other => other?,
         };
         if self.journal.len() > JOURNAL_MAX_BYTES
-            && let Err(e) = self.checkpoint()
+            && let Err(e) = self.checkpoint_all()
         {
             tracing::warn!("the journal cannot start again and grows: {e}");
         }
@@ -460,13 +465,23 @@ impl Engine for LocalEngine {
         Ok(abandoned + self.forget(now, stop)?)
     }
 
+    fn checkpoint(&self) -> Result<()> {
+        if self.journal.len() == 0 {
+            return Ok(());
+        }
+        self.journal.check_open()?;
+        self.sync_late()?;
+        self.sync_store()?;
+        self.checkpoint_all()
+    }
+
     fn verify(&self, repair: bool, tell: &mut Tell<'_>) -> Result<Report> {
         self.at_once(|| self.check(repair, tell))
     }
 
     fn close(&self) -> Result<()> {
         let synced = self.sync_late();
-        let checkpointed = if self.journal.len() > 0 { self.checkpoint() } else { Ok(()) };
+        let checkpointed = if self.journal.len() > 0 { self.checkpoint_all() } else { Ok(()) };
         self.journal.close("it was closed");
         match checkpointed {
             // Closed before, by a failed sync or by an earlier call: what is committed is in the journal.

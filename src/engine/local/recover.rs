@@ -158,7 +158,7 @@ impl LocalEngine {
             return if contents.remains { self.journal.cut() } else { Ok(()) };
         }
         if contents.stale {
-            self.checkpoint()?;
+            self.checkpoint_all()?;
         }
         let removed = self.clear_drafts()?;
         progress.end(changes, waiting, removed);

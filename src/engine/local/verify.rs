@@ -99,7 +99,7 @@ impl LocalEngine {
         if before.iter().any(|finding| finding.place == paths::JOURNAL && finding.repairable) {
             // Each writes the header that does not count, and makes it the one that does.
             for _ in 0..2 {
-                if let Err(e) = self.checkpoint() {
+                if let Err(e) = self.checkpoint_all() {
                     tracing::warn!("the journal cannot start again: {e}");
                 }
             }
