@@ -62,7 +62,8 @@ impl Replay {
     pub(super) fn note(&mut self, record: &Record) {
         let session = &record.session;
         self.records += 1;
-        self.sidecars.extend(record.sidecar);
+        // Where the file system tells no time of birth, a number may be another file's by now.
+        self.sidecars.extend(record.sidecar.filter(|file| file.born_ns != 0));
         self.seqs.entry(session.clone()).or_insert((record.seq, record.seq)).1 = record.seq;
         match &record.act {
             Act::Put(value) | Act::Rename { value, .. } => {
