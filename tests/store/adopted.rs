@@ -210,26 +210,67 @@ fn f11_no_power_cut_makes_us_write_to_the_other_name_of_a_hard_link() {
     }
 }
 
+/// What is done to `a`, which is at version 1, and which version it is then.
+fn before_it_is_changed() -> Vec<(Vec<Change>, u64)> {
+    let set = |mtime| AttributeChange { mode: Some(0o600), mtime, ..Default::default() };
+    let attributes = |mtime| Change::Attributes { path: "a".to_owned(), set: set(mtime) };
+    vec![
+        (Vec::new(), 1),
+        (vec![append("a", b" and what is longer than what comes", 1)], 2),
+        (vec![append("a", b" and", 1), append("a", b" more", 2)], 3),
+        (vec![attributes(None), Change::Declare { key: key("a"), expected: 1 }], 1),
+        (vec![append("a", b" and more", 1), attributes(Some(at(3_000_000)))], 2),
+    ]
+}
+
+/// How often each of them is done: every time the power leaves something else.
+fn cuts() -> u64 {
+    if std::env::var_os("BATONFS_LONG").is_some() { 400 } else { 60 }
+}
+
+/// Changed in place, durably, and found.
+fn change_in_place(disk: &PowerDisk, engine: &LocalEngine, bytes: &[u8]) -> u64 {
+    let file = disk.open("s/a", Access::Write).unwrap();
+    file.write_at(0, bytes).unwrap();
+    file.sync().unwrap();
+    disk.sync_dir("s").unwrap();
+    version(engine, "a").unwrap()
+}
+
 // F11 F27 F32
 #[test]
 fn what_was_changed_in_place_is_not_taken_for_the_version_that_it_was_before() {
-    for seed in 0..200 {
-        let disk = with_session();
+    for (seed, (before, was)) in
+        (0..cuts()).flat_map(|seed| before_it_is_changed().into_iter().map(move |it| (seed, it)))
+    {
+        let (disk, what) = (with_session(), format!("seed {seed}, {before:?}"));
         let engine = LocalEngine::open_on(Arc::new(disk.clone())).unwrap();
         commit(&engine, put("a", b"one", None));
-        let file = disk.open("s/a", Access::Write).unwrap();
-        file.write_at(0, b"changed in place").unwrap();
-        file.sync().unwrap();
-        disk.sync_dir("s").unwrap();
-        assert_eq!(version(&engine, "a"), Some(2));
-        commit(&engine, put("a", b"ours again", Some(2)));
-        let engine = LocalEngine::open_on(Arc::new(disk.after_cut(&mut Chance::new(seed)))).unwrap();
-        assert_eq!(value(&engine, "a").unwrap(), b"ours again", "seed {seed}");
-        for (version, bytes) in [(1, "one"), (2, "changed in place")] {
-            let past = engine.open_past(&session(), &key("a"), Past::Version(version)).unwrap();
-            let past = past.unwrap_or_else(|| panic!("seed {seed}: version {version} is gone"));
-            assert_eq!(String::from_utf8_lossy(&past.read_all().unwrap()), bytes, "seed {seed}");
+        for change in before {
+            commit(&engine, change);
         }
+        let whole = value(&engine, "a").unwrap();
+        assert_eq!(change_in_place(&disk, &engine, b"changed in place"), was + 1);
+        let changed = value(&engine, "a").unwrap();
+        let replaced = seed % 2 == 0;
+        if replaced {
+            commit(&engine, put("a", b"ours again", Some(was + 1)));
+        }
+        let lines = engine.changes(&session(), 0).unwrap().len();
+        let disk = disk.after_cut(&mut Chance::new(seed));
+        let engine = LocalEngine::open_on(Arc::new(disk.clone())).unwrap();
+        let newest = if replaced { (was + 2, b"ours again".to_vec()) } else { (was + 1, changed.clone()) };
+        assert_eq!((version(&engine, "a").unwrap(), value(&engine, "a").unwrap()), newest, "{what}");
+        assert_eq!(engine.changes(&session(), 0).unwrap().len(), lines, "{what}");
+        for (version, bytes) in [(was, &whole), (was + 1, &changed)] {
+            let past = engine.open_past(&session(), &key("a"), Past::Version(version)).unwrap();
+            let past = past.unwrap_or_else(|| panic!("{what}: version {version} is gone"));
+            let bytes = String::from_utf8_lossy(bytes);
+            assert_eq!(String::from_utf8_lossy(&past.read_all().unwrap()), bytes, "{what}, version {version}");
+        }
+        engine.close().unwrap();
+        drop(engine);
+        sound(&disk).unwrap_or_else(|e| panic!("{what}: {e}"));
     }
 }
 

@@ -461,6 +461,9 @@ impl LocalEngine {
     ) -> Result<Option<Version>> {
         let target = paths::value(&record.session, append.key.as_str());
         let (session, key) = (&record.session, &append.key);
+        if work.replay.is_some_and(|replay| replay.is_changed(found.stat.id, session, key, append.version)) {
+            return Ok(None);
+        }
         let last = work.replay.and_then(|replay| replay.appended(session, key, append.over));
         let end = append.offset.saturating_add(append.len);
         match found.mark.as_ref() {

@@ -53,30 +53,34 @@ impl LocalEngine {
         version: Version,
         work: &Work<'_>,
     ) -> Result<Option<(Found, Mark)>> {
-        let is_it = |mark: &Mark| mark.version == version || work.replay.is_some() && mark.covers(version);
+        let Ok(key) = Key::literal(path) else { return Ok(None) };
+        let is_it = |found: &Found, mark: &Mark| match work.replay {
+            Some(replay) => mark.covers(version) && !replay.is_changed(found.stat.id, session, &key, version),
+            None => mark.version == version,
+        };
+        let marked = |found: Found| found.mark.clone().filter(|mark| is_it(&found, mark)).map(|mark| (found, mark));
         if let Look::File(found) = look
-            && let Some(mark) = found.mark.clone().filter(is_it)
+            && let Some(found) = marked(found)
         {
-            return Ok(Some((found, mark)));
+            return Ok(Some(found));
         }
-        let (true, Ok(key)) = (work.replay.is_some(), Key::literal(path)) else { return Ok(None) };
+        if work.replay.is_none() {
+            return Ok(None);
+        }
         let Some(kept) = self.kept_with(session, &key, version)? else { return Ok(None) };
-        let found = self.look_at_kept(session, &key, &paths::history(session, path, kept))?;
-        Ok(found.and_then(|found| found.mark.clone().map(|mark| (found, mark))).filter(|(_, mark)| is_it(mark)))
+        Ok(self.look_at_kept(session, &key, &paths::history(session, path, kept))?.and_then(marked))
     }
 
     pub(super) fn declare(&self, record: &Record, key: &Key, version: Version, work: &Work<'_>) -> Result<()> {
         let place = paths::value(&record.session, key.as_str());
         let look = look::look_at(&*self.disk, &place, Access::Read)?;
-        let is_there =
-            matches!(&look, Look::File(found) if found.mark.as_ref().is_some_and(|mark| mark.version == version));
         if let Some((found, mark)) = self.versioned(&record.session, key.as_str(), look, version, work)?
             && mark.version == version
             && (mark.fits(&found.stat) || work.replay.is_some_and(|replay| replay.lost))
         {
             let writer = record.author.writer.clone();
             Mark { writer, foreign: false, ..mark }.write(&*found.file, &place)?;
-            if is_there {
+            if self.disk.stat(&place).is_ok_and(|stat| stat.id == found.stat.id) {
                 return self.place_sidecar(record, key, work);
             }
         }

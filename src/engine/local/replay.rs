@@ -32,6 +32,12 @@ struct Served {
     adopted: bool,
 }
 
+impl Served {
+    fn is_for(&self, session: &SessionId, key: &Key) -> bool {
+        (&self.session, &self.key) == (session, key)
+    }
+}
+
 #[derive(Debug)]
 struct Grown {
     over: Version,
@@ -105,11 +111,10 @@ impl Replay {
     /// What is known of a file, as seen from a version of a key; `None`: nothing.
     pub(super) fn known(&self, file: FileId, session: &SessionId, key: &Key, version: Version) -> Option<Known> {
         let staged = self.files.get(&file)?;
-        let of_key = staged.iter().filter(|served| (&served.session, &served.key) == (session, key));
-        if of_key.clone().any(|served| served.adopted && served.version > version) {
+        if self.is_changed(file, session, key, version) {
             return Some(Known::Later);
         }
-        let of_key = of_key.map(|served| served.version);
+        let of_key = staged.iter().filter(|served| served.is_for(session, key)).map(|served| served.version);
         // A file can serve twice. Taken for the earlier one it is only replaced once more.
         Some(match (of_key.clone().find(|v| *v == version), of_key.clone().filter(|v| *v < version).max()) {
             (Some(_), _) => Known::This,
@@ -117,6 +122,13 @@ impl Replay {
             (None, None) if of_key.count() > 0 => Known::Later,
             (None, None) => Known::Another,
         })
+    }
+
+    /// Has a program beside the store made a later version of the key of it, by changing it in place? It is what it became,
+    /// also where it has the mark of before, which power may have left it.
+    pub(super) fn is_changed(&self, file: FileId, session: &SessionId, key: &Key, version: Version) -> bool {
+        let is_later = |served: &Served| served.adopted && served.version > version && served.is_for(session, key);
+        self.files.get(&file).is_some_and(|staged| staged.iter().any(is_later))
     }
 
     /// How long a file that is marked as this version may be by appends that were committed to it; `None`: there are none.
