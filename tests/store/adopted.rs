@@ -225,7 +225,7 @@ fn before_it_is_changed() -> Vec<(Vec<Change>, u64)> {
 
 /// How often each of them is done: every time the power leaves something else.
 fn cuts() -> u64 {
-    if std::env::var_os("BATONFS_LONG").is_some() { 400 } else { 60 }
+    if std::env::var_os("BATONFS_LONG").is_some() { 400 } else { 15 }
 }
 
 /// Changed in place, durably, and found.

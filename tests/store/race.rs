@@ -5,7 +5,7 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use batonfs::engine::local::LocalEngine;
-use batonfs::engine::{Engine, KEPT_VERSIONS};
+use batonfs::engine::{Engine, EngineError, KEPT_VERSIONS};
 use batonfs::store::StoreError;
 use batonfs::words::Policy;
 
@@ -161,4 +161,32 @@ fn no_version_is_left_out_while_it_is_replaced() {
         }
     }
     writing.join().unwrap();
+}
+
+// F18 F19
+#[test]
+fn who_makes_a_checkpoint_while_a_sync_of_the_store_fails_drops_no_record() {
+    let (dir, watch) = (fresh(), Watch::default());
+    let engine = LocalEngine::open_on(RecordingDisk::open(dir.path(), &watch)).unwrap();
+    make_session(&engine);
+    let headers = || std::fs::read(dir.path().join(".baton/journal")).unwrap()[..8192].to_vec();
+    let (before, (begun, begins), (ended, ends)) = (headers(), channel(), channel());
+    let failing = watch.clone();
+    watch.before_each("sync_everything", move || {
+        begun.send(()).unwrap();
+        // Where the other one does not wait, it ends before this one fails.
+        let _ = ends.recv_timeout(Duration::from_millis(300));
+        failing.fail(Some((0, libc::EIO)));
+    });
+    std::thread::scope(|scope| {
+        let fails = scope.spawn(|| engine.checkpoint());
+        begins.recv().unwrap();
+        let other = scope.spawn(|| engine.checkpoint().inspect(|()| ended.send(()).unwrap()));
+        for made in [fails, other].map(|made| made.join().unwrap()) {
+            assert!(matches!(made, Err(EngineError::Closed(_))), "{made:?}");
+        }
+    });
+    watch.before(|_| {});
+    watch.fail(None);
+    assert_eq!(headers(), before, "the records are forgotten");
 }

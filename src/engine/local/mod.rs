@@ -100,6 +100,8 @@ pub struct LocalEngine {
     journal: Journal,
     /// Held shared from a record's place in the journal to its publication, alone by a checkpoint.
     gate: RwLock<()>,
+    /// Held while the file system is synced, until the store is closed where that failed.
+    syncing: Mutex<()>,
     sessions: Mutex<HashMap<SessionId, Arc<Session>>>,
     /// Files for values and for sidecars; apart, as only values have marks.
     spare_values: Spares,
@@ -156,6 +158,7 @@ impl LocalEngine {
             disk,
             journal,
             gate: RwLock::default(),
+            syncing: Mutex::default(),
             sessions: Mutex::default(),
             spare_values: Spares::default(),
             spare_sidecars: Spares::default(),
@@ -179,8 +182,10 @@ impl LocalEngine {
         self.checkpoint_alone()
     }
 
-    /// A failed one may have taken what was written long ago: nothing is accepted after it.
+    /// A failed one may have taken what was written long ago: nothing is accepted after it. The system tells a failure once:
+    /// who syncs meanwhile would not hear of it, and drop the records of what is lost.
     fn sync_store(&self) -> Result<()> {
+        let _alone = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         self.disk.sync_everything().map_err(|e| {
             let words = format!("syncing the store failed: {e}");
             self.journal.close(&words);

@@ -104,7 +104,8 @@ impl LocalEngine {
                 }
             }
         }
-        settle(&*self.disk)?;
+        // A failure that only this one heard of would be none for the next checkpoint.
+        self.sync_store()?;
         Ok(look(false)?.after(before))
     }
 }
