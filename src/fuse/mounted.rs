@@ -269,11 +269,17 @@ fn make_checkpoints(fs: Arc<Filesystem>, sync: Option<Duration>) -> io::Result<(
     let (stop, stopped) = mpsc::channel();
     let every = CHECKPOINT_EVERY.max(sync.unwrap_or_default());
     let thread = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(move || {
+        // What keeps one from being made may do so for days.
+        let mut told = String::new();
         while stopped.recv_timeout(every) == Err(mpsc::RecvTimeoutError::Timeout) {
             match fs.engine().checkpoint() {
                 Err(EngineError::Closed(words)) => return tracing::error!("no more checkpoints are made: {words}"),
-                Err(e) => tracing::warn!("no checkpoint could be made: {e}"),
-                Ok(()) => {}
+                Err(e) if e.to_string() != told => {
+                    told = e.to_string();
+                    tracing::warn!("no checkpoint could be made: {told}");
+                }
+                Err(_) => {}
+                Ok(()) => told.clear(),
             }
         }
     })?;
