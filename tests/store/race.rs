@@ -1,5 +1,6 @@
 //! Many at once: one wins, and the order of a session has no gap.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use batonfs::words::Policy;
 
 use crate::disks::{RecordingDisk, Watch};
 use crate::engines::*;
+use crate::sound::assert_sound;
 
 const WRITERS: usize = 16;
 const ROUNDS: usize = 200;
@@ -189,4 +191,48 @@ fn who_makes_a_checkpoint_while_a_sync_of_the_store_fails_drops_no_record() {
     watch.before(|_| {});
     watch.fail(None);
     assert_eq!(headers(), before, "the records are forgotten");
+}
+
+// F19 F27 F51
+#[test]
+fn checkpoints_are_in_nobodys_way_and_lose_nothing() {
+    for subject in [local(), late()] {
+        make_session(&*subject.engine);
+        let stopped = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let engine = &*subject.engine;
+            scope.spawn(|| {
+                while !stopped.load(Ordering::Relaxed) {
+                    engine.checkpoint().unwrap();
+                    engine.versions(&session(), &key("k0")).unwrap();
+                }
+            });
+            let writers: Vec<_> = (0..4)
+                .map(|n| {
+                    scope.spawn(move || {
+                        let path = format!("k{n}");
+                        for round in 1..=60_u64 {
+                            let now = version(engine, &path);
+                            assert_eq!(now, Some(round - 1).filter(|round| *round > 0));
+                            commit(engine, put(&path, format!("{n} in round {round}").as_bytes(), now));
+                        }
+                    })
+                })
+                .collect();
+            let ended: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
+            stopped.store(true, Ordering::Relaxed);
+            ended.into_iter().for_each(|writer| writer.unwrap());
+        });
+        subject.engine.close().unwrap();
+        let root = subject.dir.as_ref().unwrap().path();
+        drop(subject.engine);
+        let engine = LocalEngine::open(root).unwrap();
+        for n in 0..4 {
+            let path = format!("k{n}");
+            assert_eq!(value(&engine, &path).unwrap(), format!("{n} in round 60").as_bytes());
+            assert_eq!(version(&engine, &path), Some(60));
+        }
+        drop(engine);
+        assert_sound(root);
+    }
 }
