@@ -101,7 +101,7 @@ impl Filesystem {
         };
         let Some(pid) = holders::tgid(asker.thread) else { return false };
         creators.contains(&pid)
-            || self.writers_on(ino).iter().any(|handle| handle.may_be_held_by(pid))
+            || self.writers_on(ino).iter().any(|handle| !handle.is_closed() && handle.may_be_held_by(pid))
             // Who has only inherited a descriptor has taken part in nothing yet.
             || holders::holds(pid, seen_as(ino))
     }

@@ -84,3 +84,51 @@ fn a_directory_is_a_lock() {
     nobody_shares(&mount, "mkdir", 40);
     assert_eq!(mount.names(""), [""; 0]);
 }
+
+/// A process makes a name, forks and is killed; its child closes the file, and makes the name anew. Prints how often it could
+/// not.
+const CLOSED_BY_A_CHILD: &str = r#"
+import os, signal
+failed = 0
+for _ in range(60):
+    (made, tell), (goes_on, go_on) = os.pipe(), os.pipe()
+    first = os.fork()
+    if first == 0:
+        fd = os.open("k", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
+        if os.fork() == 0:
+            os.read(goes_on, 1)
+            os.close(fd)
+            try:
+                os.close(os.open("k", os.O_RDWR | os.O_CREAT | os.O_EXCL))
+                os.unlink("k")
+                os.write(tell, b"made")
+            except OSError as e:
+                os.write(tell, b"not made")
+            os._exit(0)
+        os.write(tell, b"ready")
+        signal.pause()
+    os.read(made, 9)
+    os.kill(first, signal.SIGKILL)
+    os.waitpid(first, 0)
+    os.write(go_on, b"g")
+    failed += os.read(made, 9) != b"made"
+    for fd in (made, tell, goes_on, go_on):
+        os.close(fd)
+open("stop", "w").close()
+print(failed)
+"#;
+
+// C8
+#[test]
+fn a_name_whose_maker_was_killed_is_free_for_who_closes_it_last() {
+    let Some(mount) = Mount::new() else { return };
+    // Others keep the store busy: what becomes of the draft takes its time.
+    let load = |n: usize| {
+        let script = format!("until [ -e stop ]; do echo x > load{n}; done");
+        mount.spawn(mount.command(&["bash", "-c", &script]))
+    };
+    let load: Vec<_> = (0..3).map(load).collect();
+    let failed = mount.python(CLOSED_BY_A_CHILD).ok();
+    load.into_iter().for_each(|load| drop(load.wait().ok()));
+    assert_eq!(failed, "0\n");
+}
