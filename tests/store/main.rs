@@ -28,6 +28,7 @@ mod forgotten;
 mod format;
 mod full;
 mod handoff;
+mod in_place;
 mod kept;
 mod large;
 mod late;
