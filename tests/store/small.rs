@@ -648,7 +648,10 @@ fn the_mark_of_a_large_value_that_went_to_history_beside_a_strangers_is_made_goo
 #[test]
 fn a_sidecar_of_ours_whose_mark_power_has_taken_does_not_name_the_writer_of_a_strangers_value() {
     let steps = [Append("s", "a"), Put("s", "a"), Theirs("s", "a"), Large("s", "a")];
-    one_under(Trouble::Crash, &steps, true, (50, 1), 50);
+    // Of ten seeds about one has such a cut.
+    for seed in [3, 10, 26, 30] {
+        one_under(Trouble::Crash, &steps, true, (4, seed), 50);
+    }
 }
 
 // F32 F33
